@@ -1,0 +1,127 @@
+//! What `judge` says and `detect` hears: transfers that are final, and things that need saying at
+//! once. One type, so that each side can be tested without the other.
+
+use crate::model::{Channel, Connection, Coverage, Process, Range, Tap, Transfer};
+use jiff::Timestamp;
+use uuid::Uuid;
+
+/// One word from `judge`.
+#[derive(Clone, Debug)]
+pub enum Judged {
+    /// A transfer is final. `context` names the ends as an alarm wants them.
+    Transfer {
+        /// The transfer.
+        transfer: Box<Transfer>,
+        /// Its ends.
+        context: Box<Context>,
+    },
+    /// Something that can't wait for a transfer's end, or belongs to none.
+    Notice(Box<Notice>),
+    /// A process is, or is not, observed.
+    Coverage(Coverage),
+    /// Running totals, for the summary.
+    Counts(Counts),
+}
+
+/// Who was at the ends of a connection.
+#[derive(Clone, Debug, Default)]
+pub struct Context {
+    /// The writer's process.
+    pub origin: Option<Process>,
+    /// The reader's process.
+    pub destination: Option<Process>,
+    /// The connection as the origin sees it, or as the destination does where only that was seen.
+    pub connection: Option<Connection>,
+}
+
+/// Something that needs saying at once.
+#[derive(Clone, Debug)]
+pub struct Notice {
+    /// When it was seen.
+    pub seen: Timestamp,
+    /// Who did it or suffered it.
+    pub process: Option<Process>,
+    /// Where.
+    pub connection: Option<Connection>,
+    /// Flow id, 32 hex digits.
+    pub flow: Option<String>,
+    /// The transfer it belongs to: its id is given early and stays.
+    pub transfer: Option<Uuid>,
+    /// What it is.
+    pub what: What,
+}
+
+/// What a [`Notice`] says.
+#[derive(Clone, Debug)]
+pub enum What {
+    /// A block differs and the connection is still open. Said once per transfer; the final
+    /// [`Judged::Transfer`] has the whole list.
+    AlteredWhileOpen {
+        /// What carries it.
+        channel: Channel,
+        /// What is known by now.
+        altered: Vec<Range>,
+        /// The other end's process.
+        peer: Option<Process>,
+    },
+    /// What the program gave to TLS (or got) is not what the cipher sealed (or opened).
+    CipherMismatch {
+        /// `TlsWrite` or `TlsRead`.
+        tap: Tap,
+        /// Where, in that tap's stream.
+        altered: Vec<Range>,
+    },
+    /// TLS refused a record after its handshake.
+    RecordRejected {
+        /// `TlsRead` or `TlsWrite`.
+        tap: Tap,
+        /// The library's reason code.
+        code: u32,
+        /// True: the peer's alert says that it refused one of ours.
+        by_peer: bool,
+        /// `bad-record-mac` ….
+        text: String,
+        /// Stream offset.
+        offset: u64,
+    },
+    /// Another object answers for a hooked function.
+    ForeignHook {
+        /// The function.
+        symbol: String,
+        /// Path of the object that answers.
+        object: String,
+    },
+    /// A child of an observed process runs unobserved.
+    CoverageLost {
+        /// Its program.
+        exe: String,
+        /// `static`, `setuid`, `no-preload` ….
+        reason: String,
+        /// It holds a descriptor of a tracked stream.
+        inherits_tracked: bool,
+    },
+    /// Records found no room.
+    RecordsDropped {
+        /// How many since the last such notice for this process.
+        records: u64,
+    },
+    /// An arena holds what no library of ours writes.
+    HostileArena {
+        /// What was wrong.
+        detail: String,
+    },
+    /// The daemon came back and went on with the arenas it found.
+    DaemonRestarted {
+        /// How many arenas it took up again.
+        arenas: u64,
+    },
+}
+
+/// Running totals.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Records read from lanes.
+    pub records: u64,
+    /// Records that found no room.
+    pub dropped: u64,
+}

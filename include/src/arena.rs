@@ -1,0 +1,69 @@
+//! The arena: one memfd for one observed program image and all its forks.
+//!
+//! ```text
+//! 0      ArenaHead           one page
+//! 4096   LaneHead × LANES    128 bytes each
+//! 12288  ring × LANES        LANE_LINES × 64 bytes each
+//! ```
+//! Sparse: only what is touched takes memory. Sealed against resizing by the daemon.
+
+use crate::lane::{LaneHead, Slot, LANE_LINES};
+use core::sync::atomic::{AtomicU32, AtomicU64};
+
+/// "cfoilarn", little-endian.
+pub const MAGIC: u64 = u64::from_le_bytes(*b"cfoilarn");
+/// Lanes in an arena.
+pub const LANES: usize = 64;
+/// Where the lane heads begin.
+pub const LANE_HEADS_AT: usize = 4096;
+/// Where the rings begin.
+pub const RINGS_AT: usize = LANE_HEADS_AT + LANES * size_of::<LaneHead>();
+/// Bytes in one ring.
+pub const RING_BYTES: usize = LANE_LINES as usize * size_of::<Slot>();
+/// Bytes in an arena.
+pub const ARENA_BYTES: usize = RINGS_AT + LANES * RING_BYTES;
+
+/// Policy: tags are wanted (the process is watched). Without it only counts are.
+pub const POLICY_WATCHED: u32 = 1;
+/// Policy: stop recording.
+pub const POLICY_OFF: u32 = 2;
+/// Policy: block digests are BLAKE3, not the MAC.
+pub const POLICY_BLAKE3: u32 = 4;
+/// Policy: block digests are SHA-256, not the MAC.
+pub const POLICY_SHA256: u32 = 8;
+
+/// First page of an arena.
+#[repr(C)]
+pub struct ArenaHead {
+    /// [`MAGIC`].
+    pub magic: u64,
+    /// [`crate::ABI_VERSION`].
+    pub abi: u32,
+    /// [`LANES`].
+    pub lanes: u32,
+    /// This arena's number, the daemon's choice.
+    pub id: u64,
+    /// Written by the daemon: POLICY bits.
+    pub policy: AtomicU32,
+    pad: [u32; 9],
+    /// Written by the shim (a line of its own): 1 when something was published since the daemon
+    /// last cleared it. A hint that lets the daemon pass over quiet arenas; it sweeps all of them
+    /// now and then.
+    pub bell: AtomicU32,
+    pad2: u32,
+    /// Records that found no free lane.
+    pub no_lane: AtomicU64,
+    /// Objects that found no free slot.
+    pub no_object: AtomicU64,
+    pad3: [u64; 5],
+}
+
+/// Where lane `index`'s control words are, from the arena's start.
+pub const fn lane_head_at(index: usize) -> usize {
+    LANE_HEADS_AT + index * size_of::<LaneHead>()
+}
+
+/// Where lane `index`'s ring is, from the arena's start.
+pub const fn ring_at(index: usize) -> usize {
+    RINGS_AT + index * RING_BYTES
+}

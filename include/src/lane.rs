@@ -1,0 +1,172 @@
+//! A lane: a ring of 64-byte lines with one producer (a thread of an observed process) and one
+//! consumer (the daemon).
+//!
+//! A record is published by one release store of `head`, so a producer killed at any instruction
+//! leaves no torn record. Neither side waits: a full lane refuses, and the producer counts.
+//! Slots are atomics on both sides because the other side may be hostile: a race is then a wrong
+//! value, which the reader checks, and never undefined behaviour.
+
+use crate::record::{Line, MAX_LINES};
+#[cfg(not(loom))]
+use core::sync::atomic::{AtomicU64, Ordering};
+#[cfg(loom)]
+use loom::sync::atomic::{AtomicU64, Ordering};
+
+/// Lines in a lane's ring: 256 KiB. A power of two.
+#[cfg(not(loom))]
+pub const LANE_LINES: u64 = 4096;
+/// Small under loom, so that wrapping is explored.
+#[cfg(loom)]
+pub const LANE_LINES: u64 = 4;
+
+/// One line of the ring.
+pub type Slot = [AtomicU64; 8];
+
+/// The control words of a lane: one cache line for each side.
+#[repr(C, align(128))]
+pub struct LaneHead {
+    /// Lines published since the lane was made. Written by the producer.
+    pub head: AtomicU64,
+    /// Who produces: pid << 32 | tid as its namespace counts them, 0 when free.
+    pub owner: AtomicU64,
+    /// Records that found no room. Written by the producer.
+    pub dropped: AtomicU64,
+    pad: [u64; 5],
+    /// Lines consumed. Written by the consumer.
+    pub tail: AtomicU64,
+    pad2: [u64; 7],
+}
+
+/// The writing side; it lives in the producing thread.
+pub struct Producer {
+    lane: *const LaneHead,
+    ring: *const Slot,
+    head: u64,
+    /// What `tail` was when last looked at: the consumer's line is read only when this says "full".
+    seen_tail: u64,
+}
+
+impl Producer {
+    /// Takes up producing where the lane stands.
+    ///
+    /// # Safety
+    /// `lane` and `ring` (with [`LANE_LINES`] slots) stay mapped while this lives, and the caller
+    /// has claimed the lane: nobody else produces into it.
+    pub unsafe fn new(lane: *const LaneHead, ring: *const Slot) -> Self {
+        // SAFETY: `lane` is mapped (contract).
+        let (head, tail) =
+            unsafe { ((*lane).head.load(Ordering::Relaxed), (*lane).tail.load(Ordering::Acquire)) };
+        Self { lane, ring, head, seen_tail: tail }
+    }
+
+    /// Publishes one record. False: there was no room, and the lane's `dropped` was counted up.
+    #[inline]
+    pub fn push(&mut self, record: &[Line]) -> bool {
+        // SAFETY: mapped (contract of `new`).
+        let lane = unsafe { &*self.lane };
+        let need = record.len() as u64;
+        // A hostile or confused consumer may move the tail anywhere: wrapping arithmetic, and a
+        // nonsensical distance reads as "full".
+        if LANE_LINES.wrapping_sub(self.head.wrapping_sub(self.seen_tail)) < need
+            || self.head.wrapping_sub(self.seen_tail) > LANE_LINES
+        {
+            // Pairs with the release store in `Consumer::release`: slots below it are free again.
+            self.seen_tail = lane.tail.load(Ordering::Acquire);
+            let used = self.head.wrapping_sub(self.seen_tail);
+            if used > LANE_LINES || LANE_LINES - used < need {
+                lane.dropped.store(lane.dropped.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+                return false;
+            }
+        }
+        for (i, line) in record.iter().enumerate() {
+            let at = (self.head.wrapping_add(i as u64) & (LANE_LINES - 1)) as usize;
+            // SAFETY: `at` is below LANE_LINES, which is how long the ring is.
+            let slot = unsafe { &*self.ring.add(at) };
+            for (word, value) in slot.iter().zip(line) {
+                word.store(*value, Ordering::Relaxed);
+            }
+        }
+        self.head = self.head.wrapping_add(need);
+        // Pairs with the acquire load in `Consumer::peek`: publishes the lines above.
+        lane.head.store(self.head, Ordering::Release);
+        true
+    }
+}
+
+/// The producer wrote a position or a length that can't be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hostile;
+
+/// The reading side; the daemon's.
+pub struct Consumer {
+    lane: *const LaneHead,
+    ring: *const Slot,
+    tail: u64,
+}
+
+// SAFETY: the pointers lead to memory shared between processes and touched through atomics only.
+unsafe impl Send for Consumer {}
+
+impl Consumer {
+    /// Goes on where the lane's own `tail` says.
+    ///
+    /// # Safety
+    /// `lane` and `ring` (with [`LANE_LINES`] slots) stay mapped while this lives, and nobody else
+    /// consumes.
+    pub unsafe fn new(lane: *const LaneHead, ring: *const Slot) -> Self {
+        // SAFETY: mapped (contract).
+        let tail = unsafe { (*lane).tail.load(Ordering::Relaxed) };
+        Self { lane, ring, tail }
+    }
+
+    /// Lines published and not yet consumed.
+    pub fn waiting(&self) -> Result<u64, Hostile> {
+        // SAFETY: mapped (contract of `new`).
+        // Pairs with the release store in `Producer::push`.
+        let head = unsafe { (*self.lane).head.load(Ordering::Acquire) };
+        let waiting = head.wrapping_sub(self.tail);
+        if waiting > LANE_LINES {
+            Err(Hostile)
+        } else {
+            Ok(waiting)
+        }
+    }
+
+    /// Copies the next record out of the ring. `waiting` is what [`Self::waiting`] returned, less
+    /// what was taken since. The room is given back by [`Self::release`].
+    pub fn next(&mut self, waiting: u64, out: &mut [Line; MAX_LINES]) -> Result<usize, Hostile> {
+        self.copy_line(0, &mut out[0]);
+        let lines = usize::from(out[0][0].to_le_bytes()[1]);
+        if lines == 0 || lines > MAX_LINES || lines as u64 > waiting {
+            return Err(Hostile);
+        }
+        for (i, line) in out.iter_mut().enumerate().take(lines).skip(1) {
+            self.copy_line(i as u64, line);
+        }
+        self.tail = self.tail.wrapping_add(lines as u64);
+        Ok(lines)
+    }
+
+    fn copy_line(&self, ahead: u64, out: &mut Line) {
+        let at = (self.tail.wrapping_add(ahead) & (LANE_LINES - 1)) as usize;
+        // SAFETY: `at` is below LANE_LINES, which is how long the ring is.
+        let slot = unsafe { &*self.ring.add(at) };
+        for (value, word) in out.iter_mut().zip(slot) {
+            *value = word.load(Ordering::Relaxed);
+        }
+    }
+
+    /// Gives the room of all records taken so far back to the producer.
+    pub fn release(&self) {
+        // SAFETY: mapped (contract of `new`).
+        // Pairs with the acquire load of `tail` in `Producer::push`.
+        unsafe { (*self.lane).tail.store(self.tail, Ordering::Release) };
+    }
+
+    /// Gives up on what is in the lane (after [`Hostile`]).
+    pub fn skip_all(&mut self) {
+        // SAFETY: mapped (contract of `new`).
+        self.tail = unsafe { (*self.lane).head.load(Ordering::Acquire) };
+        self.release();
+    }
+}

@@ -1,0 +1,24 @@
+//! The ABI between the preloaded library (shim) and the daemon.
+//!
+//! Comes in: facts about bytes that passed a tap. Goes out: the same facts, as [`record`]s in a
+//! [`lane`] of an [`arena`]. The shim writes, the daemon reads; neither imports the other.
+//! `counterfoil.h` beside this crate is the C mirror of every layout here; a test keeps them equal.
+#![no_std]
+
+pub mod arena;
+pub mod hello;
+pub mod lane;
+pub mod record;
+
+/// Version of everything in this crate. A daemon refuses a shim of another version, and the
+/// shim then stays inert.
+pub const ABI_VERSION: u32 = 1;
+
+/// Bytes in one block of a stream; blocks lie at multiples of this from the stream's start.
+pub const BLOCK: u64 = 16 * 1024;
+
+/// The keyed MAC of one block.
+pub type Tag = [u8; 16];
+
+/// "Not known", wherever a length or a count of bytes may be unknown.
+pub const UNKNOWN: u64 = u64::MAX;
