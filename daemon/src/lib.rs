@@ -1,4 +1,6 @@
 //! The daemon's stages and what they work on.
 
+pub mod host;
 pub mod judged;
 pub mod model;
+pub mod pipeline;
