@@ -1,6 +1,8 @@
 //! The daemon's stages and what they work on.
 
+pub mod assemble;
 pub mod host;
+pub mod judge;
 pub mod judged;
 pub mod model;
 pub mod pipeline;
