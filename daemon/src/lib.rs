@@ -1,5 +1,6 @@
 //! The daemon's stages and what they work on.
 
+pub mod arena;
 pub mod assemble;
 pub mod host;
 pub mod judge;
