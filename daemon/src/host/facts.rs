@@ -57,25 +57,17 @@ pub struct Access {
     pub writes: bool,
 }
 
-/// What a descriptor of a process is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Held {
-    /// A socket of this inode.
-    Socket(u64),
-    /// An anonymous pipe of this inode.
-    Pipe(u64),
-    /// Something else.
-    Other,
-}
+/// What names a socket, pipe or file on a host: device and inode.
+pub type Inode = (u64, u64);
 
 /// The word of `/proc`.
 pub trait Proc: Send + Sync {
     /// All that is known of a process; None if it is gone.
     fn facts(&self, pid: u32) -> Option<Facts>;
     /// What its descriptor is; None if there is no such descriptor.
-    fn descriptor(&self, pid: u32, fd: i32) -> Option<Held>;
-    /// Does any of its descriptors have this inode? None if that can't be read.
-    fn holds(&self, pid: u32, what: Held) -> Option<bool>;
+    fn descriptor(&self, pid: u32, fd: i32) -> Option<Inode>;
+    /// Is any of its descriptors this one? None if that can't be read.
+    fn holds(&self, pid: u32, what: Inode) -> Option<bool>;
     /// How the descriptor was opened.
     fn access(&self, pid: u32, fd: i32) -> Option<Access>;
     /// Living children of a process, and theirs.
@@ -127,13 +119,13 @@ impl Proc for RealProc {
         Some(Facts { process, ppid, starttime: stat.starttime, net_namespace, nspid })
     }
 
-    fn descriptor(&self, pid: u32, fd: i32) -> Option<Held> {
-        std::fs::read_link(format!("/proc/{pid}/fd/{fd}")).ok().map(|l| held(&l))
+    fn descriptor(&self, pid: u32, fd: i32) -> Option<Inode> {
+        inode(Path::new(&format!("/proc/{pid}/fd/{fd}")))
     }
 
-    fn holds(&self, pid: u32, what: Held) -> Option<bool> {
+    fn holds(&self, pid: u32, what: Inode) -> Option<bool> {
         let mut entries = std::fs::read_dir(format!("/proc/{pid}/fd")).ok()?.take(65536).flatten();
-        Some(entries.any(|e| std::fs::read_link(e.path()).is_ok_and(|l| held(&l) == what)))
+        Some(entries.any(|e| inode(&e.path()) == Some(what)))
     }
 
     fn access(&self, pid: u32, fd: i32) -> Option<Access> {
@@ -175,19 +167,10 @@ impl RealProc {
     }
 }
 
-fn held(link: &Path) -> Held {
-    let bytes = link.as_os_str().as_bytes();
-    let inode = |prefix: &[u8]| {
-        let rest = bytes.strip_prefix(prefix)?.strip_suffix(b"]")?;
-        std::str::from_utf8(rest).ok()?.parse().ok()
-    };
-    if let Some(inode) = inode(b"socket:[") {
-        Held::Socket(inode)
-    } else if let Some(inode) = inode(b"pipe:[") {
-        Held::Pipe(inode)
-    } else {
-        Held::Other
-    }
+/// The links in `/proc/PID/fd` lead to the open file itself, a socket or pipe included.
+fn inode(path: &Path) -> Option<Inode> {
+    let stat = rustix::fs::stat(path).ok()?;
+    Some((stat.st_dev, stat.st_ino))
 }
 
 /// A path as text: invalid UTF-8 as `\xNN`.
@@ -281,9 +264,11 @@ mod tests {
         let proc = RealProc::default();
         let pid = std::process::id();
         let (reader, writer) = std::io::pipe().unwrap();
-        let Some(Held::Pipe(inode)) = proc.descriptor(pid, reader.as_raw_fd()) else { panic!("not a pipe") };
-        assert_eq!(proc.holds(pid, Held::Pipe(inode)), Some(true));
-        assert_eq!(proc.holds(pid, Held::Socket(inode)), Some(false));
+        let stat = rustix::fs::fstat(&reader).unwrap();
+        let pipe = (stat.st_dev, stat.st_ino);
+        assert_eq!(proc.descriptor(pid, reader.as_raw_fd()), Some(pipe));
+        assert_eq!(proc.holds(pid, pipe), Some(true));
+        assert_eq!(proc.holds(pid, (pipe.0, u64::MAX)), Some(false));
         assert_eq!(proc.access(pid, reader.as_raw_fd()), Some(Access { reads: true, writes: false }));
         assert_eq!(proc.access(pid, writer.as_raw_fd()), Some(Access { reads: false, writes: true }));
         assert_eq!(proc.descriptor(pid, 1 << 30), None);
