@@ -1,3 +1,6 @@
 //! The host: hello, identity, and what `/proc` knows about processes.
 
 pub mod facts;
+mod kernel;
+
+pub use facts::path_text;
