@@ -2,6 +2,8 @@
 
 pub mod arena;
 pub mod assemble;
+pub mod collect;
+pub mod core;
 pub mod host;
 pub mod judge;
 pub mod judged;

@@ -92,6 +92,10 @@ pub trait Proc: Send + Sync {
     fn socket(&self, pid: u32, fd: i32) -> Option<SocketFacts>;
     /// The inode of a Unix socket's peer.
     fn unix_peer(&self, inode: u64) -> Option<u64>;
+    /// Does a thread of a process exist?
+    fn thread_lives(&self, pid: u32, tid: u32) -> bool;
+    /// Does a process have a thread that its own namespace calls `tid`?
+    fn nested_thread_lives(&self, pid: u32, tid: u32) -> bool;
     /// A process's pids, in the daemon's namespace first.
     fn nspid(&self, pid: u32) -> Option<Vec<u32>>;
 }
@@ -180,6 +184,19 @@ impl Proc for RealProc {
 
     fn unix_peer(&self, inode: u64) -> Option<u64> {
         super::kernel::unix_peer(inode)
+    }
+
+    fn thread_lives(&self, pid: u32, tid: u32) -> bool {
+        Path::new(&format!("/proc/{pid}/task/{tid}")).exists()
+    }
+
+    fn nested_thread_lives(&self, pid: u32, tid: u32) -> bool {
+        let Ok(tasks) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return true };
+        tasks.flatten().any(|task| {
+            let status = std::fs::read_to_string(task.path().join("status")).unwrap_or_default();
+            let pids = status.lines().find_map(|l| l.strip_prefix("NSpid:")).unwrap_or_default();
+            pids.split_whitespace().next_back().and_then(|n| n.parse().ok()) == Some(tid)
+        })
     }
 
     fn nspid(&self, pid: u32) -> Option<Vec<u32>> {
