@@ -99,6 +99,11 @@ pub fn known(session: usize) -> Option<&'static Object> {
     if process::active() { sessions::find(session) } else { None }
 }
 
+/// This thread is inside a call on that very session.
+pub fn inside(object: &Object) -> bool {
+    thread::inside(thread::current()).is_some_and(|inside| inside.number == object.number())
+}
+
 /// A new session, told to the daemon. `late`: it was in use before we saw it.
 pub fn begin(guard: &Guard, session: usize, channel: Channel, late: bool) -> Option<&'static Object> {
     let name = objects::make(channel)?;

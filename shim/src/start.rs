@@ -14,7 +14,7 @@ use counterfoil_abi::arena::{ARENA_BYTES, ArenaHead, LANES, MAGIC};
 use counterfoil_abi::hello::{self, GRANTED, MAX_INHERITED, Reply, Request};
 use counterfoil_abi::record::{Channel, How, INHERITED, RESUMED};
 use counterfoil_abi::{ABI_VERSION, UNKNOWN};
-use rustix::fd::{AsFd, OwnedFd};
+use rustix::fd::{AsFd, AsRawFd, OwnedFd};
 use rustix::mm::{Advice, MapFlags, ProtFlags};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use std::ffi::CStr;
@@ -110,6 +110,9 @@ fn connect_and_activate() -> Option<()> {
     let mut told: [Option<(&'static Object, i32)>; MAX_INHERITED] = [None; MAX_INHERITED];
     let mut count = 0;
     for fd in 0..LOOKED_AT {
+        if fd == socket.as_raw_fd() {
+            continue;
+        }
         let Some(identity) = kernel::identify(fd) else { continue };
         let Some(object) = fds::adopt(fd, &identity) else {
             fds::ignore(fd);

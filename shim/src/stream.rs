@@ -212,9 +212,10 @@ impl Stream {
         self.broken.store(u32::from(!(offset + bytes).is_multiple_of(BLOCK)), Ordering::Relaxed);
     }
 
-    /// `bytes` passed and are only counted. Needs no claim.
+    /// `bytes` passed and are only counted: the running block has no tag. Needs no claim.
     #[inline]
     pub fn count(&self, bytes: u64) {
+        self.broken.store(1, Ordering::Relaxed);
         self.offset.fetch_add(bytes, Ordering::Relaxed);
     }
 

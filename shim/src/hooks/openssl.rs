@@ -198,9 +198,11 @@ library_hooks! {
     }
 
     16 real(caller) SSL_clear(ssl: *mut Ssl) -> c_int {
-        end(ssl, caller);
+        // libssl clears a session itself, as it makes it and as its handshake begins.
+        let restarts = session::known(ssl.addr()).is_some_and(|object| !session::inside(object));
+        if restarts { end(ssl, caller); }
         let result = real(ssl);
-        session::made(ssl.addr(), Channel::Tls);
+        if restarts { session::made(ssl.addr(), Channel::Tls); }
         result
     }
 
