@@ -199,6 +199,7 @@ pub(crate) use argument_behind;
 macro_rules! library_hooks {
     ($( $number:literal $real:ident($caller:ident) $name:ident($($arg:ident: $type:ty),* $(,)?) -> $out:ty $body:block )*) => {
         $(
+            #[allow(non_snake_case)]
             mod $name {
                 #[allow(unused_imports)]
                 use super::*;

@@ -177,7 +177,7 @@ fn connect() -> Option<OwnedFd> {
 }
 
 /// All memory that hooks will ever use, reserved but untouched.
-fn map_memory() -> Option<*mut AtomicU32> {
+pub fn map_memory() -> Option<*mut AtomicU32> {
     let private = MapFlags::PRIVATE | MapFlags::NORESERVE;
     // SAFETY: fresh anonymous mappings at addresses of the kernel's choice.
     unsafe {

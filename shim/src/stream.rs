@@ -542,3 +542,6 @@ impl Stream {
         self.claim.store(0, Ordering::Release);
     }
 }
+
+#[cfg(test)]
+mod tests;

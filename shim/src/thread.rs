@@ -9,6 +9,7 @@ use crate::objects::{self, Name, Object};
 use crate::process;
 use crate::stream::Stream;
 use core::cell::Cell;
+use core::ffi::c_void;
 use counterfoil_abi::lane::Producer;
 use counterfoil_abi::record::{Reason, Tap};
 
@@ -104,7 +105,7 @@ pub enum Phase {
 }
 
 unsafe extern "C" {
-    fn counterfoil_thread() -> *mut Thread;
+    fn counterfoil_thread() -> *mut c_void;
     fn counterfoil_thread_bytes() -> libc::c_ulong;
 }
 
@@ -113,7 +114,7 @@ unsafe extern "C" {
 pub fn current() -> &'static Thread {
     // SAFETY: the C side returns this thread's own zeroed block; all-zero bytes are a valid
     // `Thread` (`fits` checks size; `Producer` in an Option has a null niche or a zero tag).
-    unsafe { &*counterfoil_thread() }
+    unsafe { &*counterfoil_thread().cast::<Thread>() }
 }
 
 /// The C block is large enough. Checked once, by the constructor.
