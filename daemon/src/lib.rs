@@ -1,4 +1,7 @@
 //! The daemon's stages and what they work on.
 
+pub mod config;
+pub mod escape;
 pub mod judged;
 pub mod model;
+pub mod redact;
