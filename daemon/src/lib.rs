@@ -1,7 +1,10 @@
 //! The daemon's stages and what they work on.
 
 pub mod config;
+pub mod detect;
 pub mod escape;
+pub mod host;
 pub mod judged;
 pub mod model;
+pub mod pipeline;
 pub mod redact;
