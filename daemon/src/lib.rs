@@ -8,3 +8,5 @@ pub mod judged;
 pub mod model;
 pub mod pipeline;
 pub mod redact;
+#[cfg(test)]
+pub(crate) mod sample;
