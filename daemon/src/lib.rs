@@ -1,12 +1,15 @@
 //! The daemon's stages and what they work on.
 
+pub mod alarms;
 pub mod config;
 pub mod detect;
 pub mod escape;
 pub mod host;
 pub mod judged;
+pub mod ledger;
 pub mod model;
 pub mod pipeline;
 pub mod redact;
 #[cfg(test)]
 pub(crate) mod sample;
+pub mod spool;

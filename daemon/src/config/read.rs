@@ -33,8 +33,11 @@ pub fn parse(source: &str) -> Result<Parsed, Vec<Mistake>> {
         watch(s, &mut config, &mut m);
     }
     if let Some(mut s) = section(&mut file, "integrity", "[integrity]", &mut m) {
-        let digests =
-            [("aegis", StreamDigest::Aegis), ("blake3", StreamDigest::Blake3), ("sha256", StreamDigest::Sha256)];
+        let digests = [
+            ("aegis", StreamDigest::Aegis),
+            ("blake3", StreamDigest::Blake3),
+            ("sha256", StreamDigest::Sha256),
+        ];
         if let Some(d) = s.parsed("stream_digest", &mut m, |t| one_of(t, &digests)) {
             config.integrity.stream_digest = d;
         }
@@ -185,7 +188,10 @@ fn sink(mut s: Section<'_, '_>, m: &mut Mistakes) -> Option<Sink> {
     };
     let kind = match kind {
         Ok(Kind::Journald) => {
-            m.at(&kind_span, "kind \"journald\" comes in a later version; use \"syslog\" with \"unix:/dev/log\"");
+            m.at(
+                &kind_span,
+                "kind \"journald\" comes in a later version; use \"syslog\" with \"unix:/dev/log\"",
+            );
             return None;
         }
         Ok(Kind::Syslog) => {

@@ -61,15 +61,16 @@ pub(super) struct Section<'v, 'i> {
 
 impl<'v, 'i> Section<'v, 'i> {
     pub(super) fn new(name: &'static str, table: &'v DeTable<'i>, span: Range<usize>) -> Self {
-        let left = table
-            .iter()
-            .map(|(k, v)| (k.get_ref().to_string(), (k.span(), v.get_ref(), v.span())))
-            .collect();
+        let left =
+            table.iter().map(|(k, v)| (k.get_ref().to_string(), (k.span(), v.get_ref(), v.span()))).collect();
         Self { name, span, left, known: Vec::new() }
     }
 
     /// The value of `key`, its key's place and its own.
-    pub(super) fn take(&mut self, key: &'static str) -> Option<(Range<usize>, &'v DeValue<'i>, Range<usize>)> {
+    pub(super) fn take(
+        &mut self,
+        key: &'static str,
+    ) -> Option<(Range<usize>, &'v DeValue<'i>, Range<usize>)> {
         self.known.push(key);
         self.left.remove(key)
     }
@@ -133,7 +134,10 @@ impl<'v, 'i> Section<'v, 'i> {
     pub(super) fn finish(self, m: &mut Mistakes) {
         for (key, (span, _, _)) in &self.left {
             let place = if self.name.is_empty() { String::new() } else { format!(" in {}", self.name) };
-            m.at(span, format!("unknown key `{}`{place}{}", crate::escape::text(key), nearest(key, &self.known)));
+            m.at(
+                span,
+                format!("unknown key `{}`{place}{}", crate::escape::text(key), nearest(key, &self.known)),
+            );
         }
     }
 }

@@ -97,7 +97,8 @@ impl std::fmt::Display for SyslogAddress {
 
 pub(super) fn syslog_address(text: &str) -> Result<SyslogAddress, String> {
     let form = "write \"unix:/dev/log\", \"udp:host:514\" or \"tcp:host:601\"";
-    let (scheme, rest) = text.split_once(':').ok_or_else(|| format!("`{text}` names no transport; {form}"))?;
+    let (scheme, rest) =
+        text.split_once(':').ok_or_else(|| format!("`{text}` names no transport; {form}"))?;
     let host_port = || {
         let (host, port) = rest.rsplit_once(':').ok_or_else(|| format!("`{text}` has no port; {form}"))?;
         let bare = host.strip_prefix('[').and_then(|h| h.strip_suffix(']'));
@@ -258,7 +259,8 @@ mod tests {
         assert_eq!(duration("90d"), Ok(Duration::from_secs(90 * 86_400)));
         assert_eq!(duration(" 5 min "), Ok(Duration::from_secs(300)));
         assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
-        for bad in ["", "5", "d", "-1s", "1.5h", "5 parsecs", "99999999999999999999d", "999999999999999999d"] {
+        for bad in ["", "5", "d", "-1s", "1.5h", "5 parsecs", "99999999999999999999d", "999999999999999999d"]
+        {
             assert!(duration(bad).is_err(), "{bad}");
         }
         assert_eq!(size("1GiB"), Ok(1 << 30));
@@ -289,8 +291,17 @@ mod tests {
         assert_eq!(syslog_address("udp:log.example:514"), Ok(SyslogAddress::Udp("log.example:514".into())));
         assert_eq!(syslog_address("tcp:[::1]:601"), Ok(SyslogAddress::Tcp("[::1]:601".into())));
         for bad in [
-            "", "/dev/log", "unix:dev/log", "udp:host", "udp:host:0", "udp:host:70000", "tcp::514", "tcp:::1:514",
-            "tcp:[fe80]:1", "tls:host:6514", "http://x",
+            "",
+            "/dev/log",
+            "unix:dev/log",
+            "udp:host",
+            "udp:host:0",
+            "udp:host:70000",
+            "tcp::514",
+            "tcp:::1:514",
+            "tcp:[fe80]:1",
+            "tls:host:6514",
+            "http://x",
         ] {
             assert!(syslog_address(bad).is_err(), "{bad}");
         }

@@ -37,8 +37,12 @@ pub(super) fn coverage_lost(notice: &Notice, exe: &str, reason: &str, inherits_t
         if inherits_tracked { " It inherited a stream that is being witnessed." } else { "" }
     );
     f.next = match reason {
-        "static" => "What it transfers can be seen at the other end only. Use a dynamically linked build if you can.",
-        "no-preload" => "Make the library readable where it runs: install it system-wide, or into its chroot.",
+        "static" => {
+            "What it transfers can be seen at the other end only. Use a dynamically linked build if you can."
+        }
+        "no-preload" => {
+            "Make the library readable where it runs: install it system-wide, or into its chroot."
+        }
         _ => "Decide whether its transfers matter; if they do, observe their other end.",
     }
     .into();
@@ -56,9 +60,10 @@ pub(super) fn records_dropped(notice: &Notice, records: u64) -> Finding {
     f.title = format!("{records} records of {who} were lost");
     f.message =
         format!("{who} published faster than the daemon read: {records} records found no room, and its transfers of that time can't be verified.");
-    f.next = "See whether the daemon gets enough processor time (systemd-cgtop, nice); a process that is not \
+    f.next =
+        "See whether the daemon gets enough processor time (systemd-cgtop, nice); a process that is not \
               worth watching can be left out of watched_processes."
-        .into();
+            .into();
     f.evidence = json!({"records": records});
     f.why = why(records, 0);
     f.key = key(&f.rule, notice.process.as_ref(), None, None, &[]);
@@ -70,7 +75,9 @@ pub(super) fn hostile_arena(notice: &Notice, detail: &str) -> Finding {
     let mut f = about_us("hostile-arena", Severity::High, notice);
     let who = process(notice.process.as_ref());
     f.title = format!("{who} sends records that the library never writes");
-    f.message = format!("The arena of {who} holds what no library of ours writes: {detail}. It is not read any more.");
+    f.message = format!(
+        "The arena of {who} holds what no library of ours writes: {detail}. It is not read any more."
+    );
     f.next = "Either its memory was overwritten by a fault of its own, or it tries to deceive or harm the daemon: \
               treat the process as hostile, and look at what it runs and who started it."
         .into();

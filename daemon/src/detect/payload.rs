@@ -122,9 +122,10 @@ fn truncated(transfer: &Transfer, context: &Context) -> Finding {
         route(context.connection.as_ref()),
         endpoint(transfer.destination.as_ref()),
     );
-    f.next = "Look for resets, time-outs and restarts at that time in both programs' logs and in between; then \
+    f.next =
+        "Look for resets, time-outs and restarts at that time in both programs' logs and in between; then \
               check what the receiver did with the incomplete data."
-        .into();
+            .into();
     f.key = key("payload-truncated", origin.or(destination), context.connection.as_ref(), destination, &[]);
     f.process = origin.or(destination).cloned();
     f.connection.clone_from(&context.connection);

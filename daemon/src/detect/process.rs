@@ -19,17 +19,20 @@ pub(super) fn foreign_hook(notice: &Notice, symbol: &str, object: &str) -> Findi
         if known { " (a known preload)" } else { "" }
     );
     f.next = if known {
-        "A known tool; if it is meant to run here, nothing needs doing, but these streams stay unverified.".into()
+        "A known tool; if it is meant to run here, nothing needs doing, but these streams stay unverified."
+            .into()
     } else {
         format!(
             "Find out who put {object} there: which package owns it (dpkg -S, rpm -qf), LD_PRELOAD in \
              /proc/PID/environ, /etc/ld.so.preload, and when the file was written."
         )
     };
-    f.evidence = json!({"anomaly": "foreign-hook", "symbol": symbol, "object": object, "known_preload": known});
+    f.evidence =
+        json!({"anomaly": "foreign-hook", "symbol": symbol, "object": object, "known_preload": known});
     f.why = why(object, serde_json::Value::Null);
     // One alarm for each library: it usually answers for many functions.
-    f.key = key(&f.rule, notice.process.as_ref(), None, None, &[("anomaly", "foreign-hook"), ("file", object)]);
+    f.key =
+        key(&f.rule, notice.process.as_ref(), None, None, &[("anomaly", "foreign-hook"), ("file", object)]);
     f.process.clone_from(&notice.process);
     f.connection.clone_from(&notice.connection);
     f.transfer = notice.transfer;

@@ -68,8 +68,7 @@ pub(super) fn record_rejected(
               network card (ethtool -S), someone who injects. Capture at both ends and compare. The data did not \
               get through."
         .into();
-    f.evidence =
-        json!({"code": code, "text": text, "refused_by": if by_peer { "peer" } else { "this end" },
+    f.evidence = json!({"code": code, "text": text, "refused_by": if by_peer { "peer" } else { "this end" },
                "tap": tap.word(), "offset": offset});
     f.why = why(text, serde_json::Value::Null);
     about(&mut f, notice, &[("text", text)]);
