@@ -12,4 +12,5 @@ pub mod pipeline;
 pub mod redact;
 #[cfg(test)]
 pub(crate) mod sample;
+pub mod sinks;
 pub mod spool;
