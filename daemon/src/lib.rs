@@ -10,6 +10,7 @@ pub mod ledger;
 pub mod model;
 pub mod pipeline;
 pub mod redact;
+pub mod report;
 #[cfg(test)]
 pub(crate) mod sample;
 pub mod sinks;

@@ -32,8 +32,7 @@ impl JsonLines {
     /// It can't be made.
     pub fn create(path: &Path) -> io::Result<Self> {
         let mut lines = Self::lazy(path);
-        lines.file =
-            Some(OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?);
+        lines.file = Some(OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?);
         Ok(lines)
     }
 

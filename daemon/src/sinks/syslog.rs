@@ -36,7 +36,8 @@ impl Lines {
     pub fn new(facility: Facility) -> Self {
         let uname = rustix::system::uname();
         // RFC 5424 section 6: printable ASCII without spaces, 255 characters at most.
-        let host: String = uname.nodename().to_string_lossy().chars().filter(char::is_ascii_graphic).take(255).collect();
+        let host: String =
+            uname.nodename().to_string_lossy().chars().filter(char::is_ascii_graphic).take(255).collect();
         let pid = std::process::id().to_string();
         let formatter = Config {
             facility: facility.0.try_into().unwrap_or(syslog_fmt::Facility::Authpriv),
@@ -116,8 +117,11 @@ impl Lines {
         let own: Vec<(&str, &str)> = values.iter().map(|(n, v)| (*n, v.as_str())).collect();
         let message = clip(&text(message), TEXT).into_owned();
         // Section 6.4: UTF-8 has a byte order mark before it, which plain ASCII doesn't need.
-        let message: Msg<'_> =
-            if message.is_ascii() { Msg::NonUnicodeBytes(message.as_bytes()) } else { Msg::Utf8Str(&message) };
+        let message: Msg<'_> = if message.is_ascii() {
+            Msg::NonUnicodeBytes(message.as_bytes())
+        } else {
+            Msg::Utf8Str(&message)
+        };
         let mut out = Vec::with_capacity(1024);
         let data = vec![(SD_ID, own), ("meta", vec![("sequenceId", sequence.as_str())])];
         let time = time(at);
@@ -167,9 +171,13 @@ impl Syslog {
             None => Spool::in_memory(spool::LIMIT),
             Some(dir) => {
                 let digest = Sha256::digest(address.to_string());
-                let file = dir.join(format!("{:02x}{:02x}{:02x}{:02x}", digest[0], digest[1], digest[2], digest[3]));
+                let file =
+                    dir.join(format!("{:02x}{:02x}{:02x}{:02x}", digest[0], digest[1], digest[2], digest[3]));
                 Spool::on_disk(&file, spool::LIMIT).unwrap_or_else(|e| {
-                    tracing::error!("{name}: can't keep lines in {}: {e}; keeping them in memory", file.display());
+                    tracing::error!(
+                        "{name}: can't keep lines in {}: {e}; keeping them in memory",
+                        file.display()
+                    );
                     Spool::in_memory(spool::LIMIT)
                 })
             }

@@ -114,10 +114,15 @@ fn a_line_has_what_interface_promises() {
 #[test]
 fn severities_and_sequence() {
     let mut lines = Lines::new(Facility(16));
-    for (i, (severity, code)) in
-        [(Severity::Critical, 2), (Severity::High, 3), (Severity::Medium, 4), (Severity::Low, 5), (Severity::Info, 6)]
-            .into_iter()
-            .enumerate()
+    for (i, (severity, code)) in [
+        (Severity::Critical, 2),
+        (Severity::High, 3),
+        (Severity::Medium, 4),
+        (Severity::Low, 5),
+        (Severity::Info, 6),
+    ]
+    .into_iter()
+    .enumerate()
     {
         let mut a = alarm();
         a.finding.severity = severity;
@@ -130,8 +135,19 @@ fn severities_and_sequence() {
 #[test]
 fn no_name_can_break_a_line() {
     let nasty = [
-        "a\nb", "a\r\n<0>1 forged", "\u{1b}[2J", "\"] [evil x=\"", "a\\", "\\\"", "]", "\u{202e}", "\0", "\u{9b}1m",
-        "x\\x0a", "ünï", "\u{2028}",
+        "a\nb",
+        "a\r\n<0>1 forged",
+        "\u{1b}[2J",
+        "\"] [evil x=\"",
+        "a\\",
+        "\\\"",
+        "]",
+        "\u{202e}",
+        "\0",
+        "\u{9b}1m",
+        "x\\x0a",
+        "ünï",
+        "\u{2028}",
     ];
     let mut lines = Lines::new(Facility::default());
     for exe in nasty {
@@ -153,7 +169,8 @@ fn long_values_are_cut() {
     let mut a = alarm();
     a.finding.message = "m".repeat(100_000);
     a.finding.process.as_mut().unwrap().exe = Some("/".repeat(100_000));
-    a.finding.altered = (0..10_000).map(|i| crate::model::Range { offset: i * 65536, length: 16384 }).collect();
+    a.finding.altered =
+        (0..10_000).map(|i| crate::model::Range { offset: i * 65536, length: 16384 }).collect();
     let line = Lines::new(Facility::default()).alarm(&a);
     assert!(line.len() <= 2048, "{}", line.len());
     take_apart(&String::from_utf8(line).unwrap());
@@ -281,9 +298,30 @@ fn json_lines_have_every_field_and_follow_rotation() {
     assert_eq!(t["altered"], serde_json::json!([{"offset": 16384, "length": 16384}]));
     let a = read("out.jsonl");
     for field in [
-        "id", "analytic", "rule", "technique", "severity", "confidence", "state", "title", "message", "process", "file",
-        "connection", "transfer", "verdict", "reasons", "altered", "why", "point", "evidence", "next", "key", "count",
-        "raised", "last",
+        "id",
+        "analytic",
+        "rule",
+        "technique",
+        "severity",
+        "confidence",
+        "state",
+        "title",
+        "message",
+        "process",
+        "file",
+        "connection",
+        "transfer",
+        "verdict",
+        "reasons",
+        "altered",
+        "why",
+        "point",
+        "evidence",
+        "next",
+        "key",
+        "count",
+        "raised",
+        "last",
     ] {
         assert!(a.get(field).is_some(), "{field} is missing");
     }
@@ -294,8 +332,11 @@ fn json_lines_have_every_field_and_follow_rotation() {
 fn a_sink_hears_only_what_is_bad_enough() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("out.jsonl");
-    let config =
-        SinkConfig { kind: SinkKind::Jsonl { path: path.clone() }, min_severity: Severity::High, heartbeat: None };
+    let config = SinkConfig {
+        kind: SinkKind::Jsonl { path: path.clone() },
+        min_severity: Severity::High,
+        heartbeat: None,
+    };
     let sinks = Sinks::start(&[config], None);
     let mut low = alarm();
     low.finding.severity = Severity::Low;
