@@ -32,6 +32,8 @@ struct Kept {
     alarm: Alarm,
     told: Timestamp,
     told_count: u64,
+    /// Raised or counted up since this process began, not only found in the ledger.
+    fresh: bool,
 }
 
 /// What became of a finding.
@@ -51,7 +53,7 @@ impl Alarms {
                 break;
             }
             let (told, told_count) = (alarm.last, alarm.count);
-            self.by_key.insert(alarm.finding.key.clone(), Kept { alarm, told, told_count });
+            self.by_key.insert(alarm.finding.key.clone(), Kept { alarm, told, told_count, fresh: false });
         }
     }
 
@@ -62,6 +64,7 @@ impl Alarms {
             return self.raise(finding);
         };
         let seen = finding.seen;
+        kept.fresh = true;
         let alarm = &mut kept.alarm;
         alarm.last = alarm.last.max(seen);
         let worse = finding.severity > alarm.finding.severity;
@@ -91,10 +94,11 @@ impl Alarms {
         Taken { alarm: kept.alarm.clone(), tell }
     }
 
-    /// Every alarm, the worst first, then in order of their raising.
+    /// Every alarm that was raised or counted up by this process, the worst first, then in order of
+    /// their raising.
     #[must_use]
     pub fn list(&self) -> Vec<&Alarm> {
-        let mut all: Vec<&Alarm> = self.by_key.values().map(|k| &k.alarm).collect();
+        let mut all: Vec<&Alarm> = self.by_key.values().filter(|k| k.fresh).map(|k| &k.alarm).collect();
         all.sort_by_key(|a| (std::cmp::Reverse(a.finding.severity), a.raised, a.id));
         all
     }
@@ -119,7 +123,7 @@ impl Alarms {
             last: seen,
             finding,
         };
-        let kept = Kept { alarm: alarm.clone(), told: seen, told_count: 1 };
+        let kept = Kept { alarm: alarm.clone(), told: seen, told_count: 1, fresh: true };
         self.by_key.insert(alarm.finding.key.clone(), kept);
         Taken { alarm, tell: true }
     }
@@ -217,6 +221,7 @@ mod tests {
         alarm.state = AlarmState::Acknowledged;
         let mut alarms = Alarms::default();
         alarms.resume([alarm.clone()]);
+        assert!(alarms.list().is_empty(), "what is only in the ledger is not this process's");
         let again = alarms.take(altered()).alarm;
         assert_eq!((again.id, again.count, again.state), (alarm.id, 2, AlarmState::Unacknowledged));
     }

@@ -2,16 +2,19 @@
 
 pub mod alarms;
 pub mod config;
+pub mod desk;
 pub mod detect;
 pub mod escape;
 pub mod host;
 pub mod judged;
 pub mod ledger;
+pub mod library;
 pub mod model;
 pub mod pipeline;
 pub mod redact;
 pub mod report;
 #[cfg(test)]
 pub(crate) mod sample;
+pub mod session;
 pub mod sinks;
 pub mod spool;
