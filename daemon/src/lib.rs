@@ -1,12 +1,13 @@
 //! The daemon's stages and what they work on.
 
 pub mod alarms;
+pub mod arena;
+pub mod assemble;
+pub mod commands;
 pub mod config;
 pub mod desk;
 pub mod detect;
 pub mod escape;
-pub mod arena;
-pub mod assemble;
 pub mod host;
 pub mod judge;
 pub mod judged;

@@ -6,7 +6,7 @@
 
 mod read;
 mod section;
-mod values;
+pub(crate) mod values;
 
 pub use read::parse;
 pub use values::{Cidr, Facility, Ports, SyslogAddress};

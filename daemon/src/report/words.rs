@@ -3,7 +3,7 @@
 
 use crate::model::{Channel, Reason, Severity, Transfer, Verdict};
 
-pub(super) use crate::detect::ranges;
+pub(crate) use crate::detect::ranges;
 
 /// `intact` ….
 #[must_use]

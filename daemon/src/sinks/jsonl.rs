@@ -43,7 +43,7 @@ impl JsonLines {
 
     /// Writes one alarm.
     pub fn alarm(&mut self, alarm: &Alarm) {
-        self.write(&typed("alarm", alarm));
+        self.write(&alarm_json(alarm));
     }
 
     /// Writes one coverage fact.
@@ -133,6 +133,12 @@ pub(super) fn time(t: jiff::Timestamp) -> String {
 #[must_use]
 pub fn transfer_json(transfer: &Transfer) -> Value {
     typed("transfer", transfer)
+}
+
+/// An alarm as its JSON line has it.
+#[must_use]
+pub fn alarm_json(alarm: &Alarm) -> Value {
+    typed("alarm", alarm)
 }
 
 /// `value` with its type, and with times at one precision: jiff writes as many digits as it needs.

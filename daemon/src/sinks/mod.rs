@@ -10,7 +10,7 @@ mod jsonl;
 pub mod syslog;
 mod wire;
 
-pub use jsonl::{transfer_json, JsonLines};
+pub use jsonl::{alarm_json, transfer_json, JsonLines};
 
 use crate::config::{self, SinkKind};
 use crate::model::{Alarm, Coverage, Transfer};
