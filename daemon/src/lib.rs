@@ -5,6 +5,7 @@ pub mod arena;
 pub mod assemble;
 pub mod commands;
 pub mod config;
+pub mod demo;
 pub mod desk;
 pub mod detect;
 pub mod escape;
@@ -15,6 +16,7 @@ pub mod ledger;
 pub mod library;
 pub mod model;
 pub mod pipeline;
+pub mod place;
 pub mod redact;
 pub mod report;
 #[cfg(test)]

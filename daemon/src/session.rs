@@ -11,12 +11,11 @@ use crate::host::facts::{Facts, Watch};
 use crate::judged::Counts;
 use crate::library;
 use crate::pipeline::{self, Handle, Options, Pipeline};
+use crate::place::Place;
 use crate::redact::Redactor;
 use crate::sinks::JsonLines;
 use anyhow::Context;
 use std::ffi::OsString;
-use std::fs::{self, DirBuilder, Permissions};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -30,7 +29,9 @@ const LONGEST: Duration = Duration::from_secs(2);
 
 /// A running session.
 pub struct Session {
+    /// Removed when the session ends.
     place: Place,
+    socket: PathBuf,
     library: PathBuf,
     handle: Handle,
     desk: JoinHandle<Outcome>,
@@ -48,16 +49,19 @@ impl Session {
             .map(|path| JsonLines::create(path).with_context(|| format!("can't write to {}", path.display())))
             .transpose()?;
         let desk = Desk::open(config, state.map(Path::to_owned))?.reporting(json);
-        let place = Place::make().context("can't make a private directory for the socket")?;
-        // Services drop their privileges after they were started: their users must reach the socket.
+        // Services drop their privileges after they were started: their users must get through to
+        // the socket, by a name that they inherit and others can't guess.
         let root = rustix::process::geteuid().is_root();
+        let place = Place::make(if root { 0o711 } else { 0o700 })
+            .context("can't make a private directory for the socket")?;
+        let socket = place.path().join("s");
         let options =
-            Options { socket_mode: if root { 0o666 } else { 0o600 }, ..options(config, place.socket()) };
+            Options { socket_mode: if root { 0o666 } else { 0o600 }, ..options(config, socket.clone()) };
         let (handle, judged) = Pipeline::start(options)?;
         let (reloads, reload) = crossbeam::channel::bounded(1);
         let desk =
             std::thread::Builder::new().name("desk".into()).spawn(move || desk.serve(&judged, &reload))?;
-        Ok(Self { place, library, handle, desk, reloads })
+        Ok(Self { place, socket, library, handle, desk, reloads })
     }
 
     /// What a command needs in its environment to be observed.
@@ -66,7 +70,7 @@ impl Session {
         let existing = std::env::var_os("LD_PRELOAD");
         [
             ("LD_PRELOAD", library::preload(&self.library, existing.as_deref())),
-            ("COUNTERFOIL_SOCKET", self.place.socket().into()),
+            ("COUNTERFOIL_SOCKET", self.socket.clone().into()),
         ]
     }
 
@@ -86,6 +90,7 @@ impl Session {
     pub fn finish(self) -> Outcome {
         let Counts { records, dropped } = self.handle.drain(QUIET, LONGEST);
         drop(self.reloads);
+        drop(self.place);
         let mut outcome = self.desk.join().unwrap_or_else(|_| Outcome {
             gathered: Default::default(),
             alarms: vec![],
@@ -133,53 +138,6 @@ pub fn watch(names: &[String]) -> crate::host::facts::WatchDecision {
     })
 }
 
-/// A private directory with a socket in it; removed when dropped.
-struct Place {
-    dir: PathBuf,
-}
-
-impl Place {
-    fn make() -> std::io::Result<Self> {
-        let root = rustix::process::geteuid().is_root();
-        let mut candidates = vec![];
-        if !root {
-            candidates.extend(std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from));
-        }
-        // sockaddr_un holds 107 bytes, and a TMPDIR may be long: /tmp is the last resort.
-        candidates.extend([std::env::temp_dir(), PathBuf::from("/tmp")]);
-        let name = format!("counterfoil-{}", uuid::Uuid::now_v7().simple());
-        let mut last = std::io::Error::other("no directory for temporary files");
-        for parent in candidates {
-            let dir = parent.join(&name);
-            if dir.as_os_str().len() > 90 || !dir.is_absolute() {
-                continue;
-            }
-            // Made closed, and opened for passing through only by root's run (see `start`).
-            match DirBuilder::new().mode(0o700).create(&dir) {
-                Ok(()) => {
-                    let place = Self { dir };
-                    if root {
-                        fs::set_permissions(&place.dir, Permissions::from_mode(0o711))?;
-                    }
-                    return Ok(place);
-                }
-                Err(e) => last = e,
-            }
-        }
-        Err(last)
-    }
-
-    fn socket(&self) -> PathBuf {
-        self.dir.join("s")
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.dir);
-    }
-}
-
 /// Where the host's daemon keeps its ledger.
 #[must_use]
 pub fn default_state() -> PathBuf {
@@ -193,18 +151,6 @@ pub fn default_state() -> PathBuf {
 mod tests {
     use super::*;
     use crate::model::Process;
-
-    #[test]
-    fn the_place_is_private_and_goes_away() {
-        let place = Place::make().unwrap();
-        let (dir, socket) = (place.dir.clone(), place.socket());
-        let mode = fs::metadata(&dir).unwrap().permissions().mode() & 0o777;
-        assert_eq!(mode, if rustix::process::geteuid().is_root() { 0o711 } else { 0o700 });
-        assert!(socket.as_os_str().len() < 108);
-        fs::write(socket, "").unwrap();
-        drop(place);
-        assert!(!dir.exists());
-    }
 
     #[test]
     fn watched_by_name_or_path() {
