@@ -88,11 +88,20 @@ pub fn main() -> ExitCode {
     };
     result.map_or_else(
         |e| {
-            say(&format!("{e:#}"));
+            say(&whole(&e));
             failed.into()
         },
         ExitCode::from,
     )
+}
+
+/// An error and its causes, without those that it names itself.
+fn whole(e: &anyhow::Error) -> String {
+    e.chain().fold(String::new(), |text, cause| match cause.to_string() {
+        _ if text.is_empty() => cause.to_string(),
+        cause if text.contains(&cause) => text,
+        cause => format!("{text}: {cause}"),
+    })
 }
 
 /// A message of our own, on stderr, each of its lines marked as ours.

@@ -49,7 +49,7 @@ pub struct Args {
     #[arg(long, short)]
     pub quiet: bool,
     /// The command to watch, and its arguments
-    #[arg(value_name = "CMD", required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    #[arg(value_name = "CMD", required = true, last = true)]
     pub command: Vec<OsString>,
 }
 
