@@ -80,6 +80,13 @@ pub enum LedgerError {
     },
 }
 
+impl LedgerError {
+    /// The disk is full.
+    fn is_full(&self) -> bool {
+        matches!(self, Self::Sqlite { source, .. } if source.sqlite_error_code() == Some(ErrorCode::DiskFull))
+    }
+}
+
 fn hint(e: &rusqlite::Error) -> &'static str {
     match e.sqlite_error_code() {
         Some(ErrorCode::DiskFull) => {
@@ -102,7 +109,8 @@ enum Row {
 pub struct Ledger {
     path: PathBuf,
     limits: crate::config::Ledger,
-    connection: Connection,
+    /// None while the disk was too full to make the tables.
+    connection: Option<Connection>,
     waiting: VecDeque<Row>,
     lost: u64,
     tidied: Option<Instant>,
@@ -110,31 +118,21 @@ pub struct Ledger {
 
 impl Ledger {
     /// Opens the ledger in `dir`, making both where they aren't there. A file that is no database,
-    /// or a damaged one, is put aside under another name and a new one begun.
+    /// or a damaged one, is put aside under another name and a new one begun. On a full disk
+    /// everything waits, and is tried again with each [`Self::commit`].
     ///
     /// # Errors
-    /// The directory belongs to someone else or can't be made, or SQLite fails.
+    /// The directory belongs to someone else or can't be made, or SQLite fails otherwise.
     pub fn open(dir: &Path, limits: crate::config::Ledger) -> Result<Self, LedgerError> {
         prepare(dir)?;
         let path = dir.join(FILE);
-        place::create(&path)?;
-        let connection = match connect(&path) {
-            Err(LedgerError::Sqlite { source, .. })
-                if matches!(
-                    source.sqlite_error_code(),
-                    Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt)
-                ) =>
-            {
-                let aside = place::put_aside(&path)?;
-                tracing::error!(
-                    "ledger {} is damaged ({source}); it is kept as {}, and a new one begins",
-                    path.display(),
-                    aside.display()
-                );
-                place::create(&path)?;
-                connect(&path)?
+        let connection = match open(&path) {
+            Ok(connection) => Some(connection),
+            Err(e) if e.is_full() => {
+                tracing::error!("{e}");
+                None
             }
-            other => other?,
+            Err(e) => return Err(e),
         };
         Ok(Self { path, limits, connection, waiting: VecDeque::new(), lost: 0, tidied: None })
     }
@@ -164,13 +162,18 @@ impl Ledger {
     /// # Errors
     /// SQLite failed: everything still waits and goes with the next call.
     pub fn commit(&mut self) -> Result<(), LedgerError> {
+        let connection = match &mut self.connection {
+            Some(connection) => connection,
+            none => none.insert(open(&self.path)?),
+        };
+        let error = |source| LedgerError::Sqlite { path: self.path.clone(), source };
         if !self.waiting.is_empty() {
-            write(&mut self.connection, &self.waiting).map_err(|source| self.error(source))?;
+            write(connection, &self.waiting).map_err(error)?;
             self.waiting.clear();
         }
         if self.tidied.is_none_or(|t| t.elapsed() >= TIDY) {
             self.tidied = Some(Instant::now());
-            self.tidy(Timestamp::now()).map_err(|source| self.error(source))?;
+            tidy(connection, &self.limits, Timestamp::now()).map_err(error)?;
         }
         Ok(())
     }
@@ -185,7 +188,8 @@ impl Ledger {
     /// # Errors
     /// SQLite failed.
     pub fn alarms(&self) -> Result<Vec<Alarm>, LedgerError> {
-        read::alarms(&self.connection).map_err(|source| self.error(source))
+        let Some(connection) = &self.connection else { return Ok(vec![]) };
+        read::alarms(connection).map_err(|source| LedgerError::Sqlite { path: self.path.clone(), source })
     }
 
     /// Other limits, after a reload.
@@ -193,35 +197,56 @@ impl Ledger {
         self.limits = limits;
         self.tidied = None;
     }
+}
 
-    fn error(&self, source: rusqlite::Error) -> LedgerError {
-        LedgerError::Sqlite { path: self.path.clone(), source }
-    }
-
-    fn tidy(&mut self, now: Timestamp) -> rusqlite::Result<()> {
-        let keep = i64::try_from(self.limits.keep.as_micros()).unwrap_or(i64::MAX);
-        let before = now.as_microsecond().saturating_sub(keep);
-        self.connection.execute("DELETE FROM transfers WHERE ended < ?1", [before])?;
-        self.connection.execute("DELETE FROM alarms WHERE last < ?1", [before])?;
-        while self.used()? > self.limits.max_size {
-            let gone = self.connection.execute(
-                "DELETE FROM transfers WHERE id IN
-                 (SELECT id FROM transfers ORDER BY ended LIMIT 1 + (SELECT count(*) FROM transfers) / 10)",
-                [],
-            )?;
-            if gone == 0 {
-                break;
-            }
+fn tidy(connection: &Connection, limits: &crate::config::Ledger, now: Timestamp) -> rusqlite::Result<()> {
+    let keep = i64::try_from(limits.keep.as_micros()).unwrap_or(i64::MAX);
+    let before = now.as_microsecond().saturating_sub(keep);
+    connection.execute("DELETE FROM transfers WHERE ended < ?1", [before])?;
+    connection.execute("DELETE FROM alarms WHERE last < ?1", [before])?;
+    while used(connection)? > limits.max_size {
+        let gone = connection.execute(
+            "DELETE FROM transfers WHERE id IN
+             (SELECT id FROM transfers ORDER BY ended LIMIT 1 + (SELECT count(*) FROM transfers) / 10)",
+            [],
+        )?;
+        if gone == 0 {
+            break;
         }
-        self.connection.execute_batch("PRAGMA incremental_vacuum; PRAGMA wal_checkpoint(TRUNCATE)").or(Ok(()))
     }
+    // Gives the room back to the file system; that a reader is in the way is no failure.
+    connection.execute_batch("PRAGMA incremental_vacuum; PRAGMA wal_checkpoint(TRUNCATE)").or(Ok(()))
+}
 
-    /// Bytes in use.
-    fn used(&self) -> rusqlite::Result<u64> {
-        let pragma = |name| self.connection.pragma_query_value(None, name, |r| r.get::<_, i64>(0));
-        let bytes = (pragma("page_count")? - pragma("freelist_count")?) * pragma("page_size")?;
-        Ok(u64::try_from(bytes).unwrap_or(0))
-    }
+/// Bytes in use.
+fn used(connection: &Connection) -> rusqlite::Result<u64> {
+    let pragma = |name| connection.pragma_query_value(None, name, |r| r.get::<_, i64>(0));
+    let bytes = (pragma("page_count")? - pragma("freelist_count")?) * pragma("page_size")?;
+    Ok(u64::try_from(bytes).unwrap_or(0))
+}
+
+/// Opens the file, or a new one in place of a damaged one.
+fn open(path: &Path) -> Result<Connection, LedgerError> {
+    place::create(path)?;
+    let damaged = match connect(path) {
+        Err(LedgerError::Sqlite { source, .. })
+            if matches!(
+                source.sqlite_error_code(),
+                Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt)
+            ) =>
+        {
+            source
+        }
+        other => return other,
+    };
+    let aside = place::put_aside(path)?;
+    tracing::error!(
+        "ledger {} is damaged ({damaged}); it is kept as {}, and a new one begins",
+        path.display(),
+        aside.display()
+    );
+    place::create(path)?;
+    connect(path)
 }
 
 fn connect(path: &Path) -> Result<Connection, LedgerError> {

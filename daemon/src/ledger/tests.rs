@@ -105,9 +105,15 @@ fn a_full_disk_loses_nothing_that_fits_in_memory() {
     let dir = tempfile::tempdir().unwrap();
     let mut ledger = Ledger::open(dir.path(), limits()).unwrap();
     // As the kernel's ENOSPC, this makes SQLite say SQLITE_FULL.
-    let pages: i64 = ledger.connection.pragma_query_value(None, "page_count", |r| r.get(0)).unwrap();
+    let pages: i64 =
+        ledger.connection.as_ref().unwrap().pragma_query_value(None, "page_count", |r| r.get(0)).unwrap();
     let max = |ledger: &Ledger, n: i64| {
-        ledger.connection.pragma_update_and_check(None, "max_page_count", n, |_| Ok(())).unwrap();
+        ledger
+            .connection
+            .as_ref()
+            .unwrap()
+            .pragma_update_and_check(None, "max_page_count", n, |_| Ok(()))
+            .unwrap();
     };
     max(&ledger, pages + 4);
     let mut failed = None;
@@ -122,6 +128,29 @@ fn a_full_disk_loses_nothing_that_fits_in_memory() {
     max(&ledger, 100_000);
     ledger.commit().unwrap();
     assert_eq!(all(dir.path(), TransferFilter::default()).len(), 100);
+}
+
+#[test]
+fn a_disk_that_is_full_from_the_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let mounted = |what: &[&str]| Command::new(what[0]).args(&what[1..]).arg(dir.path()).status();
+    if !mounted(&["mount", "-t", "tmpfs", "-o", "size=16k,mode=0700", "tmpfs"]).is_ok_and(|s| s.success()) {
+        println!("skipped: a small file system can't be mounted (needs root)");
+        return;
+    }
+    let filler = dir.path().join("filler");
+    let _ = std::fs::write(&filler, [0; 12 << 10]);
+    let mut ledger = Ledger::open(dir.path(), limits()).expect("it goes on");
+    ledger.transfer(&recent(Verdict::Intact));
+    let failed = ledger.commit().expect_err("no room").to_string();
+    let more = mounted(&["mount", "-o", "remount,size=8m"]).unwrap();
+    let written = ledger.commit();
+    let found = all(dir.path(), TransferFilter::default()).len();
+    drop(ledger);
+    mounted(&["umount"]).unwrap();
+    assert!(failed.contains("Free some space"), "{failed}");
+    assert!(more.success() && written.is_ok());
+    assert_eq!(found, 1);
 }
 
 #[test]
@@ -153,7 +182,7 @@ fn old_and_superfluous_transfers_are_forgotten() {
     }
     ledger.tidied = None;
     ledger.commit().unwrap();
-    assert!(ledger.used().unwrap() <= 1 << 20);
+    assert!(used(ledger.connection.as_ref().unwrap()).unwrap() <= 1 << 20);
     let left = all(dir.path(), TransferFilter::default());
     assert!(left.len() > 100 && left.len() < 2000, "{}", left.len());
     assert_eq!(left.last().unwrap().flow.as_deref().unwrap(), format!("{:032}", 1999), "the newest stay");
@@ -184,7 +213,7 @@ fn other_peoples_places_and_newer_files_are_refused() {
     std::fs::set_permissions(&shared, std::fs::Permissions::from_mode(0o1777)).unwrap();
     assert!(matches!(Ledger::open(&shared, limits()), Err(LedgerError::Place { .. })));
     let ledger = Ledger::open(dir.path(), limits()).unwrap();
-    ledger.connection.pragma_update(None, "user_version", 99).unwrap();
+    ledger.connection.as_ref().unwrap().pragma_update(None, "user_version", 99).unwrap();
     drop(ledger);
     assert!(matches!(Ledger::open(dir.path(), limits()), Err(LedgerError::Newer { found: 99, .. })));
     assert!(matches!(Reader::open(dir.path()), Err(LedgerError::Newer { found: 99, .. })));

@@ -30,8 +30,11 @@ fn syslog(address: SyslogAddress, heartbeat: Option<Duration>) -> SinkConfig {
     }
 }
 
+/// An SD element: its id and parameters.
+type Element = (String, Vec<(String, String)>);
+
 /// Takes an RFC 5424 line apart: header fields, SD elements, message. Panics where it is malformed.
-fn take_apart(line: &str) -> (Vec<String>, Vec<(String, Vec<(String, String)>)>, String) {
+fn take_apart(line: &str) -> (Vec<String>, Vec<Element>, String) {
     assert!(!line.chars().any(char::is_control), "{line:?}");
     let mut fields: Vec<String> = line.splitn(7, ' ').map(str::to_owned).collect();
     let rest = fields.pop().unwrap();
@@ -75,7 +78,7 @@ fn take_apart(line: &str) -> (Vec<String>, Vec<(String, Vec<(String, String)>)>,
     (fields, elements, message.trim_start_matches(' ').trim_start_matches('\u{feff}').to_owned())
 }
 
-fn param<'a>(elements: &'a [(String, Vec<(String, String)>)], name: &str) -> Option<&'a str> {
+fn param<'a>(elements: &'a [Element], name: &str) -> Option<&'a str> {
     elements[0].1.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str())
 }
 
