@@ -3,8 +3,10 @@
 pub mod alarms;
 pub mod arena;
 pub mod assemble;
+pub mod collect;
 pub mod commands;
 pub mod config;
+pub mod core;
 pub mod demo;
 pub mod desk;
 pub mod detect;
@@ -19,8 +21,8 @@ pub mod pipeline;
 pub mod place;
 pub mod redact;
 pub mod report;
-#[cfg(test)]
-pub(crate) mod sample;
 pub mod session;
 pub mod sinks;
 pub mod spool;
+#[cfg(test)]
+pub(crate) mod sample;

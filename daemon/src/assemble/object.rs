@@ -3,6 +3,7 @@
 //! Successive program images that inherit a socket are [`Use`]s of one object: its streams go on.
 
 use super::pair::Pair;
+use super::pending::Budget;
 use super::program::ArenaId;
 use super::slab::Key;
 use crate::host::facts::{Access, Inode};
@@ -158,6 +159,8 @@ pub struct Object {
     pub local: Address,
     /// Likewise.
     pub remote: Address,
+    /// It stands in the table of addresses.
+    pub listed: bool,
     /// It came from accept.
     pub accepted: bool,
     /// Path of a FIFO or Unix socket, as bytes.
@@ -174,6 +177,8 @@ pub struct Object {
     pub peer: Option<Key>,
     /// What was given to TLS against what the cipher had, by direction.
     pub cipher: [Option<Box<Pair>>; 2],
+    /// The cipher witness can't follow this session.
+    pub no_cipher_witness: bool,
     /// The cipher witness was said to have found something, by direction.
     pub cipher_said: [bool; 2],
     /// TLS sessions.
@@ -186,6 +191,10 @@ pub struct Object {
     pub opened: u64,
     /// Last record.
     pub last: u64,
+    /// All uses have ended, and every lane was read since.
+    pub settled: bool,
+    /// When that was, monotonic nanoseconds.
+    pub settled_at: u64,
 }
 
 impl Object {
@@ -197,6 +206,7 @@ impl Object {
             peer_inode: 0,
             local: Address::default(),
             remote: Address::default(),
+            listed: false,
             accepted: false,
             path: Vec::new(),
             peer_pid: 0,
@@ -205,12 +215,15 @@ impl Object {
             legs: [None; 2],
             peer: None,
             cipher: [None, None],
+            no_cipher_witness: false,
             cipher_said: [false; 2],
             tls: None,
             carries_tls: None,
             disputed: false,
             opened: time,
             last: time,
+            settled: false,
+            settled_at: 0,
         }
     }
 
@@ -218,6 +231,20 @@ impl Object {
     #[inline]
     pub fn use_of(&mut self, arena: ArenaId, number: u32) -> Option<&mut Use> {
         self.uses.iter_mut().find(|u| u.arena == arena && u.number == number)
+    }
+
+    /// Its cipher is watched, too.
+    #[inline]
+    pub fn cipher_on(&self) -> bool {
+        self.channel == Channel::Tls && !self.no_cipher_witness
+    }
+
+    /// Its cipher can't be watched.
+    pub fn cipher_off(&mut self, budget: &mut Budget) {
+        self.no_cipher_witness = true;
+        for mut pair in std::mem::take(&mut self.cipher).into_iter().flatten() {
+            pair.forget_waiting(budget);
+        }
     }
 
     /// All uses have ended.

@@ -49,6 +49,8 @@ pub struct Program {
     pub children: HashMap<u32, u32>,
     /// Other objects answer for TLS functions, GnuTLS functions, descriptor functions.
     pub foreign: [bool; 3],
+    /// Notes taken so far.
+    pub notes: u32,
     /// Records of it were lost.
     pub dropped: bool,
     /// It was there before the daemon was.
@@ -70,6 +72,7 @@ impl Program {
             hellos: Vec::new(),
             children: HashMap::new(),
             foreign: [false; 3],
+            notes: 0,
             dropped: false,
             restarted: false,
             gone: false,

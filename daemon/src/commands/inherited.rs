@@ -55,7 +55,7 @@ extern "C" fn look() {
 #[used]
 // SAFETY: the loader calls every pointer in .init_array once, before main, with C's conventions;
 // `look` needs nothing that is set up later.
-#[link_section = ".init_array"]
+#[unsafe(link_section = ".init_array")]
 static LOOK: extern "C" fn() = look;
 
 /// True if `signal` was ignored when this program started.

@@ -5,6 +5,7 @@
 //! call it through the [`Proc`] trait, the seam where tests put their own.
 
 use crate::model::{Process, ProcessName};
+use counterfoil_abi::record::Address;
 use jiff::Timestamp;
 use procfs::process::Process as ProcDir;
 use std::os::unix::ffi::OsStrExt;
@@ -60,6 +61,21 @@ pub struct Access {
 /// What names a socket, pipe or file on a host: device and inode.
 pub type Inode = (u64, u64);
 
+/// What the kernel says about a TCP socket of a process.
+#[derive(Clone, Copy, Debug)]
+pub struct SocketFacts {
+    /// Device and inode.
+    pub inode: Inode,
+    /// Its address.
+    pub local: Address,
+    /// Its peer's; version 0 while it is not connected.
+    pub remote: Address,
+    /// Bytes that the program sent, where the kernel tells.
+    pub sent: Option<u64>,
+    /// Bytes that the program received, where the kernel tells.
+    pub received: Option<u64>,
+}
+
 /// The word of `/proc`.
 pub trait Proc: Send + Sync {
     /// All that is known of a process; None if it is gone.
@@ -72,6 +88,14 @@ pub trait Proc: Send + Sync {
     fn access(&self, pid: u32, fd: i32) -> Option<Access>;
     /// Living children of a process, and theirs.
     fn descendants(&self, pid: u32) -> Vec<u32>;
+    /// A process's TCP socket; None if it is none, or can't be had.
+    fn socket(&self, pid: u32, fd: i32) -> Option<SocketFacts>;
+    /// The inode of a Unix socket's peer.
+    fn unix_peer(&self, inode: u64) -> Option<u64>;
+    /// Does a thread of a process exist?
+    fn thread_lives(&self, pid: u32, tid: u32) -> bool;
+    /// Does a process have a thread that its own namespace calls `tid`?
+    fn nested_thread_lives(&self, pid: u32, tid: u32) -> bool;
     /// A process's pids, in the daemon's namespace first.
     fn nspid(&self, pid: u32) -> Option<Vec<u32>>;
 }
@@ -152,6 +176,27 @@ impl Proc for RealProc {
             }
         }
         found
+    }
+
+    fn socket(&self, pid: u32, fd: i32) -> Option<SocketFacts> {
+        super::kernel::socket(pid, fd)
+    }
+
+    fn unix_peer(&self, inode: u64) -> Option<u64> {
+        super::kernel::unix_peer(inode)
+    }
+
+    fn thread_lives(&self, pid: u32, tid: u32) -> bool {
+        Path::new(&format!("/proc/{pid}/task/{tid}")).exists()
+    }
+
+    fn nested_thread_lives(&self, pid: u32, tid: u32) -> bool {
+        let Ok(tasks) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return true };
+        tasks.flatten().any(|task| {
+            let status = std::fs::read_to_string(task.path().join("status")).unwrap_or_default();
+            let pids = status.lines().find_map(|l| l.strip_prefix("NSpid:")).unwrap_or_default();
+            pids.split_whitespace().next_back().and_then(|n| n.parse().ok()) == Some(tid)
+        })
     }
 
     fn nspid(&self, pid: u32) -> Option<Vec<u32>> {
