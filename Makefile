@@ -11,6 +11,8 @@ TARGET  := $(or $(CARGO_TARGET_DIR),target)
 RELEASE := $(TARGET)/release
 PROGRAM := $(RELEASE)/counterfoil
 LIBRARY := $(RELEASE)/libcounterfoil.so
+# Tests drive the built program, as its users have it.
+TESTED  := COUNTERFOIL_BIN=$(abspath $(PROGRAM))
 
 # Cargo follows the sources; make only passes on.
 .PHONY: help build demo test test-long test-cpython loom miri bench install uninstall lint clean toolchain
@@ -48,11 +50,12 @@ demo: build
 
 test: build
 	tests/install-peers.sh
-	$(CARGO) test --workspace --locked
+	$(TESTED) $(CARGO) test --workspace --locked --no-fail-fast
+	$(MAKE) loom
 
 test-long: build
 	tests/install-peers.sh
-	$(CARGO) test --workspace --locked -- --include-ignored
+	$(TESTED) $(CARGO) test --workspace --locked --no-fail-fast -- --include-ignored
 	$(MAKE) loom
 
 # The lane under every interleaving of its two sides that the memory model allows.
@@ -66,7 +69,7 @@ miri: toolchain
 
 test-cpython: build
 	tests/install-peers.sh
-	tests/cpython.sh
+	$(TESTED) $(CARGO) test --locked -p counterfoil-tests --test cpython -- --include-ignored --nocapture
 
 bench: build
 	@scripts/need cc openssl
