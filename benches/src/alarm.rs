@@ -1,8 +1,8 @@
 //! `alarm`: from the moment SSL_read hands an altered byte to a program until a syslog datagram tells.
 
 use crate::report::{Goal, Row, Unit};
-use crate::{load, Bench};
-use anyhow::{ensure, Context, Result};
+use crate::{Bench, load};
+use anyhow::{Context, Result, ensure};
 use std::os::unix::net::UnixDatagram;
 use std::process::Command;
 use std::time::{Duration, Instant};

@@ -2,7 +2,7 @@
 
 use crate::daemon::Daemon;
 use crate::report::{Goal, Row, Unit};
-use crate::{load, Bench};
+use crate::{Bench, load};
 use anyhow::Result;
 use std::process::Command;
 

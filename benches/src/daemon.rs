@@ -1,7 +1,7 @@
 //! A daemon for the length of one benchmark, with its own socket, state and configuration.
 
 use crate::Bench;
-use anyhow::{bail, Context, Result};
+use anyhow::{Context, Result, bail};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -48,8 +48,40 @@ impl Daemon {
         command
     }
 
+    /// Resident memory of the daemon's processes, arenas that it looked into included.
+    pub fn memory(&self) -> Result<f64> {
+        let mut sum = 0.0;
+        for pid in self.pids() {
+            let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+            let rss = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("VmRSS")?;
+            sum += rss.split_whitespace().next().context("VmRSS")?.parse::<f64>()? * 1024.0;
+        }
+        Ok(sum)
+    }
+
+    /// Processor time that the daemon's processes have used.
+    pub fn cpu_seconds(&self) -> Result<f64> {
+        let mut ticks = 0.0;
+        for pid in self.pids() {
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+            // The name in parentheses may hold anything; fields 14 and 15 of proc(5) count from before it.
+            let after = stat.rsplit_once(')').context("stat")?.1;
+            let fields: Vec<&str> = after.split_whitespace().collect();
+            for at in [11, 12] {
+                ticks += fields.get(at).context("stat")?.parse::<f64>()?;
+            }
+        }
+        // USER_HZ, which proc(5) counts in, is 100 on every Linux that Rust runs on.
+        Ok(ticks / 100.0)
+    }
+
+    /// Where it listens.
+    pub fn socket(&self) -> &std::path::Path {
+        &self.socket
+    }
+
     /// Every process that belongs to it: itself, and the parent or child that only holds descriptors.
-    pub fn pids(&self) -> Vec<u32> {
+    fn pids(&self) -> Vec<u32> {
         let mut all = vec![self.child.id()];
         let mut at = 0;
         while at < all.len() {

@@ -1,9 +1,9 @@
 //! `idle`: the daemon with 1,000 quiet observed processes.
 
+use crate::Bench;
 use crate::daemon::Daemon;
 use crate::report::{Goal, Row, Unit};
-use crate::Bench;
-use anyhow::{ensure, Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
@@ -18,13 +18,13 @@ pub fn measure(bench: &Bench) -> Result<Vec<Row>> {
     let program = bench.folder.join("processes");
     let (_, alone) = sleepers(Command::new(&program), || Ok(()))?;
     let daemon = Daemon::start(bench, "[watch]\nwatched_processes = [\"sleep\"]\n")?;
-    let before = memory(&daemon)?;
+    let before = daemon.memory()?;
     let ((share, with), observed) = sleepers(daemon.exec(&program), || {
         std::thread::sleep(SETTLE);
-        let (ticks, since) = (cpu_seconds(&daemon)?, Instant::now());
+        let (ticks, since) = (daemon.cpu_seconds()?, Instant::now());
         std::thread::sleep(LOOK);
-        let share = (cpu_seconds(&daemon)? - ticks) / since.elapsed().as_secs_f64();
-        Ok((share * 100.0, memory(&daemon)?))
+        let share = (daemon.cpu_seconds()? - ticks) / since.elapsed().as_secs_f64();
+        Ok((share * 100.0, daemon.memory()?))
     })?;
     let each = |bytes: f64| bytes / f64::from(PROCESSES);
     Ok(vec![
@@ -53,31 +53,4 @@ fn own_memory(pid: u64) -> Result<f64> {
     let rollup = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
     let kilobytes = |line: &str| line.split_whitespace().nth(1)?.parse::<f64>().ok();
     Ok(rollup.lines().filter(|line| line.starts_with("Private_")).filter_map(kilobytes).sum::<f64>() * 1024.0)
-}
-
-/// Resident memory of the daemon's processes, arenas that it looked into included.
-fn memory(daemon: &Daemon) -> Result<f64> {
-    let mut sum = 0.0;
-    for pid in daemon.pids() {
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-        let rss = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("VmRSS")?;
-        sum += rss.split_whitespace().next().context("VmRSS")?.parse::<f64>()? * 1024.0;
-    }
-    Ok(sum)
-}
-
-/// Processor time that the daemon's processes have used.
-fn cpu_seconds(daemon: &Daemon) -> Result<f64> {
-    let mut ticks = 0.0;
-    for pid in daemon.pids() {
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
-        // The name in parentheses may hold anything; fields 14 and 15 of proc(5) count from before it.
-        let after = stat.rsplit_once(')').context("stat")?.1;
-        let fields: Vec<&str> = after.split_whitespace().collect();
-        for at in [11, 12] {
-            ticks += fields.get(at).context("stat")?.parse::<f64>()?;
-        }
-    }
-    // USER_HZ, which proc(5) counts in, is 100 on every Linux that Rust runs on.
-    Ok(ticks / 100.0)
 }

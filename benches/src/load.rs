@@ -1,6 +1,6 @@
 //! The load programs: C, compiled when a benchmark starts, each prints its result as one JSON line.
 
-use anyhow::{bail, ensure, Context, Result};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 use std::path::Path;
 use std::process::{Command, Output};
@@ -13,6 +13,7 @@ pub fn compile(folder: &Path) -> Result<()> {
     for arguments in [
         "tcp.c -o tcp".to_string(),
         "calls.c -o calls".into(),
+        "drain.c -o drain".into(),
         "processes.c -o processes".into(),
         "tamper.c -o libtamper.so -fPIC -shared".into(),
         "tls.c -o tls -lssl -lcrypto".into(),

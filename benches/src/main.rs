@@ -18,7 +18,7 @@ mod start;
 mod statistics;
 mod throughput;
 
-use anyhow::{bail, Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::Parser;
 use report::Row;
 use std::path::PathBuf;

@@ -1,6 +1,6 @@
 //! Runs a program under `counterfoil run` and reads what was said about it.
 
-use crate::{load, Bench};
+use crate::{Bench, load};
 use anyhow::{Context, Result};
 use serde::Serialize;
 use serde_json::Value;
@@ -75,11 +75,7 @@ fn verdict_in_words(transfer: &Value) -> String {
     let reasons: Vec<&str> =
         transfer["reasons"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     let verdict = transfer["verdict"].as_str().unwrap_or("?");
-    if reasons.is_empty() {
-        verdict.into()
-    } else {
-        format!("{verdict} ({})", reasons.join(" "))
-    }
+    if reasons.is_empty() { verdict.into() } else { format!("{verdict} ({})", reasons.join(" ")) }
 }
 
 /// A load program alone.

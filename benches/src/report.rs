@@ -1,6 +1,6 @@
 //! Rows of the result, as Markdown and as JSON.
 
-use crate::statistics::{percentile, Spread};
+use crate::statistics::{Spread, percentile};
 use anyhow::{Context, Result};
 use serde::Serialize;
 use std::fmt::Write as _;
@@ -91,8 +91,14 @@ impl Row {
 
     /// One number of the observed side alone.
     pub fn single(name: &str, unit: Unit, value: f64, goal: Goal) -> Self {
+        Self::spread(name, unit, Spread { min: value, median: value, max: value }, goal)
+    }
+
+    /// Several of them.
+    pub fn spread(name: &str, unit: Unit, values: Spread, goal: Goal) -> Self {
         let mut row = Self::new(name, unit, goal);
-        row.observed = Spread::of(&[value]);
+        row.observed = Some(values);
+        let value = values.median;
         row.met = match goal {
             Goal::AtMost(most) => Some(value <= most),
             Goal::AtLeast(least) => Some(value >= least),

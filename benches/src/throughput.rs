@@ -1,8 +1,8 @@
 //! `tls-bulk tls-small tcp-bulk tcp-small`: steady throughput of two processes over loopback.
 
-use crate::observed::{observed, plain, Account};
+use crate::observed::{Account, observed, plain};
 use crate::report::{Goal, Row, Unit};
-use crate::{load, Bench};
+use crate::{Bench, load};
 use anyhow::Result;
 
 /// One row: how much a second, and for round trips a second one: the 99th percentile of their times.
@@ -29,14 +29,16 @@ pub fn measure(bench: &Bench, name: &str, program: &str, how: &str, goal: f64) -
     };
     let wrong = !bench.plain_against_plain && account.wrong();
     let unit = if how == "bulk" { Unit::BytesPerSecond } else { Unit::PerSecond };
-    let mut rows = vec![Row::pairs(
-        name,
-        unit,
-        &column(&plains, "per_second")?,
-        &column(&observeds, "per_second")?,
-        Goal::RatioAtLeast(goal),
-    )
-    .noting(account.words(), wrong)];
+    let mut rows = vec![
+        Row::pairs(
+            name,
+            unit,
+            &column(&plains, "per_second")?,
+            &column(&observeds, "per_second")?,
+            Goal::RatioAtLeast(goal),
+        )
+        .noting(account.words(), wrong),
+    ];
     if how == "small" {
         let (plain, observed) = (column(&plains, "p99_ns")?, column(&observeds, "p99_ns")?);
         rows.push(Row::pairs(&format!("{name} p99"), Unit::Nanoseconds, &plain, &observed, Goal::None));
