@@ -72,7 +72,7 @@ test-cpython: build
 	$(TESTED) $(CARGO) test --locked -p counterfoil-tests --test cpython -- --include-ignored --nocapture
 
 bench: build
-	@scripts/need cc openssl
+	@scripts/need cc header:openssl/ssl.h
 	$(CARGO) run --release --locked -q -p counterfoil-bench -- --program $(PROGRAM) --out bench-results $(if $(ONLY),--only $(ONLY))
 
 install: build

@@ -13,6 +13,7 @@ mod drain;
 mod idle;
 mod load;
 mod observed;
+mod peers;
 mod report;
 mod start;
 mod statistics;
@@ -32,7 +33,7 @@ struct Options {
     /// Where bench.md and bench.json go.
     #[arg(long, default_value = "bench-results")]
     out: PathBuf,
-    /// Only these (comma between): tls-bulk tls-small tcp-bulk tcp-small untouched start drain alarm idle.
+    /// Only these (comma between): tls-bulk tls-small tcp-bulk tcp-small untouched start drain alarm idle peers.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Pairs of runs.
@@ -58,7 +59,7 @@ pub struct Bench {
 
 type Measure = fn(&Bench) -> Result<Vec<Row>>;
 
-const ALL: [(&str, Measure); 9] = [
+const ALL: [(&str, Measure); 10] = [
     ("tls-bulk", |b| throughput::measure(b, "tls-bulk", "tls", "bulk", 0.92)),
     ("tls-small", |b| throughput::measure(b, "tls-small", "tls", "small", 0.92)),
     ("tcp-bulk", |b| throughput::measure(b, "tcp-bulk", "tcp", "bulk", 0.85)),
@@ -68,6 +69,7 @@ const ALL: [(&str, Measure); 9] = [
     ("drain", drain::measure),
     ("alarm", alarm::measure),
     ("idle", idle::measure),
+    ("peers", peers::measure),
 ];
 
 fn main() -> Result<()> {

@@ -125,6 +125,13 @@ impl Row {
         row.noting(format!("no result: {why}"), true)
     }
 
+    /// There is nothing here to measure with.
+    pub fn skipped(name: &str, why: String) -> Self {
+        let mut row = Self::new(name, Unit::PerSecond, Goal::None);
+        row.unit = None;
+        row.noting(format!("skipped: {why}"), false)
+    }
+
     /// With what was said about it.
     pub fn noting(mut self, note: String, wrong: bool) -> Self {
         (self.note, self.wrong) = (note, wrong);
