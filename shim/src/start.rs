@@ -44,6 +44,16 @@ extern "C" fn start() {
     });
 }
 
+/// A child will hold all that this process holds: counted before either can close any of it.
+unsafe extern "C" fn before_fork() {
+    keeping_errno(|| {
+        shielded((), || {
+            fds::for_each(|_, object| object.add_ref());
+            crate::sessions::for_each(Object::add_ref);
+        });
+    });
+}
+
 extern "C" fn finish() {
     keeping_errno(|| shielded((), || last_words(How::Exited)));
 }
@@ -136,6 +146,8 @@ fn connect_and_activate() -> Option<()> {
         }
     }
     drop(guard);
+    // SAFETY: a handler that only counts. It sees fork, daemon and forkpty alike.
+    unsafe { libc::pthread_atfork(Some(before_fork), None, None) };
     hooks::look_for_foreign();
     Some(())
 }

@@ -77,6 +77,8 @@ impl Thread {
 pub struct Inside {
     /// Stack pointer of the hook's frame, 0 if none.
     pub frame: usize,
+    /// The session's address.
+    pub session: usize,
     /// Slot of the session's object.
     pub slot: u32,
     /// Number of the session's object, 0 if it has none.
@@ -178,8 +180,15 @@ pub fn inside(thread: &Thread) -> Option<Inside> {
 
 impl Inside {
     /// Not inside a TLS call.
-    pub const NONE: Self =
-        Self { frame: 0, slot: 0, number: 0, phase: Phase::Other, in_cipher: false, record_type: 0 };
+    pub const NONE: Self = Self {
+        frame: 0,
+        session: 0,
+        slot: 0,
+        number: 0,
+        phase: Phase::Other,
+        in_cipher: false,
+        record_type: 0,
+    };
 
     /// The session's object.
     pub fn session(&self) -> Option<&'static Object> {
