@@ -7,18 +7,22 @@
 //! Nothing in a hook allocates, locks, blocks, formats or panics, and on the way of bytes there is
 //! no system call. Everything else is done once, by the constructor in [`start`].
 
+mod elf;
 mod fds;
 mod hooks;
 mod kernel;
 mod lanes;
+mod library_file;
 mod mac;
 mod objects;
 mod process;
 mod real;
 mod record;
+mod reinject;
 mod scratch;
 mod sessions;
 mod start;
 mod stream;
+mod target;
 mod thread;
 mod tls;

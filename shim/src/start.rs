@@ -6,7 +6,7 @@ use crate::objects::Object;
 use crate::process::{self, Settings};
 use crate::record::{keeping_errno, shielded};
 use crate::thread::{self, Guard};
-use crate::{fds, hooks, kernel, objects, scratch};
+use crate::{fds, hooks, kernel, objects, reinject, scratch};
 use bytemuck::Zeroable;
 use core::ptr::null_mut;
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -50,7 +50,7 @@ extern "C" fn finish() {
 
 /// Says the totals of all that is open: at exit, and before the program image is replaced.
 pub fn last_words(how: How) {
-    if !process::active() {
+    if !process::active() || !process::has_recorded() {
         return;
     }
     let Some(guard) = Guard::enter() else { return };
@@ -117,6 +117,7 @@ fn connect_and_activate() -> Option<()> {
     drop(socket);
     let arena = map_arena(&memory, &reply)?;
     drop(memory);
+    reinject::learn();
     process::activate(Settings { arena, key: reply.key }, mark);
     let guard = Guard::enter()?;
     for ((object, fd), resume) in told.iter().flatten().zip(&reply.resume) {

@@ -2,8 +2,10 @@
 //! [`crate::record`] before and after the real call. `docs/how-it-works.md` walks through one.
 
 pub mod descriptors;
+pub mod exec;
 pub mod jumps;
 pub mod kernel_copies;
+pub mod lists;
 pub mod made;
 pub mod pieces;
 pub mod plain;
@@ -11,12 +13,20 @@ pub mod sockets;
 
 /// Every exported definition: name and address. A test compares the names with `nm -D`; the
 /// constructor looks whether ours is the first in scope.
-pub const FAMILIES: &[&[(&str, *const ())]] =
-    &[descriptors::HOOKS, jumps::HOOKS, kernel_copies::HOOKS, made::HOOKS, sockets::HOOKS];
+pub const FAMILIES: &[&[(&str, *const ())]] = &[
+    descriptors::HOOKS,
+    exec::HOOKS,
+    jumps::HOOKS,
+    kernel_copies::HOOKS,
+    lists::HOOKS,
+    made::HOOKS,
+    sockets::HOOKS,
+];
 
 /// Looks up all real functions, so that no hook has to.
 pub fn resolve() {
     descriptors::resolve();
+    exec::resolve();
     jumps::resolve();
     kernel_copies::resolve();
     made::resolve();
