@@ -63,7 +63,11 @@ pub fn ignored(fd: i32) -> bool {
 pub fn find(guard: &Guard, fd: i32) -> Option<&'static Object> {
     let value = entry(fd)?.load(Ordering::Relaxed);
     match unpack(value) {
-        Some(name) => objects::get(name),
+        Some(name) => match objects::get(name) {
+            // Ended by a relative that did not know of us (a fork past pthread_atfork).
+            None => look(guard, fd, true),
+            found => found,
+        },
         None if value != IGNORED => look(guard, fd, value == UNKNOWN),
         None => None,
     }

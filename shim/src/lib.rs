@@ -9,20 +9,25 @@
 
 mod elf;
 mod fds;
+mod foreign;
 mod hooks;
 mod kernel;
 mod lanes;
+mod library;
 mod library_file;
 mod mac;
 mod objects;
+mod openssl;
 mod process;
 mod real;
 mod record;
 mod reinject;
 mod scratch;
+mod session;
 mod sessions;
 mod start;
 mod stream;
 mod target;
 mod thread;
 mod tls;
+mod witness;

@@ -88,8 +88,10 @@ pub struct Tls {
     pub attempt: AtomicU64,
     /// 0-RTT bytes written or read.
     pub early: AtomicU64,
-    /// Which loaded library, see `openssl::Library`.
-    pub library: AtomicU32,
+    /// References that SSL_up_ref has added.
+    pub held: AtomicU32,
+    /// A refused record was told.
+    pub rejected_told: AtomicU8,
     /// `SSL*` → cipher context that seals, and opens.
     pub seal_context: AtomicU64,
     /// See `seal_context`.
@@ -125,6 +127,12 @@ pub fn get(name: Name) -> Option<&'static Object> {
     (object.number.load(Ordering::Relaxed) == name.number).then_some(object)
 }
 
+/// Which slot an object stands in.
+pub fn slot_of(object: &Object) -> u32 {
+    let first = core::ptr::from_ref(slot(0)).addr();
+    ((core::ptr::from_ref(object).addr() - first) / size_of::<Object>()) as u32
+}
+
 /// A new object with one reference. None: no slot is free, which is counted.
 pub fn make(channel: Channel) -> Option<Name> {
     // SAFETY: mapped for good.
@@ -152,7 +160,14 @@ impl Object {
     fn clear(&self, channel: Channel) {
         self.refs.store(1, Ordering::Relaxed);
         self.channel.store(channel as u8, Ordering::Relaxed);
-        for byte in [&self.flags, &self.last, &self.opened, &self.tls.flow_told, &self.tls.witness_off] {
+        for byte in [
+            &self.flags,
+            &self.last,
+            &self.opened,
+            &self.tls.flow_told,
+            &self.tls.witness_off,
+            &self.tls.rejected_told,
+        ] {
             byte.store(0, Ordering::Relaxed);
         }
         for word in [
@@ -161,7 +176,7 @@ impl Object {
             &self.urgent_in,
             &self.tls.version,
             &self.tls.carrier,
-            &self.tls.library,
+            &self.tls.held,
         ] {
             word.store(0, Ordering::Relaxed);
         }
@@ -215,15 +230,28 @@ impl Object {
         self.refs.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// A process that holds this leaves the family. False: nobody else holds it.
+    pub fn let_go(&self) -> bool {
+        let held = |refs: u32| (refs > 1).then(|| refs - 1);
+        self.refs.fetch_update(Ordering::AcqRel, Ordering::Relaxed, held).is_ok()
+    }
+
     /// Says what has not been said of all streams.
     pub fn tell(&self, guard: &Guard) {
         let number = self.number();
         let (out, into) = self.taps();
         self.out.try_tell(guard, number, out);
         self.into.try_tell(guard, number, into);
+        self.tell_witness(guard, true);
+        self.tell_witness(guard, false);
+    }
+
+    /// Says what the cipher witness has of one direction.
+    pub fn tell_witness(&self, guard: &Guard, sealed: bool) {
         if self.is_tls() {
-            self.seal.try_tell(guard, number, Tap::CipherSeal);
-            self.open.try_tell(guard, number, Tap::CipherOpen);
+            let (stream, tap) =
+                if sealed { (&self.seal, Tap::CipherSeal) } else { (&self.open, Tap::CipherOpen) };
+            stream.try_tell(guard, self.number(), tap);
         }
     }
 

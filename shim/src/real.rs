@@ -91,6 +91,7 @@ impl<T> Missing for *mut T {
 macro_rules! hooks {
     ($( $real:ident $name:ident($($arg:ident: $type:ty),* $(,)?) $(-> $out:ty)? $body:block )*) => {
         $(
+            #[allow(non_snake_case)]
             mod $name {
                 #[allow(unused_imports)]
                 use super::*;

@@ -32,6 +32,29 @@ enum Way {
 impl Call {
     /// Nothing to do after the call.
     pub const PASS: Self = Self { object: None, way: Way::Pass };
+
+    /// Its bytes are to be tagged.
+    #[inline]
+    pub fn tags(&self) -> bool {
+        self.way == Way::Tag
+    }
+
+    /// The second half of a send, for who has its own idea of what was accepted.
+    #[inline]
+    pub fn finish_send<P: Pieces + ?Sized>(self, accepted: usize, data: &P, offer: &mut Offer) {
+        if self.way != Way::Pass {
+            after_send(self, accepted as isize, data, offer);
+        }
+    }
+}
+
+/// After a TLS call that handed out `bytes` bytes.
+#[inline]
+pub fn received_tls<P: Pieces + ?Sized>(call: Call, bytes: usize, data: &P) {
+    if call.way != Way::Pass {
+        // "Asked for nothing": 0 is no end of file here.
+        keeping_errno(|| shielded((), || after_receive(call, bytes as isize, 0, data)));
+    }
 }
 
 /// Runs a recording. A panic in it must not reach the host; the real call is never inside.
@@ -94,6 +117,7 @@ pub fn begin_on(guard: &Guard, object: &'static Object, way: u8) -> Call {
         let (other, tap) = if way == objects::OUT { (&object.into, into) } else { (&object.out, out) };
         if other.untold() {
             other.try_tell(guard, number, tap);
+            object.tell_witness(guard, way != objects::OUT);
         }
         object.last.store(way, Ordering::Relaxed);
     }

@@ -78,13 +78,17 @@ const INLINE: usize = 512;
 pub struct Room {
     inline: [MaybeUninit<usize>; INLINE],
     mapped: bool,
+    /// The call will fail, as far as can be seen.
+    pub fails: bool,
+    /// This process has left its family.
+    pub left: bool,
     lost: Option<(Lost, Target)>,
 }
 
 impl Room {
     /// Nothing in it.
     pub const fn new() -> Self {
-        Self { inline: [MaybeUninit::uninit(); INLINE], mapped: false, lost: None }
+        Self { inline: [MaybeUninit::uninit(); INLINE], mapped: false, fails: false, left: false, lost: None }
     }
 
     fn take(&mut self, words: usize) -> Option<*mut usize> {
@@ -197,6 +201,10 @@ pub unsafe fn prepare(named: Named, environment: Strings, room: &mut Room) -> Op
     let target = unsafe { target::examine(named) };
     let add = Change::Add { preload: !found.ours, socket: !found.socket && socket_entry().is_some() };
     let (lost, change) = match target.fit {
+        Fit::Fails => {
+            room.fails = true;
+            (None, None)
+        }
         Fit::Unknown => (None, None),
         Fit::Loads => (None, Some(add)),
         // As it was given to us it may be loaded all the same; the daemon sees whether it is.

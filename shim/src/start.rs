@@ -6,7 +6,7 @@ use crate::objects::Object;
 use crate::process::{self, Settings};
 use crate::record::{keeping_errno, shielded};
 use crate::thread::{self, Guard};
-use crate::{fds, hooks, kernel, objects, reinject, scratch};
+use crate::{fds, foreign, hooks, kernel, objects, reinject, scratch};
 use bytemuck::Zeroable;
 use core::ptr::null_mut;
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -14,7 +14,7 @@ use counterfoil_abi::arena::{ARENA_BYTES, ArenaHead, LANES, MAGIC};
 use counterfoil_abi::hello::{self, GRANTED, MAX_INHERITED, Reply, Request};
 use counterfoil_abi::record::{Channel, How, INHERITED, RESUMED};
 use counterfoil_abi::{ABI_VERSION, UNKNOWN};
-use rustix::fd::{AsFd, OwnedFd};
+use rustix::fd::{AsFd, AsRawFd, OwnedFd};
 use rustix::mm::{Advice, MapFlags, ProtFlags};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use std::ffi::CStr;
@@ -42,6 +42,29 @@ extern "C" fn start() {
             let _ = connect_and_activate();
         });
     });
+}
+
+/// A child will hold all that this process holds: counted before either can close any of it.
+unsafe extern "C" fn before_fork() {
+    keeping_errno(|| {
+        shielded((), || {
+            fds::for_each(|_, object| object.add_ref());
+            crate::sessions::for_each(Object::add_ref);
+        });
+    });
+}
+
+/// Before an exec: what this process holds in common with its forks is theirs alone.
+pub fn leave_family() {
+    fds::for_each(|_, object| _ = object.let_go());
+    crate::sessions::for_each(|object| _ = object.let_go());
+}
+
+/// The exec has failed. An object that nobody else held is counted once too often now: it ends with
+/// the process, not before.
+pub fn rejoin_family() {
+    fds::for_each(|_, object| object.add_ref());
+    crate::sessions::for_each(Object::add_ref);
 }
 
 extern "C" fn finish() {
@@ -100,6 +123,9 @@ fn connect_and_activate() -> Option<()> {
     let mut told: [Option<(&'static Object, i32)>; MAX_INHERITED] = [None; MAX_INHERITED];
     let mut count = 0;
     for fd in 0..LOOKED_AT {
+        if fd == socket.as_raw_fd() {
+            continue;
+        }
         let Some(identity) = kernel::identify(fd) else { continue };
         let Some(object) = fds::adopt(fd, &identity) else {
             fds::ignore(fd);
@@ -137,7 +163,9 @@ fn connect_and_activate() -> Option<()> {
         }
     }
     drop(guard);
-    hooks::look_for_foreign();
+    // SAFETY: a handler that only counts. It sees fork, daemon and forkpty alike.
+    unsafe { libc::pthread_atfork(Some(before_fork), None, None) };
+    foreign::look();
     Some(())
 }
 
@@ -163,7 +191,7 @@ fn connect() -> Option<OwnedFd> {
 }
 
 /// All memory that hooks will ever use, reserved but untouched.
-fn map_memory() -> Option<*mut AtomicU32> {
+pub fn map_memory() -> Option<*mut AtomicU32> {
     let private = MapFlags::PRIVATE | MapFlags::NORESERVE;
     // SAFETY: fresh anonymous mappings at addresses of the kernel's choice.
     unsafe {

@@ -77,6 +77,19 @@ impl Offer {
         }
     }
 
+    /// A mark of the content offered: equal content at one place of a stream has equal marks. Never 0.
+    pub fn mark(&mut self) -> u64 {
+        let mut mark = self.offered | 1 << 63;
+        for index in 0..self.count {
+            mark = mark.rotate_left(7) ^ self.tag(index).map_or(0, |t| u64::from_le_bytes(first_half(&t)));
+        }
+        if self.tagged && self.beyond == 0 && !(self.start + self.offered).is_multiple_of(BLOCK) {
+            // SAFETY: set by `Stream::offer`, which ended inside a block.
+            mark ^= u64::from_le_bytes(first_half(&unsafe { self.rest.assume_init_ref() }.clone().tag()));
+        }
+        mark | 1
+    }
+
     fn give_back(&mut self) {
         if let Some(scratch) = self.scratch.take() {
             scratch.give_back();
@@ -87,6 +100,12 @@ impl Offer {
         // SAFETY: the first `count` were set by `Stream::offer`.
         (index < self.count).then(|| unsafe { self.room()[index].assume_init() })
     }
+}
+
+fn first_half(tag: &Tag) -> [u8; 8] {
+    let mut half = [0; 8];
+    half.copy_from_slice(&tag[..8]);
+    half
 }
 
 /// Bytes in up to a few pieces (iovec).
@@ -193,9 +212,10 @@ impl Stream {
         self.broken.store(u32::from(!(offset + bytes).is_multiple_of(BLOCK)), Ordering::Relaxed);
     }
 
-    /// `bytes` passed and are only counted. Needs no claim.
+    /// `bytes` passed and are only counted: the running block has no tag. Needs no claim.
     #[inline]
     pub fn count(&self, bytes: u64) {
+        self.broken.store(1, Ordering::Relaxed);
         self.offset.fetch_add(bytes, Ordering::Relaxed);
     }
 
@@ -522,3 +542,6 @@ impl Stream {
         self.claim.store(0, Ordering::Release);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -34,7 +34,9 @@ pub enum Fit {
     Ignores(Lost),
     /// Would complain or die: our entry must not be there.
     Breaks(Lost),
-    /// The call will fail, or the file can't be looked at now. Nothing is changed.
+    /// The call will fail.
+    Fails,
+    /// It can't be looked at. Nothing is changed.
     Unknown,
 }
 
@@ -78,7 +80,7 @@ pub unsafe fn examine(named: Named) -> Target {
             target.fit = examine_descriptor(fd, &mut target);
             return target;
         }
-        Named::Path { dir, path, .. } if !executable(dir, path) => Err(Closed::Unknown),
+        Named::Path { dir, path, .. } if !executable(dir, path) => Err(Closed::NotThere),
         Named::Path { dir, path, follow } => {
             // SAFETY: the kernel has just read it as a string.
             let path = unsafe { CStr::from_ptr(path) };
@@ -99,7 +101,7 @@ pub unsafe fn examine(named: Named) -> Target {
 #[inline(never)]
 fn find_and_open(name: &CStr, target: &mut Target) -> Result<OwnedFd, Closed> {
     let mut room = [0u8; PATH];
-    let path = find_in_path(name, &mut room).ok_or(Closed::Unknown)?;
+    let path = find_in_path(name, &mut room).ok_or(Closed::NotThere)?;
     target.set_name(path.to_bytes());
     open(libc::AT_FDCWD, path, true)
 }
@@ -172,6 +174,7 @@ fn stat(dir: c_int, path: &CStr, follow: bool) -> Option<Stat> {
 enum Closed {
     Unreadable,
     Setuid,
+    NotThere,
     Unknown,
 }
 
@@ -180,6 +183,7 @@ impl Closed {
         match self {
             Self::Unreadable => Fit::NotByUs(Lost::Unreadable),
             Self::Setuid => Fit::Ignores(Lost::Setuid),
+            Self::NotThere => Fit::Fails,
             Self::Unknown => Fit::Unknown,
         }
     }
@@ -187,7 +191,7 @@ impl Closed {
 
 /// Opens an executable to look at it. Only regular files are opened: others may do something then.
 fn open(dir: c_int, path: &CStr, follow: bool) -> Result<OwnedFd, Closed> {
-    let stat = stat(dir, path, follow).filter(is_regular).ok_or(Closed::Unknown)?;
+    let stat = stat(dir, path, follow).filter(is_regular).ok_or(Closed::NotThere)?;
     let mut flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
     if !follow {
         flags |= OFlags::NOFOLLOW;

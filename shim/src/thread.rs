@@ -9,6 +9,7 @@ use crate::objects::{self, Name, Object};
 use crate::process;
 use crate::stream::Stream;
 use core::cell::Cell;
+use core::ffi::c_void;
 use counterfoil_abi::lane::Producer;
 use counterfoil_abi::record::{Reason, Tap};
 
@@ -80,6 +81,8 @@ impl Thread {
 pub struct Inside {
     /// Stack pointer of the hook's frame, 0 if none.
     pub frame: usize,
+    /// The session's address.
+    pub session: usize,
     /// Slot of the session's object.
     pub slot: u32,
     /// Number of the session's object, 0 if it has none.
@@ -105,7 +108,7 @@ pub enum Phase {
 }
 
 unsafe extern "C" {
-    fn counterfoil_thread() -> *mut Thread;
+    fn counterfoil_thread() -> *mut c_void;
     fn counterfoil_thread_bytes() -> libc::c_ulong;
 }
 
@@ -114,7 +117,7 @@ unsafe extern "C" {
 pub fn current() -> &'static Thread {
     // SAFETY: the C side returns this thread's own zeroed block; all-zero bytes are a valid
     // `Thread` (`fits` checks size; `Producer` in an Option has a null niche or a zero tag).
-    unsafe { &*counterfoil_thread() }
+    unsafe { &*counterfoil_thread().cast::<Thread>() }
 }
 
 /// The C block is large enough. Checked once, by the constructor.
@@ -181,8 +184,15 @@ pub fn inside(thread: &Thread) -> Option<Inside> {
 
 impl Inside {
     /// Not inside a TLS call.
-    pub const NONE: Self =
-        Self { frame: 0, slot: 0, number: 0, phase: Phase::Other, in_cipher: false, record_type: 0 };
+    pub const NONE: Self = Self {
+        frame: 0,
+        session: 0,
+        slot: 0,
+        number: 0,
+        phase: Phase::Other,
+        in_cipher: false,
+        record_type: 0,
+    };
 
     /// The session's object.
     pub fn session(&self) -> Option<&'static Object> {

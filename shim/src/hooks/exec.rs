@@ -31,8 +31,11 @@ unsafe fn leaving(named: Named, environment: Strings, room: &mut Room) -> Option
             // SAFETY: contract.
             let made = unsafe { reinject::prepare(named, environment, room) };
             room.tell(process::present_pid());
-            if !process::is_vfork_child() {
+            // A vfork child's streams are its parent's.
+            if !room.fails && !process::is_vfork_child() {
                 start::last_words(if process::is_forked() { How::Checkpoint } else { How::Execed });
+                start::leave_family();
+                room.left = true;
             }
             made
         })
@@ -69,7 +72,12 @@ unsafe fn spawned(result: c_int, pid: *const pid_t, room: &mut Room) {
 
 /// An exec has failed.
 fn stayed(room: &mut Room) {
-    keeping_errno(|| room.give_back());
+    keeping_errno(|| {
+        room.give_back();
+        if core::mem::take(&mut room.left) {
+            start::rejoin_family();
+        }
+    });
 }
 
 /// This process ends here, without destructors.
