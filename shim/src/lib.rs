@@ -10,6 +10,7 @@
 mod elf;
 mod fds;
 mod foreign;
+mod gnutls;
 mod hooks;
 mod kernel;
 mod lanes;

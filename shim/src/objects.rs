@@ -90,6 +90,8 @@ pub struct Tls {
     pub early: AtomicU64,
     /// References that SSL_up_ref has added.
     pub held: AtomicU32,
+    /// GnuTLS: this end is the client.
+    pub client: AtomicU8,
     /// A refused record was told.
     pub rejected_told: AtomicU8,
     /// `SSL*` → cipher context that seals, and opens.
@@ -167,6 +169,7 @@ impl Object {
             &self.tls.flow_told,
             &self.tls.witness_off,
             &self.tls.rejected_told,
+            &self.tls.client,
         ] {
             byte.store(0, Ordering::Relaxed);
         }

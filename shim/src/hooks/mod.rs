@@ -5,6 +5,7 @@ pub mod cipher;
 pub mod descriptors;
 pub mod dl;
 pub mod exec;
+pub mod gnutls;
 pub mod jumps;
 pub mod kernel_copies;
 pub mod lists;
@@ -21,6 +22,7 @@ pub const FAMILIES: &[&[(&str, *const ())]] = &[
     descriptors::HOOKS,
     dl::HOOKS,
     exec::HOOKS,
+    gnutls::HOOKS,
     jumps::HOOKS,
     kernel_copies::HOOKS,
     lists::HOOKS,
