@@ -216,7 +216,11 @@ impl Run {
 
     /// Everything that a failing test shows.
     pub fn shown(&self) -> String {
-        let words: Vec<_> = self.words.iter().map(|w| format!("{:?}", w.to_string_lossy())).collect();
+        let quoted = |word: &OsString| match word.to_string_lossy() {
+            plain if !plain.contains(|c: char| c.is_whitespace() || "'$\"".contains(c)) => plain.into_owned(),
+            odd => format!("'{}'", odd.replace('\'', "'\\''")),
+        };
+        let words: Vec<_> = self.words.iter().map(quoted).collect();
         let cut = |text: &str| text.chars().take(6000).collect::<String>();
         format!(
             "cwd:     {}\ncommand: {}\nstatus:  {:?}\nstdout:\n{}\nstderr:\n{}\nreport:\n{}",
