@@ -50,7 +50,7 @@ pub use counterfoil_abi::record::{Reason, Tap};
 /// `Reason` and `Tap` as their words.
 mod words {
     use super::{Reason, Tap};
-    use serde::{de::Error, ser::SerializeSeq, Deserialize, Deserializer, Serializer};
+    use serde::{Deserialize, Deserializer, Serializer, de::Error, ser::SerializeSeq};
 
     pub mod tap {
         use super::*;

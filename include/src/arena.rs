@@ -7,7 +7,7 @@
 //! ```
 //! Sparse: only what is touched takes memory. Sealed against resizing by the daemon.
 
-use crate::lane::{LaneHead, Slot, LANE_LINES};
+use crate::lane::{LANE_LINES, LaneHead, Slot};
 use core::sync::atomic::{AtomicU32, AtomicU64};
 
 /// "cfoilarn", little-endian.

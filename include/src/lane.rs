@@ -19,6 +19,10 @@ pub const LANE_LINES: u64 = 4096;
 #[cfg(loom)]
 pub const LANE_LINES: u64 = 4;
 
+/// Set in an owner's tid that is not a thread's number (the thread could not ask for it): its lane
+/// is freed when its process is gone, not before.
+pub const NO_TID: u32 = 1 << 31;
+
 /// One line of the ring.
 pub type Slot = [AtomicU64; 8];
 
@@ -125,11 +129,7 @@ impl Consumer {
         // Pairs with the release store in `Producer::push`.
         let head = unsafe { (*self.lane).head.load(Ordering::Acquire) };
         let waiting = head.wrapping_sub(self.tail);
-        if waiting > LANE_LINES {
-            Err(Hostile)
-        } else {
-            Ok(waiting)
-        }
+        if waiting > LANE_LINES { Err(Hostile) } else { Ok(waiting) }
     }
 
     /// Copies the next record out of the ring. `waiting` is what [`Self::waiting`] returned, less

@@ -491,11 +491,7 @@ pub enum Record {
 
 /// Lines that a [`Blocks`] record of `units` tag units spans.
 pub const fn lines_for_tags(units: usize) -> usize {
-    if units <= FIRST_LINE_TAGS {
-        1
-    } else {
-        1 + (units - FIRST_LINE_TAGS).div_ceil(4)
-    }
+    if units <= FIRST_LINE_TAGS { 1 } else { 1 + (units - FIRST_LINE_TAGS).div_ceil(4) }
 }
 
 impl Record {

@@ -1,1 +1,28 @@
-//! libcounterfoil.so.
+//! libcounterfoil.so, the preloaded library ("shim").
+//!
+//! Comes in: the calls of the program that it is loaded into. Goes out: records in a lane of the
+//! process's arena, to the daemon. The way of one call, read top to bottom: a hook (`hooks/`) →
+//! [`record`] → [`stream`] → [`lanes`].
+//!
+//! Nothing in a hook allocates, locks, blocks, formats or panics, and on the way of bytes there is
+//! no system call. Everything else is done once, by the constructor in [`start`].
+
+mod fds;
+mod hooks;
+mod kernel;
+mod lanes;
+mod library;
+mod mac;
+mod objects;
+mod openssl;
+mod process;
+mod real;
+mod record;
+mod scratch;
+mod session;
+mod sessions;
+mod start;
+mod stream;
+mod thread;
+mod tls;
+mod witness;

@@ -1,0 +1,9 @@
+/* One thread's state. Initial-exec: the general model goes through __tls_get_addr, which may
+ * allocate after a dlopen, and a hook must not. Rust can't choose the model in stable. */
+#define THREAD_BYTES 256
+
+static __thread unsigned char state[THREAD_BYTES]
+    __attribute__((tls_model("initial-exec"), aligned(64)));
+
+void *counterfoil_thread(void) { return state; }
+unsigned long counterfoil_thread_bytes(void) { return THREAD_BYTES; }

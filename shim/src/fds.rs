@@ -1,0 +1,237 @@
+//! Which descriptor leads to which object. Private to a process: fork copies it with the rest.
+//!
+//! An entry is filled when a hooked call makes the descriptor, else when it is first used.
+
+use crate::kernel::{self, Identity};
+use crate::lanes;
+use crate::objects::{self, Name, Object};
+use crate::process;
+use crate::thread::Guard;
+use bytemuck::Zeroable;
+use core::sync::atomic::{AtomicI32, AtomicPtr, AtomicU64, Ordering};
+use counterfoil_abi::record::{ATTACHED_LATE, Channel, How, Kind, Opened};
+
+/// Descriptors above this are not tracked (the kernel's default ceiling, fs.nr_open).
+const ENTRIES: usize = 1 << 20;
+/// Bytes that the constructor maps.
+pub const TABLE_BYTES: usize = ENTRIES * size_of::<AtomicU64>();
+
+static TABLE: AtomicPtr<AtomicU64> = AtomicPtr::new(core::ptr::null_mut());
+/// The highest descriptor that had an object.
+static HIGHEST: AtomicI32 = AtomicI32::new(-1);
+
+/// Not looked at yet.
+const UNKNOWN: u64 = 0;
+/// Looked at, and not ours.
+const IGNORED: u64 = 1;
+/// Opened here, not looked at yet: nothing has passed.
+const FRESH: u64 = 2;
+/// Entries from here on are object names: number << 32 | slot + FIRST.
+const FIRST: u64 = 3;
+
+/// Hands the table its memory: private, zeroed.
+pub fn provide(table: *mut AtomicU64) {
+    TABLE.store(table, Ordering::Relaxed);
+}
+
+#[inline]
+fn entry(fd: i32) -> Option<&'static AtomicU64> {
+    let index = usize::try_from(fd).ok().filter(|&i| i < ENTRIES)?;
+    // SAFETY: the table has ENTRIES entries and stays mapped (set before the library is active).
+    Some(unsafe { &*TABLE.load(Ordering::Relaxed).add(index) })
+}
+
+fn pack(name: Name) -> u64 {
+    u64::from(name.number) << 32 | u64::from(name.slot) + FIRST
+}
+
+#[inline]
+fn unpack(value: u64) -> Option<Name> {
+    (value >= FIRST)
+        .then(|| Name { slot: (value as u32).wrapping_sub(FIRST as u32), number: (value >> 32) as u32 })
+}
+
+/// True if calls on this descriptor need no thought at all. The first test of every hook that
+/// moves bytes: one load.
+#[inline]
+pub fn ignored(fd: i32) -> bool {
+    entry(fd).is_none_or(|e| e.load(Ordering::Relaxed) == IGNORED)
+}
+
+/// The object that `fd` leads to; looks at the descriptor if that was never done.
+#[inline]
+pub fn find(guard: &Guard, fd: i32) -> Option<&'static Object> {
+    let value = entry(fd)?.load(Ordering::Relaxed);
+    match unpack(value) {
+        Some(name) => match objects::get(name) {
+            // Ended by a relative that did not know of us (a fork past pthread_atfork).
+            None => look(guard, fd, true),
+            found => found,
+        },
+        None if value != IGNORED => look(guard, fd, value == UNKNOWN),
+        None => None,
+    }
+}
+
+/// Only if it is known already; never looks.
+pub fn known(fd: i32) -> Option<&'static Object> {
+    objects::get(unpack(entry(fd)?.load(Ordering::Relaxed))?)
+}
+
+#[cold]
+fn look(guard: &Guard, fd: i32, late: bool) -> Option<&'static Object> {
+    let identity = kernel::identify(fd)?;
+    let Some(object) = adopt(fd, &identity) else {
+        ignore(fd);
+        return None;
+    };
+    if late {
+        object.opened.fetch_or(ATTACHED_LATE, Ordering::Relaxed);
+    }
+    tell_opened(guard, object, fd, 0);
+    Some(object)
+}
+
+/// Makes `fd` lead to the object that is the same socket or pipe end, or to a new one.
+pub fn adopt(fd: i32, identity: &Identity) -> Option<&'static Object> {
+    let channel = identity.channel?;
+    for other in 0..=HIGHEST.load(Ordering::Relaxed) {
+        if let Some(object) = known(other)
+            && object.inode.load(Ordering::Relaxed) == identity.inode
+            && object.device.load(Ordering::Relaxed) == identity.device
+            && (channel != Channel::Pipe || writes(object) == identity.writes)
+        {
+            object.add_ref();
+            link(fd, entry(other)?.load(Ordering::Relaxed));
+            return Some(object);
+        }
+    }
+    make(fd, channel, identity)
+}
+
+/// A pipe's object is one end of it.
+fn writes(object: &Object) -> bool {
+    object.last.load(Ordering::Relaxed) == objects::OUT
+}
+
+/// A new object for a descriptor that a call has just made.
+pub fn make(fd: i32, channel: Channel, identity: &Identity) -> Option<&'static Object> {
+    let slot = entry(fd)?;
+    let name = objects::make(channel)?;
+    let object = objects::get(name)?;
+    object.fd.store(fd, Ordering::Relaxed);
+    object.device.store(identity.device, Ordering::Relaxed);
+    object.inode.store(identity.inode, Ordering::Relaxed);
+    if channel == Channel::Pipe {
+        object.last.store(if identity.writes { objects::OUT } else { objects::IN }, Ordering::Relaxed);
+    }
+    slot.store(pack(name), Ordering::Relaxed);
+    HIGHEST.fetch_max(fd, Ordering::Relaxed);
+    Some(object)
+}
+
+fn link(fd: i32, value: u64) {
+    if let Some(entry) = entry(fd) {
+        entry.store(value, Ordering::Relaxed);
+        HIGHEST.fetch_max(fd, Ordering::Relaxed);
+    }
+}
+
+/// `fd` is not ours to watch.
+pub fn ignore(fd: i32) {
+    if let Some(entry) = entry(fd) {
+        entry.store(IGNORED, Ordering::Relaxed);
+    }
+}
+
+/// A call has just returned `fd`. If we still believe it to be something, that was closed where
+/// no hook sees it (inside libc, or by a raw system call).
+pub fn fresh(guard: &Guard, fd: i32, opened_here: bool) {
+    let Some(entry) = entry(fd) else { return };
+    let before = entry.swap(if opened_here { FRESH } else { UNKNOWN }, Ordering::Relaxed);
+    if let Some(object) = unpack(before).and_then(objects::get) {
+        object.drop_ref(guard, How::ClosedUnseen, kernel::Counts::UNKNOWN);
+    }
+}
+
+/// `new` is now another name of `old`.
+pub fn duplicate(old: i32, new: i32) {
+    let Some(value) = entry(old).map(|e| e.load(Ordering::Relaxed)) else { return };
+    if let Some(object) = unpack(value).and_then(objects::get) {
+        object.add_ref();
+    }
+    link(new, value);
+}
+
+/// The kernel's counts of what `fd` leads to, while it is still open.
+pub fn counts(object: &Object, fd: i32) -> kernel::Counts {
+    if object.channel() != Channel::Tcp || object.carries.load(Ordering::Relaxed) != 0 {
+        return kernel::Counts::UNKNOWN;
+    }
+    kernel::tcp_counts(fd, object.flags.load(Ordering::Relaxed) & counterfoil_abi::record::IN_EOF != 0)
+}
+
+/// `fd` is about to be closed, or (with the counts taken before) has been replaced.
+pub fn forget(guard: &Guard, fd: i32, counts: kernel::Counts) {
+    let Some(entry) = entry(fd) else { return };
+    let before = entry.swap(UNKNOWN, Ordering::Relaxed);
+    if let Some(object) = unpack(before).and_then(objects::get) {
+        object.drop_ref(guard, How::Closed, counts);
+    }
+}
+
+/// Nothing is known of `fd`, or nothing that matters when it closes.
+#[inline]
+pub fn unremarkable(fd: i32) -> bool {
+    entry(fd).is_none_or(|e| e.load(Ordering::Relaxed) < FIRST)
+}
+
+/// `fd`, which led to no object, is closed.
+#[inline]
+pub fn unlook(fd: i32) {
+    if let Some(entry) = entry(fd)
+        && entry.load(Ordering::Relaxed) != UNKNOWN
+    {
+        entry.store(UNKNOWN, Ordering::Relaxed);
+    }
+}
+
+/// Calls `each` for every descriptor that leads to an object.
+pub fn for_each(mut each: impl FnMut(i32, &'static Object)) {
+    for fd in 0..=HIGHEST.load(Ordering::Relaxed) {
+        if let Some(object) = known(fd) {
+            each(fd, object);
+        }
+    }
+}
+
+/// Tells the daemon what an object is, with what is known by now.
+pub fn tell_opened(guard: &Guard, object: &Object, fd: i32, peer_inode: u64) {
+    lanes::push_record(guard, &opened(object, fd, peer_inode));
+}
+
+/// See [`tell_opened`].
+pub fn opened(object: &Object, fd: i32, peer_inode: u64) -> Opened {
+    let channel = object.channel();
+    let mut record = Opened {
+        header: lanes::header(Kind::Opened, 4, 0, object.number()),
+        channel: channel as u8,
+        fd,
+        device: object.device.load(Ordering::Relaxed),
+        inode: object.inode.load(Ordering::Relaxed),
+        peer_inode,
+        ..Zeroable::zeroed()
+    };
+    record.header.flags = object.opened.load(Ordering::Relaxed);
+    if channel == Channel::Pipe {
+        record.header.tap = if writes(object) { object.taps().0 } else { object.taps().1 } as u8;
+    } else if fd >= 0 && !process::sandboxed() {
+        let ends = kernel::ends(fd, channel);
+        record.local = ends.local;
+        record.remote = ends.remote;
+        record.name = ends.name;
+        record.name_len = ends.name_len as u32;
+        record.peer_pid = ends.peer_pid;
+    }
+    record
+}

@@ -1,0 +1,152 @@
+//! The cipher witness: plaintext as libssl hands it to libcrypto, inside a hooked call on a session.
+//!
+//! Outside such calls nothing is looked at: session tickets, host keys and everything else that a
+//! program encrypts pass here too.
+
+use super::pieces::bytes;
+use crate::library::library_hooks;
+use crate::objects::Object;
+use crate::openssl::{self, CipherContext};
+use crate::process;
+use crate::record::shielded;
+use crate::stream::Stream;
+use crate::thread::{self, Guard, Phase};
+use crate::witness::{self, Framing};
+use core::ffi::{c_int, c_uchar, c_uint, c_void};
+use core::sync::atomic::Ordering;
+use counterfoil_abi::record::Tap;
+
+/// A cipher call inside a session's call.
+#[derive(Clone, Copy)]
+struct Watch {
+    object: Option<&'static Object>,
+    seals: bool,
+    framing: Framing,
+    record_type: u8,
+}
+
+impl Watch {
+    const NONE: Self = Self { object: None, seals: false, framing: Framing::None, record_type: 0 };
+}
+
+/// Before the call.
+#[inline]
+fn watch(context: *const CipherContext, caller: *const c_void) -> Watch {
+    if !process::active() {
+        return Watch::NONE;
+    }
+    let thread = thread::current();
+    let Some(mut inside) = thread::inside(thread) else { return Watch::NONE };
+    if inside.in_cipher || inside.phase == Phase::Other || !process::watched() {
+        return Watch::NONE;
+    }
+    let Some(object) = inside.session() else { return Watch::NONE };
+    if object.tls.witness_off.load(Ordering::Relaxed) != 0 {
+        return Watch::NONE;
+    }
+    let seals = inside.phase == Phase::Write;
+    let framing = witness::framing(object, context, seals, inside.session, openssl::of(caller));
+    if framing == Framing::None {
+        return Watch::NONE;
+    }
+    inside.in_cipher = true;
+    thread.inside.set(inside);
+    Watch { object: Some(object), seals, framing, record_type: inside.record_type }
+}
+
+/// The record's plaintext, before it is sealed in place.
+#[inline]
+fn sealing(watch: Watch, out: *const c_uchar, input: *const c_uchar, length: usize) {
+    if let (Some(object), true, false) = (watch.object, watch.seals, out.is_null()) {
+        // SAFETY: the call's own input.
+        let content =
+            unsafe { witness::sealed_content(watch.framing, watch.record_type, bytes(input.cast(), length)) };
+        take(object, &object.seal, Tap::CipherSeal, content);
+    }
+}
+
+/// The record's plaintext, after it was opened.
+#[inline]
+fn opened(watch: Watch, out: *const c_uchar, length: usize) {
+    let Some(object) = watch.object else { return };
+    let thread = thread::current();
+    let mut inside = thread.inside.get();
+    inside.in_cipher = false;
+    thread.inside.set(inside);
+    if !watch.seals && !out.is_null() && length > 0 {
+        // SAFETY: the call has succeeded and written `length` bytes of content behind the framing.
+        let content = unsafe { witness::opened_content(watch.framing, watch.record_type, out, length) };
+        take(object, &object.open, Tap::CipherOpen, content);
+    }
+}
+
+fn take(object: &'static Object, stream: &'static Stream, tap: Tap, content: &[u8]) {
+    if content.is_empty() {
+        return;
+    }
+    shielded((), || {
+        let Some(guard) = Guard::enter() else { return stream.miss() };
+        if stream.claim(&guard, object.number(), tap) {
+            stream.took(&guard, object.number(), tap, content, content.len() as u64);
+            stream.release();
+        }
+    });
+}
+
+fn length(result: c_int, length: *const c_int) -> usize {
+    if result <= 0 || length.is_null() {
+        return 0;
+    }
+    // SAFETY: the call has succeeded, so it has written the length.
+    usize::try_from(unsafe { *length }).unwrap_or(0)
+}
+
+library_hooks! {
+    30 real(caller) EVP_CipherUpdate(context: *mut CipherContext, out: *mut c_uchar, out_length: *mut c_int, input: *const c_uchar, input_length: c_int) -> c_int {
+        let call = watch(context, caller);
+        sealing(call, out, input, usize::try_from(input_length).unwrap_or(0));
+        let result = real(context, out, out_length, input, input_length);
+        opened(call, out, length(result, out_length));
+        result
+    }
+
+    31 real(caller) EVP_EncryptUpdate(context: *mut CipherContext, out: *mut c_uchar, out_length: *mut c_int, input: *const c_uchar, input_length: c_int) -> c_int {
+        let call = watch(context, caller);
+        sealing(call, out, input, usize::try_from(input_length).unwrap_or(0));
+        let result = real(context, out, out_length, input, input_length);
+        opened(call, out, length(result, out_length));
+        result
+    }
+
+    32 real(caller) EVP_DecryptUpdate(context: *mut CipherContext, out: *mut c_uchar, out_length: *mut c_int, input: *const c_uchar, input_length: c_int) -> c_int {
+        let call = watch(context, caller);
+        sealing(call, out, input, usize::try_from(input_length).unwrap_or(0));
+        let result = real(context, out, out_length, input, input_length);
+        opened(call, out, length(result, out_length));
+        result
+    }
+
+    33 real(caller) EVP_Cipher(context: *mut CipherContext, out: *mut c_uchar, input: *const c_uchar, input_length: c_uint) -> c_int {
+        let call = watch(context, caller);
+        sealing(call, out, input, input_length as usize);
+        let result = real(context, out, input, input_length);
+        // AEAD: the content's length; else 1.
+        let length = if result == 1 && call.framing != Framing::Tls13 { input_length as usize } else { usize::try_from(result).unwrap_or(0) };
+        opened(call, out, length);
+        result
+    }
+
+    34 real(_caller) EVP_CIPHER_CTX_ctrl(context: *mut CipherContext, command: c_int, number: c_int, pointer: *mut c_void) -> c_int {
+        /// EVP_CTRL_AEAD_TLS1_AAD and EVP_AEAD_TLS1_AAD_LEN (openssl/evp.h): sequence 8, type 1,
+        /// version 2, length 2.
+        const AAD: (c_int, c_int) = (0x16, 13);
+        if (command, number) == AAD && !pointer.is_null() && process::active() {
+            let thread = thread::current();
+            if let Some(mut inside) = thread::inside(thread) {
+                inside.record_type = *pointer.cast::<u8>().add(8);
+                thread.inside.set(inside);
+            }
+        }
+        real(context, command, number, pointer)
+    }
+}

@@ -1,0 +1,139 @@
+//! read and write on whatever a descriptor leads to, and the ends of descriptors.
+
+use super::made::recording;
+use super::pieces::{Into, Vector, bytes};
+use crate::fds;
+use crate::real::hooks;
+use crate::record::{keeping_errno, received, receiving, sending, sent, shielded};
+use crate::stream::Offer;
+use crate::thread::Guard;
+use crate::{kernel, process};
+use core::ffi::{c_int, c_uint, c_void};
+use libc::{FILE, iovec, size_t, ssize_t};
+
+/// Before `fd` is closed: what dies in the call is recorded before it.
+pub fn closing(fd: c_int) {
+    if !process::active() {
+        return;
+    }
+    if fds::unremarkable(fd) {
+        return fds::unlook(fd);
+    }
+    keeping_errno(|| {
+        shielded((), || {
+            if process::is_vfork_child() {
+                return;
+            }
+            let Some(guard) = Guard::enter() else { return };
+            let counts = counts_of(fd);
+            fds::forget(&guard, fd, counts);
+        });
+    });
+}
+
+/// The kernel's counts, if this is the last reference to a TCP socket.
+pub fn counts_of(fd: c_int) -> kernel::Counts {
+    fds::known(fd).map_or(kernel::Counts::UNKNOWN, |object| fds::counts(object, fd))
+}
+
+fn closing_range(first: c_uint, last: c_uint) {
+    if !process::active() || keeping_errno(process::is_vfork_child) {
+        return;
+    }
+    fds::for_each(|fd, _| {
+        if (first..=last).contains(&(fd as c_uint)) {
+            closing(fd);
+        }
+    });
+}
+
+/// close_range only marks them close-on-exec then (linux/close_range.h).
+const CLOSE_RANGE_CLOEXEC: c_int = 4;
+
+/// Which fcntl commands make a descriptor.
+fn duplicates(command: c_int) -> bool {
+    command == libc::F_DUPFD || command == libc::F_DUPFD_CLOEXEC
+}
+
+/// `new` was just made as another name of `old`.
+pub fn duplicated(old: c_int, new: c_int) {
+    recording(|guard| {
+        fds::fresh(guard, new, false);
+        fds::duplicate(old, new);
+    });
+}
+
+hooks! {
+    real read(fd: c_int, buffer: *mut c_void, length: size_t) -> ssize_t {
+        let call = receiving(fd);
+        let result = real(fd, buffer, length);
+        received(call, result, length, &Into::new(buffer, length));
+        result
+    }
+
+    real __read_chk(fd: c_int, buffer: *mut c_void, length: size_t, room: size_t) -> ssize_t {
+        let call = receiving(fd);
+        let result = real(fd, buffer, length, room);
+        received(call, result, length, &Into::new(buffer, length));
+        result
+    }
+
+    real readv(fd: c_int, pieces: *const iovec, count: c_int) -> ssize_t {
+        let data = Vector::new(pieces, usize::try_from(count).unwrap_or(0));
+        let call = receiving(fd);
+        let result = real(fd, pieces, count);
+        received(call, result, data.total(), &data);
+        result
+    }
+
+    real write(fd: c_int, buffer: *const c_void, length: size_t) -> ssize_t {
+        let data = bytes(buffer, length);
+        let mut offer = Offer::new();
+        let call = sending(fd, data, data.len(), &mut offer);
+        let result = real(fd, buffer, length);
+        sent(call, result, data, &mut offer);
+        result
+    }
+
+    real writev(fd: c_int, pieces: *const iovec, count: c_int) -> ssize_t {
+        let data = Vector::new(pieces, usize::try_from(count).unwrap_or(0));
+        let mut offer = Offer::new();
+        let call = sending(fd, &data, data.total(), &mut offer);
+        let result = real(fd, pieces, count);
+        sent(call, result, &data, &mut offer);
+        result
+    }
+
+    real close(fd: c_int) -> c_int {
+        closing(fd);
+        real(fd)
+    }
+
+    real close_range(first: c_uint, last: c_uint, flags: c_int) -> c_int {
+        if flags & CLOSE_RANGE_CLOEXEC == 0 { closing_range(first, last); }
+        real(first, last, flags)
+    }
+
+    real closefrom(first: c_int) {
+        closing_range(first.max(0) as c_uint, c_uint::MAX);
+        real(first);
+    }
+
+    real fclose(file: *mut FILE) -> c_int {
+        if !file.is_null() { closing(keeping_errno(|| libc::fileno(file))); }
+        real(file)
+    }
+
+    // Variadic in C: the third argument is passed on whether or not it was given.
+    real fcntl(fd: c_int, command: c_int, argument: usize) -> c_int {
+        let result = real(fd, command, argument);
+        if result >= 0 && duplicates(command) { duplicated(fd, result); }
+        result
+    }
+
+    real fcntl64(fd: c_int, command: c_int, argument: usize) -> c_int {
+        let result = real(fd, command, argument);
+        if result >= 0 && duplicates(command) { duplicated(fd, result); }
+        result
+    }
+}

@@ -1,0 +1,288 @@
+//! OpenSSL's sessions: plaintext in and out, handshakes, ends.
+
+use super::made::recording;
+use super::pieces::{Into, bytes};
+use crate::library::library_hooks;
+use crate::openssl::{self, Bio, Ssl};
+use crate::process;
+use crate::record::keeping_errno;
+use crate::session::{self, Does, after, enter, shutdown_flags};
+use crate::sessions;
+use crate::stream::Offer;
+use crate::thread::stack_pointer;
+use core::ffi::{c_int, c_long, c_void};
+use core::sync::atomic::Ordering;
+use counterfoil_abi::record::{Channel, Reason};
+use libc::{off_t, size_t, ssize_t};
+
+/// Accepted bytes of a call that returns a length.
+fn count(result: c_int) -> usize {
+    usize::try_from(result).unwrap_or(0)
+}
+
+/// Bytes of a call that returns 1 and a length, or not 1.
+unsafe fn count_at(result: c_int, length: *const size_t) -> usize {
+    // SAFETY: the call has succeeded, so it has written the length.
+    if result > 0 && !length.is_null() { unsafe { *length } } else { 0 }
+}
+
+#[inline(always)]
+fn around<R>(
+    ssl: *mut Ssl,
+    caller: *const c_void,
+    real: impl FnOnce() -> R,
+    result: impl FnOnce(&R) -> c_int,
+) -> R {
+    let frame = stack_pointer();
+    let call = enter(ssl.addr(), Channel::Tls, Does::Nothing, frame);
+    let out = real();
+    after(&call, openssl::of_active(caller), ssl, result(&out));
+    call.leave();
+    out
+}
+
+/// Which of two ways a BIO call is to be watched.
+fn session_of(bio: *mut Bio, caller: *const c_void) -> *mut Ssl {
+    /// BIO_TYPE_SSL and BIO_C_GET_SSL (openssl/bio.h).
+    const TYPE_SSL: c_int = 7 | 0x0200;
+    const GET_SSL: c_int = 110;
+    // Inside a TLS call it is the library's own way to its socket.
+    if bio.is_null() || !process::active() || crate::thread::inside(crate::thread::current()).is_some() {
+        return core::ptr::null_mut();
+    }
+    let Some(library) = openssl::of(caller) else { return core::ptr::null_mut() };
+    let (Some(kind), Some(control)) = (library.bio_type, library.bio_control) else {
+        return core::ptr::null_mut();
+    };
+    let mut ssl: *mut Ssl = core::ptr::null_mut();
+    // SAFETY: the program's own BIO, in the thread that uses it.
+    unsafe {
+        if kind(bio) == TYPE_SSL && control(bio, GET_SSL, 0 as c_long, (&raw mut ssl).cast()) <= 0 {
+            ssl = core::ptr::null_mut();
+        }
+    }
+    ssl
+}
+
+library_hooks! {
+    1 real(caller) SSL_write(ssl: *mut Ssl, buffer: *const c_void, length: c_int) -> c_int {
+        let frame = stack_pointer();
+        let call = enter(ssl.addr(), Channel::Tls, Does::Writes, frame);
+        let mut offer = Offer::new();
+        let rest = call.offer(bytes(buffer, count(length)), &mut offer);
+        let result = real(ssl, buffer, length);
+        call.wrote(count(result), rest, &mut offer);
+        after(&call, openssl::of_active(caller), ssl, result);
+        call.leave();
+        result
+    }
+
+    2 real(caller) SSL_write_ex(ssl: *mut Ssl, buffer: *const c_void, length: size_t, written: *mut size_t) -> c_int {
+        let frame = stack_pointer();
+        let call = enter(ssl.addr(), Channel::Tls, Does::Writes, frame);
+        let mut offer = Offer::new();
+        let rest = call.offer(bytes(buffer, length), &mut offer);
+        let result = real(ssl, buffer, length, written);
+        call.wrote(count_at(result, written), rest, &mut offer);
+        after(&call, openssl::of_active(caller), ssl, result);
+        call.leave();
+        result
+    }
+
+    3 real(caller) SSL_read(ssl: *mut Ssl, buffer: *mut c_void, length: c_int) -> c_int {
+        let frame = stack_pointer();
+        let call = enter(ssl.addr(), Channel::Tls, Does::Reads, frame);
+        let result = real(ssl, buffer, length);
+        call.read(count(result), &Into::new(buffer, count(length)));
+        after(&call, openssl::of_active(caller), ssl, result);
+        call.leave();
+        result
+    }
+
+    4 real(caller) SSL_read_ex(ssl: *mut Ssl, buffer: *mut c_void, length: size_t, got: *mut size_t) -> c_int {
+        let frame = stack_pointer();
+        let call = enter(ssl.addr(), Channel::Tls, Does::Reads, frame);
+        let result = real(ssl, buffer, length, got);
+        call.read(count_at(result, got), &Into::new(buffer, length));
+        after(&call, openssl::of_active(caller), ssl, result);
+        call.leave();
+        result
+    }
+
+    5 real(caller) SSL_peek(ssl: *mut Ssl, buffer: *mut c_void, length: c_int) -> c_int {
+        let frame = stack_pointer();
+        let call = enter(ssl.addr(), Channel::Tls, Does::Peeks, frame);
+        let result = real(ssl, buffer, length);
+        after(&call, openssl::of_active(caller), ssl, result);
+        call.leave();
+        result
+    }
+
+    6 real(caller) SSL_peek_ex(ssl: *mut Ssl, buffer: *mut c_void, length: size_t, got: *mut size_t) -> c_int {
+        let frame = stack_pointer();
+        let call = enter(ssl.addr(), Channel::Tls, Does::Peeks, frame);
+        let result = real(ssl, buffer, length, got);
+        after(&call, openssl::of_active(caller), ssl, result);
+        call.leave();
+        result
+    }
+
+    // The kernel reads the file and encrypts: no program shows the bytes.
+    7 real(caller) SSL_sendfile(ssl: *mut Ssl, fd: c_int, offset: off_t, length: size_t, flags: c_int) -> ssize_t {
+        let frame = stack_pointer();
+        let call = enter(ssl.addr(), Channel::Tls, Does::Writes, frame);
+        let result = real(ssl, fd, offset, length, flags);
+        call.wrote_unseen(result, Reason::KernelCopy);
+        after(&call, openssl::of_active(caller), ssl, result.clamp(-1, 1) as c_int);
+        call.leave();
+        result
+    }
+
+    8 real(caller) SSL_write_early_data(ssl: *mut Ssl, buffer: *const c_void, length: size_t, written: *mut size_t) -> c_int {
+        let frame = stack_pointer();
+        let call = enter(ssl.addr(), Channel::Tls, Does::Writes, frame);
+        let mut offer = Offer::new();
+        let rest = call.offer(bytes(buffer, length), &mut offer);
+        let result = real(ssl, buffer, length, written);
+        let accepted = count_at(result, written);
+        if let Some(object) = call.object {
+            object.tls.early.fetch_add(accepted as u64, Ordering::Relaxed);
+        }
+        call.wrote(accepted, rest, &mut offer);
+        after(&call, openssl::of_active(caller), ssl, result);
+        call.leave();
+        result
+    }
+
+    9 real(caller) SSL_read_early_data(ssl: *mut Ssl, buffer: *mut c_void, length: size_t, got: *mut size_t) -> c_int {
+        let frame = stack_pointer();
+        let call = enter(ssl.addr(), Channel::Tls, Does::Reads, frame);
+        let result = real(ssl, buffer, length, got);
+        // SSL_READ_EARLY_DATA_SUCCESS is 1; FINISH (2) hands out nothing.
+        call.read(if result == 1 { count_at(result, got) } else { 0 }, &Into::new(buffer, length));
+        after(&call, openssl::of_active(caller), ssl, result);
+        call.leave();
+        result
+    }
+
+    10 real(caller) SSL_connect(ssl: *mut Ssl) -> c_int {
+        around(ssl, caller, || real(ssl), |r| *r)
+    }
+
+    11 real(caller) SSL_accept(ssl: *mut Ssl) -> c_int {
+        around(ssl, caller, || real(ssl), |r| *r)
+    }
+
+    12 real(caller) SSL_do_handshake(ssl: *mut Ssl) -> c_int {
+        around(ssl, caller, || real(ssl), |r| *r)
+    }
+
+    13 real(caller) SSL_shutdown(ssl: *mut Ssl) -> c_int {
+        let result = around(ssl, caller, || real(ssl), |r| *r);
+        if let Some(object) = session::known(ssl.addr()) {
+            // The writer's last word: the other end may compare already.
+            recording(|guard| object.tell(guard));
+        }
+        result
+    }
+
+    14 real(_caller) SSL_new(context: *mut c_void) -> *mut Ssl {
+        let ssl = real(context);
+        session::made(ssl.addr(), Channel::Tls);
+        ssl
+    }
+
+    15 real(caller) SSL_free(ssl: *mut Ssl) -> c_int {
+        end(ssl, caller);
+        real(ssl)
+    }
+
+    16 real(caller) SSL_clear(ssl: *mut Ssl) -> c_int {
+        // libssl clears a session itself, as it makes it and as its handshake begins.
+        let restarts = session::known(ssl.addr()).is_some_and(|object| !session::inside(object));
+        if restarts { end(ssl, caller); }
+        let result = real(ssl);
+        if restarts { session::made(ssl.addr(), Channel::Tls); }
+        result
+    }
+
+    17 real(_caller) SSL_up_ref(ssl: *mut Ssl) -> c_int {
+        let result = real(ssl);
+        if let Some(object) = session::known(ssl.addr()) {
+            object.tls.held.fetch_add(1, Ordering::Relaxed);
+        }
+        result
+    }
+
+    // Programs that drive libssl through an SSL BIO (openssl s_server -WWW).
+    18 real(caller) BIO_write(bio: *mut Bio, buffer: *const c_void, length: c_int) -> c_int {
+        let ssl = session_of(bio, caller);
+        if ssl.is_null() {
+            return real(bio, buffer, length);
+        }
+        let frame = stack_pointer();
+        let call = enter(ssl.addr(), Channel::Tls, Does::Writes, frame);
+        let mut offer = Offer::new();
+        let rest = call.offer(bytes(buffer, count(length)), &mut offer);
+        let result = real(bio, buffer, length);
+        call.wrote(count(result), rest, &mut offer);
+        after(&call, openssl::of_active(caller), ssl, result);
+        call.leave();
+        result
+    }
+
+    19 real(caller) BIO_write_ex(bio: *mut Bio, buffer: *const c_void, length: size_t, written: *mut size_t) -> c_int {
+        let ssl = session_of(bio, caller);
+        if ssl.is_null() {
+            return real(bio, buffer, length, written);
+        }
+        let frame = stack_pointer();
+        let call = enter(ssl.addr(), Channel::Tls, Does::Writes, frame);
+        let mut offer = Offer::new();
+        let rest = call.offer(bytes(buffer, length), &mut offer);
+        let result = real(bio, buffer, length, written);
+        call.wrote(count_at(result, written), rest, &mut offer);
+        after(&call, openssl::of_active(caller), ssl, result);
+        call.leave();
+        result
+    }
+
+    20 real(caller) BIO_read(bio: *mut Bio, buffer: *mut c_void, length: c_int) -> c_int {
+        let ssl = session_of(bio, caller);
+        if ssl.is_null() {
+            return real(bio, buffer, length);
+        }
+        let frame = stack_pointer();
+        let call = enter(ssl.addr(), Channel::Tls, Does::Reads, frame);
+        let result = real(bio, buffer, length);
+        call.read(count(result), &Into::new(buffer, count(length)));
+        after(&call, openssl::of_active(caller), ssl, result);
+        call.leave();
+        result
+    }
+
+    21 real(caller) BIO_read_ex(bio: *mut Bio, buffer: *mut c_void, length: size_t, got: *mut size_t) -> c_int {
+        let ssl = session_of(bio, caller);
+        if ssl.is_null() {
+            return real(bio, buffer, length, got);
+        }
+        let frame = stack_pointer();
+        let call = enter(ssl.addr(), Channel::Tls, Does::Reads, frame);
+        let result = real(bio, buffer, length, got);
+        call.read(count_at(result, got), &Into::new(buffer, length));
+        after(&call, openssl::of_active(caller), ssl, result);
+        call.leave();
+        result
+    }
+}
+
+/// Before a session is freed or cleared: what dies in the call is recorded before it.
+fn end(ssl: *mut Ssl, caller: *const c_void) {
+    if ssl.is_null() || !process::active() || sessions::find(ssl.addr()).is_none() {
+        return;
+    }
+    let state = openssl::of(caller).and_then(|library| library.shutdown_state);
+    // SAFETY: the program's own session, still alive.
+    let flags = state.map_or(0, |f| shutdown_flags(keeping_errno(|| unsafe { f(ssl) })));
+    session::freed(ssl.addr(), flags);
+}

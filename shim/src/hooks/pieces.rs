@@ -1,0 +1,94 @@
+//! C's buffers as slices.
+
+use crate::stream::Pieces;
+use core::ffi::c_void;
+use core::slice::from_raw_parts;
+use libc::iovec;
+
+/// A call's buffer as a slice; empty for NULL.
+///
+/// # Safety
+/// `buffer` is valid for `length` bytes, or NULL.
+#[inline]
+pub unsafe fn bytes<'a>(buffer: *const c_void, length: usize) -> &'a [u8] {
+    if buffer.is_null() || length > isize::MAX as usize {
+        return &[];
+    }
+    // SAFETY: contract.
+    unsafe { from_raw_parts(buffer.cast(), length) }
+}
+
+/// What a receiving call has written; the length only counts once the call has returned it.
+#[derive(Clone, Copy)]
+pub struct Into {
+    buffer: *const c_void,
+    room: usize,
+}
+
+impl Into {
+    /// A buffer of `room` bytes that the real call fills.
+    pub fn new(buffer: *const c_void, room: usize) -> Self {
+        Self { buffer, room }
+    }
+}
+
+impl Pieces for Into {
+    #[inline]
+    fn walk(&self, skip: u64, limit: u64, each: &mut dyn FnMut(&[u8])) {
+        // Only bytes that the call reported are read: a call may be given more room than there is.
+        let end = self.room.min((skip + limit) as usize);
+        // SAFETY: `limit` is what the call returned, so that many bytes are initialised.
+        let filled = unsafe { bytes(self.buffer, end) };
+        filled.walk(skip, limit, each);
+    }
+}
+
+/// An iovec array.
+#[derive(Clone, Copy)]
+pub struct Vector {
+    pieces: *const iovec,
+    count: usize,
+}
+
+impl Vector {
+    /// # Safety
+    /// `pieces` is valid for `count` entries while this lives, and each entry for what the call
+    /// reads or has written.
+    pub unsafe fn new(pieces: *const iovec, count: usize) -> Self {
+        // UIO_MAXIOV: the kernel refuses more.
+        Self { pieces, count: if pieces.is_null() || count > 1024 { 0 } else { count } }
+    }
+
+    /// Bytes of all pieces together.
+    pub fn total(&self) -> usize {
+        self.entries().iter().fold(0usize, |sum, piece| sum.saturating_add(piece.iov_len))
+    }
+
+    fn entries(&self) -> &[iovec] {
+        if self.count == 0 {
+            return &[];
+        }
+        // SAFETY: contract of `new`.
+        unsafe { from_raw_parts(self.pieces, self.count) }
+    }
+}
+
+impl Pieces for Vector {
+    fn walk(&self, mut skip: u64, mut limit: u64, each: &mut dyn FnMut(&[u8])) {
+        for piece in self.entries() {
+            let length = piece.iov_len as u64;
+            if skip >= length {
+                skip -= length;
+                continue;
+            }
+            let now = (length - skip).min(limit);
+            if now == 0 {
+                return;
+            }
+            // SAFETY: contract of `new`; `walk` is asked for no more than the call moves.
+            each(unsafe { bytes(piece.iov_base.byte_add(skip as usize), now as usize) });
+            skip = 0;
+            limit -= now;
+        }
+    }
+}

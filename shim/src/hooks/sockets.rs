@@ -1,0 +1,201 @@
+//! Sending and receiving on sockets.
+
+use super::pieces::{Into, Vector, bytes};
+use crate::objects::{IN, OUT};
+use crate::real::hooks;
+use crate::record::{self, Call, doubt, moving, received, receiving, sending, sent};
+use crate::stream::Offer;
+use core::ffi::{c_int, c_uint, c_void};
+use counterfoil_abi::record::Reason;
+use libc::{
+    MSG_ERRQUEUE, MSG_OOB, MSG_PEEK, MSG_TRUNC, mmsghdr, msghdr, size_t, sockaddr, socklen_t, ssize_t,
+    timespec,
+};
+
+/// Starts watching a receive that takes bytes out of the stream; a peek doesn't.
+fn takes(fd: c_int, flags: c_int) -> Call {
+    if flags & (MSG_PEEK | MSG_ERRQUEUE | MSG_OOB) != 0 { Call::PASS } else { receiving(fd) }
+}
+
+/// Takes in what a receive returned.
+fn took(
+    fd: c_int,
+    flags: c_int,
+    call: Call,
+    result: ssize_t,
+    asked: usize,
+    data: &(impl crate::stream::Pieces + ?Sized),
+) {
+    if flags & MSG_OOB != 0 && flags & MSG_PEEK == 0 && result > 0 {
+        doubt(fd, IN, true);
+    } else if flags & MSG_TRUNC != 0 {
+        // On a stream socket MSG_TRUNC throws the bytes away; they are in no buffer.
+        record::received_unseen(call, result, Reason::BypassedBytes);
+    } else {
+        received(call, result, asked, data);
+    }
+}
+
+/// An urgent send: its last byte is not a stream byte, and what the receiver makes of the place is
+/// its own choice (SO_OOBINLINE).
+fn urgent(fd: c_int, flags: c_int, result: ssize_t) {
+    if flags & MSG_OOB != 0 && result > 0 {
+        doubt(fd, OUT, true);
+    }
+}
+
+/// How much of a send is stream: an urgent one's last byte isn't.
+fn stream_part(flags: c_int, length: usize) -> usize {
+    if flags & MSG_OOB != 0 { length.saturating_sub(1) } else { length }
+}
+
+fn stream_result(flags: c_int, length: usize, result: ssize_t) -> ssize_t {
+    if flags & MSG_OOB != 0 && result > 0 && result as usize == length { result - 1 } else { result }
+}
+
+hooks! {
+    real send(fd: c_int, buffer: *const c_void, length: size_t, flags: c_int) -> ssize_t {
+        let data = bytes(buffer, stream_part(flags, length));
+        let mut offer = Offer::new();
+        let call = sending(fd, data, data.len(), &mut offer);
+        let result = real(fd, buffer, length, flags);
+        sent(call, stream_result(flags, length, result), data, &mut offer);
+        urgent(fd, flags, result);
+        result
+    }
+
+    real sendto(fd: c_int, buffer: *const c_void, length: size_t, flags: c_int, to: *const sockaddr, to_len: socklen_t) -> ssize_t {
+        let data = bytes(buffer, stream_part(flags, length));
+        let mut offer = Offer::new();
+        let call = sending(fd, data, data.len(), &mut offer);
+        let result = real(fd, buffer, length, flags, to, to_len);
+        sent(call, stream_result(flags, length, result), data, &mut offer);
+        urgent(fd, flags, result);
+        result
+    }
+
+    real sendmsg(fd: c_int, message: *const msghdr, flags: c_int) -> ssize_t {
+        let data = message_data(message);
+        let mut offer = Offer::new();
+        let call = sending(fd, &data, stream_part(flags, data.total()), &mut offer);
+        let result = real(fd, message, flags);
+        sent(call, stream_result(flags, data.total(), result), &data, &mut offer);
+        urgent(fd, flags, result);
+        result
+    }
+
+    real sendmmsg(fd: c_int, messages: *mut mmsghdr, count: c_uint, flags: c_int) -> c_int {
+        // On a stream socket this is a row of sends; one call can't be watched in parts, so it is
+        // counted, and only a single message is tagged.
+        if count == 1 && !messages.is_null() {
+            let data = message_data(&raw const (*messages).msg_hdr);
+            let mut offer = Offer::new();
+            let call = sending(fd, &data, stream_part(flags, data.total()), &mut offer);
+            let result = real(fd, messages, count, flags);
+            let length = if result == 1 { (*messages).msg_len as ssize_t } else { -1 };
+            sent(call, stream_result(flags, data.total(), length), &data, &mut offer);
+            urgent(fd, flags, length);
+            return result;
+        }
+        let call = moving(fd, OUT);
+        let result = real(fd, messages, count, flags);
+        record::sent_unseen(call, lengths(messages, result), Reason::BypassedBytes);
+        result
+    }
+
+    real recv(fd: c_int, buffer: *mut c_void, length: size_t, flags: c_int) -> ssize_t {
+        let call = takes(fd, flags);
+        let result = real(fd, buffer, length, flags);
+        took(fd, flags, call, result, length, &Into::new(buffer, length));
+        result
+    }
+
+    real __recv_chk(fd: c_int, buffer: *mut c_void, length: size_t, room: size_t, flags: c_int) -> ssize_t {
+        let call = takes(fd, flags);
+        let result = real(fd, buffer, length, room, flags);
+        took(fd, flags, call, result, length, &Into::new(buffer, length));
+        result
+    }
+
+    real recvfrom(fd: c_int, buffer: *mut c_void, length: size_t, flags: c_int, from: *mut sockaddr, from_len: *mut socklen_t) -> ssize_t {
+        let call = takes(fd, flags);
+        let result = real(fd, buffer, length, flags, from, from_len);
+        took(fd, flags, call, result, length, &Into::new(buffer, length));
+        result
+    }
+
+    real __recvfrom_chk(fd: c_int, buffer: *mut c_void, length: size_t, room: size_t, flags: c_int, from: *mut sockaddr, from_len: *mut socklen_t) -> ssize_t {
+        let call = takes(fd, flags);
+        let result = real(fd, buffer, length, room, flags, from, from_len);
+        took(fd, flags, call, result, length, &Into::new(buffer, length));
+        result
+    }
+
+    real recvmsg(fd: c_int, message: *mut msghdr, flags: c_int) -> ssize_t {
+        let call = takes(fd, flags);
+        let result = real(fd, message, flags);
+        let data = message_data(message);
+        took(fd, flags, call, result, data.total(), &data);
+        received_descriptors(message, result);
+        result
+    }
+
+    real recvmmsg(fd: c_int, messages: *mut mmsghdr, count: c_uint, flags: c_int, timeout: *mut timespec) -> c_int {
+        let call = if flags & (MSG_PEEK | MSG_ERRQUEUE | MSG_OOB) != 0 { Call::PASS } else { moving(fd, IN) };
+        let result = real(fd, messages, count, flags, timeout);
+        if count == 1 && result == 1 {
+            let data = message_data(&raw const (*messages).msg_hdr);
+            took(fd, flags, call, (*messages).msg_len as ssize_t, data.total(), &data);
+        } else {
+            record::received_unseen(call, lengths(messages, result), Reason::BypassedBytes);
+        }
+        result
+    }
+}
+
+/// # Safety
+/// `message` is the call's own argument.
+unsafe fn message_data(message: *const msghdr) -> Vector {
+    if message.is_null() {
+        // SAFETY: no entries.
+        return unsafe { Vector::new(core::ptr::null(), 0) };
+    }
+    // SAFETY: contract.
+    unsafe { Vector::new((*message).msg_iov, (*message).msg_iovlen) }
+}
+
+/// # Safety
+/// `messages` holds the `result` messages that the call has handled.
+unsafe fn lengths(messages: *const mmsghdr, result: c_int) -> ssize_t {
+    if result <= 0 || messages.is_null() {
+        return result.min(0) as ssize_t;
+    }
+    // SAFETY: contract.
+    let handled = unsafe { core::slice::from_raw_parts(messages, result as usize) };
+    handled.iter().map(|m| m.msg_len as ssize_t).sum()
+}
+
+/// Descriptors that came with a message are new numbers: forget what we believed of them.
+///
+/// # Safety
+/// `message` is as the real recvmsg left it.
+unsafe fn received_descriptors(message: *mut msghdr, result: ssize_t) {
+    // SAFETY: contract.
+    if result < 0 || message.is_null() || unsafe { (*message).msg_controllen } == 0 {
+        return;
+    }
+    // SAFETY: contract; the CMSG functions stay within msg_control.
+    unsafe {
+        let mut part = libc::CMSG_FIRSTHDR(message);
+        while !part.is_null() {
+            if (*part).cmsg_level == libc::SOL_SOCKET && (*part).cmsg_type == libc::SCM_RIGHTS {
+                let data = libc::CMSG_DATA(part);
+                let held = (part.addr() + (*part).cmsg_len).saturating_sub(data.addr()) / size_of::<c_int>();
+                for i in 0..held {
+                    super::made::appeared(data.cast::<c_int>().add(i).read_unaligned());
+                }
+            }
+            part = libc::CMSG_NXTHDR(message, part);
+        }
+    }
+}

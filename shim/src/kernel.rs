@@ -1,0 +1,224 @@
+//! What the kernel knows of a descriptor: what it is, its addresses, and its own byte counts.
+//!
+//! Only on cold paths: when a descriptor is made, first seen, or ends. Under a strict sandbox only
+//! fstat is asked, which those that matter answer with an error at worst.
+
+use crate::process;
+use core::mem::MaybeUninit;
+use counterfoil_abi::UNKNOWN;
+use counterfoil_abi::record::{Address, Channel};
+use rustix::fd::BorrowedFd;
+use rustix::net::{AddressFamily, SocketAddrAny, SocketType};
+
+/// Bytes that the kernel moved for a TCP socket, as the program counts them; UNKNOWN if not asked.
+#[derive(Clone, Copy)]
+pub struct Counts {
+    /// Accepted from the program.
+    pub sent: u64,
+    /// Handed to the program.
+    pub received: u64,
+}
+
+impl Counts {
+    /// Not asked, or no answer.
+    pub const UNKNOWN: Self = Self { sent: UNKNOWN, received: UNKNOWN };
+}
+
+/// Device, inode and kind of a descriptor.
+#[derive(Clone, Copy)]
+pub struct Identity {
+    /// What it is; None for what is not watched.
+    pub channel: Option<Channel>,
+    /// st_dev.
+    pub device: u64,
+    /// st_ino.
+    pub inode: u64,
+    /// A pipe's end that can be written.
+    pub writes: bool,
+}
+
+fn borrow(fd: i32) -> Option<BorrowedFd<'static>> {
+    // SAFETY: only used for calls that fail on a bad descriptor; -1 is not representable.
+    (fd >= 0).then(|| unsafe { BorrowedFd::borrow_raw(fd) })
+}
+
+/// Looks at a descriptor. None: it is closed, or may not be looked at.
+pub fn identify(fd: i32) -> Option<Identity> {
+    let fd = borrow(fd)?;
+    let stat = rustix::fs::fstat(fd).ok()?;
+    let mut identity = Identity { channel: None, device: stat.st_dev, inode: stat.st_ino, writes: false };
+    match rustix::fs::FileType::from_raw_mode(stat.st_mode) {
+        rustix::fs::FileType::Socket if !process::sandboxed() => {
+            identity.channel = socket_channel(fd);
+        }
+        rustix::fs::FileType::Fifo => {
+            identity.channel = Some(Channel::Pipe);
+            identity.writes = !process::sandboxed()
+                && rustix::fs::fcntl_getfl(fd).is_ok_and(|f| !(f & rustix::fs::OFlags::RWMODE).is_empty());
+        }
+        _ => {}
+    }
+    Some(identity)
+}
+
+fn socket_channel(fd: BorrowedFd<'_>) -> Option<Channel> {
+    let family = rustix::net::sockopt::socket_domain(fd).ok()?;
+    let kind = rustix::net::sockopt::socket_type(fd).ok()?;
+    channel_of(family.as_raw(), kind.as_raw())
+}
+
+/// What a socket of this family and type is to us.
+pub fn channel_of(family: u16, kind: u32) -> Option<Channel> {
+    let stream = kind == SocketType::STREAM.as_raw() || kind == SocketType::SEQPACKET.as_raw();
+    match AddressFamily::from_raw(family) {
+        AddressFamily::INET | AddressFamily::INET6 if stream => Some(Channel::Tcp),
+        AddressFamily::INET | AddressFamily::INET6 if kind == SocketType::DGRAM.as_raw() => {
+            Some(Channel::Datagram)
+        }
+        AddressFamily::UNIX if stream => Some(Channel::Unix),
+        AddressFamily::UNIX => Some(Channel::UnixDatagram),
+        _ => None,
+    }
+}
+
+/// Where a socket's ends are.
+pub struct Ends {
+    /// Our address.
+    pub local: Address,
+    /// The peer's.
+    pub remote: Address,
+    /// Path of a Unix socket, of whichever end has one.
+    pub name: [u8; 152],
+    /// Bytes used in `name`.
+    pub name_len: usize,
+    /// SO_PEERCRED.
+    pub peer_pid: u32,
+}
+
+/// Asks for a socket's addresses.
+pub fn ends(fd: i32, channel: Channel) -> Ends {
+    let mut ends = Ends {
+        local: Address::default(),
+        remote: Address::default(),
+        name: [0; 152],
+        name_len: 0,
+        peer_pid: 0,
+    };
+    let Some(fd) = borrow(fd).filter(|_| !process::sandboxed()) else { return ends };
+    let (local, remote) = (rustix::net::getsockname(fd).ok(), rustix::net::getpeername(fd).ok().flatten());
+    if channel == Channel::Unix || channel == Channel::UnixDatagram {
+        for address in [remote, local].into_iter().flatten() {
+            if ends.name_len == 0 {
+                ends.name_len = unix_name(address, &mut ends.name);
+            }
+        }
+        if let Ok(peer) = rustix::net::sockopt::socket_peercred(fd) {
+            ends.peer_pid = peer.pid.as_raw_nonzero().get() as u32;
+        }
+    } else {
+        ends.local = local.map(ip_address).unwrap_or_default();
+        ends.remote = remote.map(ip_address).unwrap_or_default();
+    }
+    ends
+}
+
+fn unix_name(address: SocketAddrAny, out: &mut [u8]) -> usize {
+    let Ok(unix) = rustix::net::SocketAddrUnix::try_from(address) else { return 0 };
+    let bytes = match (unix.path_bytes(), unix.abstract_name()) {
+        (Some(path), _) => path,
+        (None, Some(name)) => {
+            let length = name.len().min(out.len() - 1);
+            out[1..=length].copy_from_slice(&name[..length]);
+            return length + 1;
+        }
+        (None, None) => return 0,
+    };
+    let length = bytes.len().min(out.len());
+    out[..length].copy_from_slice(&bytes[..length]);
+    length
+}
+
+fn ip_address(address: SocketAddrAny) -> Address {
+    let mut out = Address::default();
+    match core::net::SocketAddr::try_from(address) {
+        Ok(core::net::SocketAddr::V4(v4)) => {
+            out.version = 4;
+            out.port = v4.port();
+            out.ip[..4].copy_from_slice(&v4.ip().octets());
+        }
+        Ok(core::net::SocketAddr::V6(v6)) => {
+            out.port = v6.port();
+            // v4-mapped addresses name the same connection as plain ones.
+            if let Some(v4) = v6.ip().to_ipv4_mapped() {
+                out.version = 4;
+                out.ip[..4].copy_from_slice(&v4.octets());
+            } else {
+                out.version = 6;
+                out.ip = v6.ip().octets();
+            }
+        }
+        Err(_) => {}
+    }
+    out
+}
+
+/// linux/tcp.h `struct tcp_info` up to what is needed; the kernel fills as much as it has.
+#[repr(C)]
+struct TcpInfo {
+    state: u8,
+    small: [u8; 7],
+    words: [u32; 24],
+    pacing_rate: u64,
+    max_pacing_rate: u64,
+    bytes_acked: u64,
+    bytes_received: u64,
+    segs_out: u32,
+    segs_in: u32,
+    notsent_bytes: u32,
+    min_rtt: u32,
+    data_segs_in: u32,
+    data_segs_out: u32,
+    delivery_rate: u64,
+    busy_time: u64,
+    rwnd_limited: u64,
+    sndbuf_limited: u64,
+    delivered: u32,
+    delivered_ce: u32,
+    bytes_sent: u64,
+    bytes_retrans: u64,
+}
+
+/// The kernel's counts of a TCP socket (Linux 4.19 and later). `eof_seen`: a read returned 0.
+/// errno may change.
+pub fn tcp_counts(fd: i32, eof_seen: bool) -> Counts {
+    if process::sandboxed() {
+        return Counts::UNKNOWN;
+    }
+    let mut info = MaybeUninit::<TcpInfo>::zeroed();
+    let mut length = size_of::<TcpInfo>() as libc::socklen_t;
+    // SAFETY: the kernel writes at most `length` bytes.
+    let done = unsafe {
+        libc::getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_INFO, info.as_mut_ptr().cast(), &raw mut length)
+    };
+    if done != 0 || (length as usize) < size_of::<TcpInfo>() {
+        return Counts::UNKNOWN;
+    }
+    // SAFETY: plain integers, zeroed and then filled.
+    let info = unsafe { info.assume_init() };
+    let Some(unread) = borrow(fd).and_then(|fd| rustix::io::ioctl_fionread(fd).ok()) else {
+        return Counts::UNKNOWN;
+    };
+    // include/net/tcp_states.h: states in which the peer's FIN has come; it counts as one byte.
+    let fin_came = eof_seen || matches!(info.state, 6 | 8 | 9 | 11);
+    // TCP_CLOSE (7) after a reset or both FINs: whether one of the bytes is a FIN, only the
+    // program's own read of the end tells.
+    let received = if info.state == 7 && !eof_seen {
+        UNKNOWN
+    } else {
+        info.bytes_received.saturating_sub(u64::from(fin_came)).saturating_sub(unread)
+    };
+    Counts {
+        sent: info.bytes_sent.saturating_sub(info.bytes_retrans) + u64::from(info.notsent_bytes),
+        received,
+    }
+}

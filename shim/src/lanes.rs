@@ -1,0 +1,104 @@
+//! Claims a lane for a thread and pushes records into it.
+
+use crate::process;
+use crate::thread::{Guard, Thread};
+use bytemuck::Zeroable;
+use core::sync::atomic::Ordering;
+use counterfoil_abi::arena::{LANES, lane_head_at, ring_at};
+use counterfoil_abi::lane::{LaneHead, NO_TID, Producer, Slot};
+use counterfoil_abi::record::{Forked, Header, Kind, LINE, Line};
+
+/// Publishes one record. False: it was lost, and counted.
+#[inline]
+pub fn push(guard: &Guard, record: &[Line]) -> bool {
+    push_from(guard.thread, record)
+}
+
+/// Publishes a record of one of the ABI's structs.
+pub fn push_record<T: bytemuck::Pod>(guard: &Guard, record: &T) -> bool {
+    push(guard, lines_of(record))
+}
+
+fn lines_of<T: bytemuck::Pod>(record: &T) -> &[Line] {
+    // Every record struct is 8-aligned and whole lines long (asserted by the ABI crate).
+    const { assert!(size_of::<T>().is_multiple_of(LINE) && align_of::<T>() == 8) };
+    bytemuck::cast_slice(core::slice::from_ref(record))
+}
+
+fn push_from(thread: &'static Thread, record: &[Line]) -> bool {
+    if thread.lane_epoch.get() != process::epoch() {
+        claim(thread);
+    }
+    let arena = process::arena();
+    let Some(mut lane) = thread.lane.take() else {
+        arena.no_lane.fetch_add(1, Ordering::Relaxed);
+        return false;
+    };
+    let pushed = lane.push(record);
+    thread.lane.set(Some(lane));
+    if arena.bell.load(Ordering::Relaxed) == 0 {
+        arena.bell.store(1, Ordering::Relaxed);
+    }
+    pushed
+}
+
+#[cold]
+fn claim(thread: &'static Thread) {
+    let epoch = process::epoch();
+    thread.lane_epoch.set(epoch);
+    thread.lane.set(None);
+    let base = process::settings().arena;
+    let pid = process::pid();
+    let owner = u64::from(pid) << 32 | u64::from(thread_id());
+    // Forks and threads start looking at different places.
+    let start = owner as usize % LANES;
+    for step in 0..LANES {
+        let index = (start + step) % LANES;
+        // SAFETY: both lie within the arena's mapping (the ABI's layout), which stays for the
+        // process's life.
+        let (head, ring) = unsafe {
+            (base.add(lane_head_at(index)).cast::<LaneHead>(), base.add(ring_at(index)).cast::<Slot>())
+        };
+        // SAFETY: as above; all-atomic.
+        let lane = unsafe { &*head };
+        // Acquire pairs with the daemon's release when it frees a dead thread's lane: we then see
+        // the tail it left.
+        if lane.owner.load(Ordering::Relaxed) == 0
+            && lane.owner.compare_exchange(0, owner, Ordering::Acquire, Ordering::Relaxed).is_ok()
+        {
+            // SAFETY: mapped for good, and claimed by the exchange.
+            thread.lane.set(Some(unsafe { Producer::new(head, ring) }));
+            return;
+        }
+    }
+}
+
+/// The first thread of a process has the process's number; that spares a sandboxed child gettid.
+fn thread_id() -> u32 {
+    if process::epoch() > 1 && !process::threads_seen() {
+        return process::pid();
+    }
+    if process::sandboxed() {
+        // gettid might kill: any number no thread has; the daemon keeps such a lane until the
+        // process is gone.
+        return NO_TID | (crate::thread::stack_pointer() >> 12) as u32;
+    }
+    rustix::thread::gettid().as_raw_nonzero().get() as u32
+}
+
+/// A new process's first word.
+pub fn push_forked(thread: &'static Thread, pid: u32, parent: u32) {
+    let record = Forked { header: header(Kind::Forked, 1, 0, 0), pid, parent, ..Zeroable::zeroed() };
+    push_from(thread, lines_of(&record));
+}
+
+/// A header with the present time.
+pub fn header(kind: Kind, lines: usize, tap: u8, object: u32) -> Header {
+    Header { kind: kind as u8, lines: lines as u8, tap, flags: 0, object, time: now() }
+}
+
+/// CLOCK_MONOTONIC nanoseconds; the vDSO, no system call.
+pub fn now() -> u64 {
+    let t = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    t.tv_sec as u64 * 1_000_000_000 + t.tv_nsec as u64
+}

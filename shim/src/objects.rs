@@ -1,0 +1,309 @@
+//! The objects whose bytes are watched (sockets, pipes, TLS sessions), in memory that a family of
+//! forks shares: a parent and its child may write to one socket in turn.
+//!
+//! Numbers are never used again within a family, so a stale reference to a reused slot shows.
+
+use crate::lanes;
+use crate::stream::Stream;
+use crate::thread::Guard;
+use crate::{kernel, process};
+use bytemuck::Zeroable;
+use core::sync::atomic::{AtomicI32, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use counterfoil_abi::record::{Channel, Ended, How, Kind, Tap};
+
+/// Objects that a family can have open at once. Virtual room; only what is used takes memory.
+const SLOTS: u32 = 32768;
+/// Bytes that the constructor maps.
+pub const REGION_BYTES: usize = size_of::<Counters>() + SLOTS as usize * size_of::<Object>();
+
+#[repr(C, align(64))]
+struct Counters {
+    last_number: AtomicU32,
+    look_from: AtomicU32,
+}
+
+static REGION: AtomicPtr<Counters> = AtomicPtr::new(core::ptr::null_mut());
+
+/// Direction of the last call.
+pub const OUT: u8 = 1;
+/// Direction of the last call.
+pub const IN: u8 = 2;
+
+/// One object. All zero is "free"; every field is an atomic or a [`Stream`], because forks and
+/// threads share it.
+#[repr(C, align(64))]
+pub struct Object {
+    /// Its number in records, 0 when the slot is free.
+    pub number: AtomicU32,
+    /// Descriptors or handles that lead here, in all processes of the family.
+    refs: AtomicU32,
+    /// A [`Channel`].
+    channel: AtomicU8,
+    /// `Ended`'s flags so far.
+    pub flags: AtomicU8,
+    /// [`OUT`] or [`IN`].
+    pub last: AtomicU8,
+    /// `Opened`'s flags.
+    pub opened: AtomicU8,
+    /// A descriptor of it, for the kernel's counts.
+    pub fd: AtomicI32,
+    /// st_dev.
+    pub device: AtomicU64,
+    /// st_ino.
+    pub inode: AtomicU64,
+    /// For a socket: number of the TLS object that it carries.
+    pub carries: AtomicU32,
+    /// errno of the call that failed.
+    pub errno: AtomicI32,
+    /// Urgent bytes sent.
+    pub urgent_out: AtomicU32,
+    /// Urgent bytes received.
+    pub urgent_in: AtomicU32,
+    /// Only for TLS objects.
+    pub tls: Tls,
+    /// Bytes written or sent.
+    pub out: Stream,
+    /// Bytes read or received.
+    pub into: Stream,
+    /// TLS: bytes that entered the cipher.
+    pub seal: Stream,
+    /// TLS: bytes that left the cipher.
+    pub open: Stream,
+}
+
+/// What is particular to a TLS object.
+#[repr(C)]
+pub struct Tls {
+    /// The flow id was sent.
+    pub flow_told: AtomicU8,
+    /// The cipher witness is off: 1 unsupported, 2 lost its place.
+    pub witness_off: AtomicU8,
+    /// 0x0301 … 0x0304, 0 before the handshake's end.
+    pub version: AtomicU32,
+    /// Socket object that carries it.
+    pub carrier: AtomicU32,
+    /// Bytes of an unfinished write that were sealed already and are counted in `out`.
+    pub ahead: AtomicU64,
+    /// The same content's mark at the first attempt of an unfinished write.
+    pub attempt: AtomicU64,
+    /// 0-RTT bytes written or read.
+    pub early: AtomicU64,
+    /// References that SSL_up_ref has added.
+    pub held: AtomicU32,
+    /// A refused record was told.
+    pub rejected_told: AtomicU8,
+    /// `SSL*` → cipher context that seals, and opens.
+    pub seal_context: AtomicU64,
+    /// See `seal_context`.
+    pub open_context: AtomicU64,
+}
+
+/// Names an object: slot and number.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Name {
+    /// Where.
+    pub slot: u32,
+    /// Which.
+    pub number: u32,
+}
+
+/// Hands the region its memory: shared, zeroed.
+pub fn provide(region: *mut u8) {
+    REGION.store(region.cast(), Ordering::Relaxed);
+}
+
+#[inline]
+fn slot(index: u32) -> &'static Object {
+    debug_assert!(index < SLOTS);
+    // SAFETY: the region holds SLOTS objects behind the counters and stays mapped; an Object is
+    // valid at any bytes' value.
+    unsafe { &*REGION.load(Ordering::Relaxed).add(1).cast::<Object>().add(index as usize) }
+}
+
+/// The object, if it is still the same.
+#[inline]
+pub fn get(name: Name) -> Option<&'static Object> {
+    let object = slot(name.slot.min(SLOTS - 1));
+    (object.number.load(Ordering::Relaxed) == name.number).then_some(object)
+}
+
+/// Which slot an object stands in.
+pub fn slot_of(object: &Object) -> u32 {
+    let first = core::ptr::from_ref(slot(0)).addr();
+    ((core::ptr::from_ref(object).addr() - first) / size_of::<Object>()) as u32
+}
+
+/// A new object with one reference. None: no slot is free, which is counted.
+pub fn make(channel: Channel) -> Option<Name> {
+    // SAFETY: mapped for good.
+    let counters = unsafe { &*REGION.load(Ordering::Relaxed) };
+    let from = counters.look_from.fetch_add(1, Ordering::Relaxed);
+    for step in 0..SLOTS {
+        let index = from.wrapping_add(step) % SLOTS;
+        let object = slot(index);
+        if object.number.load(Ordering::Relaxed) != 0 {
+            continue;
+        }
+        let number = counters.last_number.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
+        if object.number.compare_exchange(0, number, Ordering::Acquire, Ordering::Relaxed).is_err() {
+            continue;
+        }
+        counters.look_from.store(index + 1, Ordering::Relaxed);
+        object.clear(channel);
+        return Some(Name { slot: index, number });
+    }
+    process::arena().no_object.fetch_add(1, Ordering::Relaxed);
+    None
+}
+
+impl Object {
+    fn clear(&self, channel: Channel) {
+        self.refs.store(1, Ordering::Relaxed);
+        self.channel.store(channel as u8, Ordering::Relaxed);
+        for byte in [
+            &self.flags,
+            &self.last,
+            &self.opened,
+            &self.tls.flow_told,
+            &self.tls.witness_off,
+            &self.tls.rejected_told,
+        ] {
+            byte.store(0, Ordering::Relaxed);
+        }
+        for word in [
+            &self.carries,
+            &self.urgent_out,
+            &self.urgent_in,
+            &self.tls.version,
+            &self.tls.carrier,
+            &self.tls.held,
+        ] {
+            word.store(0, Ordering::Relaxed);
+        }
+        for word in [
+            &self.device,
+            &self.inode,
+            &self.tls.ahead,
+            &self.tls.attempt,
+            &self.tls.early,
+            &self.tls.seal_context,
+            &self.tls.open_context,
+        ] {
+            word.store(0, Ordering::Relaxed);
+        }
+        self.fd.store(-1, Ordering::Relaxed);
+        self.errno.store(0, Ordering::Relaxed);
+        for stream in [&self.out, &self.into, &self.seal, &self.open] {
+            stream.clear();
+        }
+    }
+
+    /// What it is.
+    #[inline]
+    pub fn channel(&self) -> Channel {
+        Channel::from_code(self.channel.load(Ordering::Relaxed)).unwrap_or(Channel::File)
+    }
+
+    /// Its number.
+    #[inline]
+    pub fn number(&self) -> u32 {
+        self.number.load(Ordering::Relaxed)
+    }
+
+    /// Taps of what goes out and what comes in.
+    #[inline]
+    pub fn taps(&self) -> (Tap, Tap) {
+        match self.channel() {
+            Channel::Pipe => (Tap::PipeWrite, Tap::PipeRead),
+            Channel::Tls | Channel::GnuTls => (Tap::TlsWrite, Tap::TlsRead),
+            Channel::File => (Tap::FileWrite, Tap::FileRead),
+            _ => (Tap::SockSend, Tap::SockRecv),
+        }
+    }
+
+    fn is_tls(&self) -> bool {
+        matches!(self.channel(), Channel::Tls | Channel::GnuTls)
+    }
+
+    /// One more descriptor or handle leads here.
+    pub fn add_ref(&self) {
+        self.refs.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Says what has not been said of all streams.
+    pub fn tell(&self, guard: &Guard) {
+        let number = self.number();
+        let (out, into) = self.taps();
+        self.out.try_tell(guard, number, out);
+        self.into.try_tell(guard, number, into);
+        self.tell_witness(guard, true);
+        self.tell_witness(guard, false);
+    }
+
+    /// Says what the cipher witness has of one direction.
+    pub fn tell_witness(&self, guard: &Guard, sealed: bool) {
+        if self.is_tls() {
+            let (stream, tap) =
+                if sealed { (&self.seal, Tap::CipherSeal) } else { (&self.open, Tap::CipherOpen) };
+            stream.try_tell(guard, self.number(), tap);
+        }
+    }
+
+    /// Totals as they stand.
+    pub fn ended(&self, how: How, counts: kernel::Counts) -> Ended {
+        let ahead = self.tls.ahead.load(Ordering::Relaxed);
+        let mut record = Ended {
+            header: lanes::header(Kind::Ended, 2, 0, self.number()),
+            how: how as u8,
+            errno: self.errno.load(Ordering::Relaxed),
+            out_total: self.out.offset().saturating_sub(ahead),
+            in_total: self.into.offset(),
+            out_offered: ahead,
+            kernel_out: counts.sent,
+            kernel_in: counts.received,
+            seal_total: self.seal.offset(),
+            open_total: self.open.offset(),
+            out_urgent: self.urgent_out.load(Ordering::Relaxed),
+            in_urgent: self.urgent_in.load(Ordering::Relaxed),
+            ..Zeroable::zeroed()
+        };
+        record.header.flags = self.flags.load(Ordering::Relaxed);
+        record
+    }
+
+    /// Says the totals without ending it.
+    pub fn checkpoint(&self, guard: &Guard, how: How, counts: kernel::Counts) {
+        self.tell(guard);
+        lanes::push_record(guard, &self.ended(how, counts));
+    }
+
+    /// One descriptor or handle less. The last one ends it: says the totals and frees the slot.
+    pub fn drop_ref(&self, guard: &Guard, how: How, counts: kernel::Counts) {
+        let before = self.refs.load(Ordering::Relaxed);
+        if before > 1 && self.refs.fetch_sub(1, Ordering::AcqRel) > 1 {
+            // Another process or descriptor goes on; what this one did is said all the same.
+            if self.anything() {
+                self.checkpoint(guard, How::Checkpoint, counts);
+            }
+            return;
+        }
+        self.checkpoint(guard, how, counts);
+        // Release pairs with the acquire in `make`: the next user starts from a finished state.
+        self.number.store(0, Ordering::Release);
+    }
+
+    /// This is the only reference.
+    pub fn is_last(&self) -> bool {
+        self.refs.load(Ordering::Relaxed) <= 1
+    }
+
+    /// A byte has passed.
+    pub fn anything(&self) -> bool {
+        self.out.offset() != 0 || self.into.offset() != 0
+    }
+
+    /// A flag of `Ended`.
+    pub fn flag(&self, bit: u8) {
+        self.flags.fetch_or(bit, Ordering::Relaxed);
+    }
+}

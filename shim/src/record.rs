@@ -1,0 +1,298 @@
+//! What happens around a call that moves bytes: before it the stream is claimed (and a write's tags
+//! are computed), after it only what the call really accepted or returned is taken in.
+//!
+//! Hooks call these with a descriptor or object and slices; nothing here knows C.
+
+use crate::fds;
+use crate::objects::{self, Object};
+use crate::process;
+use crate::stream::{Offer, Pieces};
+use crate::thread::Guard;
+use crate::tls;
+use core::sync::atomic::Ordering;
+use counterfoil_abi::record::{Channel, FAILED, IN_EOF, Reason, Tap};
+
+/// A call in progress.
+#[derive(Clone, Copy)]
+pub struct Call {
+    object: Option<&'static Object>,
+    way: Way,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// Nothing to do.
+    Pass,
+    /// Only counted.
+    Count,
+    /// Claimed, to be tagged.
+    Tag,
+}
+
+impl Call {
+    /// Nothing to do after the call.
+    pub const PASS: Self = Self { object: None, way: Way::Pass };
+
+    /// Its bytes are to be tagged.
+    #[inline]
+    pub fn tags(&self) -> bool {
+        self.way == Way::Tag
+    }
+
+    /// The second half of a send, for who has its own idea of what was accepted.
+    #[inline]
+    pub fn finish_send<P: Pieces + ?Sized>(self, accepted: usize, data: &P, offer: &mut Offer) {
+        if self.way != Way::Pass {
+            after_send(self, accepted as isize, data, offer);
+        }
+    }
+}
+
+/// After a TLS call that handed out `bytes` bytes.
+#[inline]
+pub fn received_tls<P: Pieces + ?Sized>(call: Call, bytes: usize, data: &P) {
+    if call.way != Way::Pass {
+        // "Asked for nothing": 0 is no end of file here.
+        keeping_errno(|| shielded((), || after_receive(call, bytes as isize, 0, data)));
+    }
+}
+
+/// Runs a recording. A panic in it must not reach the host; the real call is never inside.
+#[inline]
+pub fn shielded<T>(otherwise: T, recording: impl FnOnce() -> T) -> T {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(recording)).unwrap_or(otherwise)
+}
+
+/// `f` with errno as it was afterwards.
+#[inline]
+pub fn keeping_errno<T>(f: impl FnOnce() -> T) -> T {
+    // SAFETY: this thread's errno.
+    let errno = unsafe { libc::__errno_location() };
+    // SAFETY: as above.
+    let saved = unsafe { *errno };
+    let out = f();
+    // SAFETY: as above.
+    unsafe { *errno = saved };
+    out
+}
+
+/// Before a call that receives on `fd`.
+#[inline]
+pub fn receiving(fd: i32) -> Call {
+    if !process::active() || fds::ignored(fd) {
+        return Call::PASS;
+    }
+    shielded(Call::PASS, || begin(fd, objects::IN))
+}
+
+fn begin(fd: i32, way: u8) -> Call {
+    if process::maybe_vfork_child() {
+        return Call::PASS;
+    }
+    let Some(guard) = Guard::enter() else {
+        miss(fd, way);
+        return Call::PASS;
+    };
+    let Some(object) = fds::find(&guard, fd) else { return Call::PASS };
+    begin_on(&guard, object, way)
+}
+
+/// Before a call that moves bytes through `object`.
+#[inline]
+pub fn begin_on(guard: &Guard, object: &'static Object, way: u8) -> Call {
+    let count = Call { object: Some(object), way: Way::Count };
+    let channel = object.channel();
+    if object.carries.load(Ordering::Relaxed) != 0
+        || matches!(channel, Channel::Datagram | Channel::UnixDatagram)
+        || !process::watched()
+    {
+        return count;
+    }
+    let (out, into) = object.taps();
+    let number = object.number();
+    let (stream, tap) = if way == objects::OUT { (&object.out, out) } else { (&object.into, into) };
+    if channel != Channel::Pipe && object.last.load(Ordering::Relaxed) != way {
+        // The stream turns round: what went the other way is said, so that it can be compared
+        // while the connection is open.
+        let (other, tap) = if way == objects::OUT { (&object.into, into) } else { (&object.out, out) };
+        if other.untold() {
+            other.try_tell(guard, number, tap);
+            object.tell_witness(guard, way != objects::OUT);
+        }
+        object.last.store(way, Ordering::Relaxed);
+    }
+    if stream.claim(guard, number, tap) { Call { object: Some(object), way: Way::Tag } } else { count }
+}
+
+/// A signal handler's call inside our own recording: it can't be recorded, but it must not be
+/// overlooked either.
+#[cold]
+fn miss(fd: i32, way: u8) {
+    if let Some(object) = fds::known(fd) {
+        if way == objects::OUT { &object.out } else { &object.into }.miss();
+    }
+}
+
+/// After a call that received: `result` is what it returned, `asked` what there was room for.
+#[inline]
+pub fn received<P: Pieces + ?Sized>(call: Call, result: isize, asked: usize, data: &P) {
+    if call.way == Way::Pass {
+        return;
+    }
+    keeping_errno(|| shielded((), || after_receive(call, result, asked, data)));
+}
+
+fn after_receive<P: Pieces + ?Sized>(call: Call, result: isize, asked: usize, data: &P) {
+    let Some(object) = call.object else { return };
+    let Some(guard) = Guard::enter() else {
+        if result > 0 {
+            object.into.miss();
+        }
+        return release(call, &object.into);
+    };
+    if result > 0 {
+        let bytes = result as u64;
+        if call.way == Way::Tag {
+            tls::look(&guard, object, object.into.offset(), data, bytes);
+            object.into.took(&guard, object.number(), object.taps().1, data, bytes);
+        } else {
+            object.into.count(bytes);
+        }
+    } else {
+        ended_badly(object, result, asked != 0, IN_EOF);
+    }
+    release(call, &object.into);
+}
+
+fn release(call: Call, stream: &crate::stream::Stream) {
+    if call.way == Way::Tag {
+        stream.release();
+    }
+}
+
+#[cold]
+fn ended_badly(object: &Object, result: isize, asked: bool, at_end: u8) {
+    if result == 0 {
+        if asked && object.channel() != Channel::Datagram {
+            object.flag(at_end);
+        }
+        return;
+    }
+    // SAFETY: this thread's errno, as the real call left it.
+    let errno = unsafe { *libc::__errno_location() };
+    if matches!(
+        errno,
+        libc::ECONNRESET | libc::EPIPE | libc::ETIMEDOUT | libc::ECONNABORTED | libc::EHOSTUNREACH
+    ) {
+        object.flag(FAILED);
+        object.errno.store(errno, Ordering::Relaxed);
+    }
+}
+
+/// Before a call that sends `bytes` bytes of `data` on `fd`.
+#[inline]
+pub fn sending<P: Pieces + ?Sized>(fd: i32, data: &P, bytes: usize, offer: &mut Offer) -> Call {
+    if !process::active() || fds::ignored(fd) {
+        return Call::PASS;
+    }
+    shielded(Call::PASS, || {
+        let call = begin(fd, objects::OUT);
+        if let Call { object: Some(object), way: Way::Tag } = call {
+            object.out.offer(data, bytes as u64, offer);
+        }
+        call
+    })
+}
+
+/// After a call that sent: `result` is what it returned.
+#[inline]
+pub fn sent<P: Pieces + ?Sized>(call: Call, result: isize, data: &P, offer: &mut Offer) {
+    if call.way == Way::Pass {
+        return;
+    }
+    keeping_errno(|| shielded((), || after_send(call, result, data, offer)));
+}
+
+fn after_send<P: Pieces + ?Sized>(call: Call, result: isize, data: &P, offer: &mut Offer) {
+    let Some(object) = call.object else { return };
+    let Some(guard) = Guard::enter() else {
+        if result > 0 {
+            object.out.miss();
+        }
+        return release(call, &object.out);
+    };
+    if result > 0 {
+        let bytes = result as u64;
+        if call.way == Way::Tag {
+            tls::look(&guard, object, object.out.offset(), data, bytes);
+            object.out.accepted(&guard, object.number(), object.taps().0, data, offer, bytes);
+        } else {
+            object.out.count(bytes);
+        }
+    } else {
+        object.out.refused(offer);
+        if result < 0 {
+            ended_badly(object, result, true, 0);
+        }
+    }
+    release(call, &object.out);
+}
+
+/// After a call that moved `result` bytes out through `fd` without showing them.
+pub fn sent_unseen(call: Call, result: isize, reason: Reason) {
+    unseen(call, result, objects::OUT, reason);
+}
+
+/// After a call that moved `result` bytes in through `fd` without showing them.
+pub fn received_unseen(call: Call, result: isize, reason: Reason) {
+    unseen(call, result, objects::IN, reason);
+}
+
+fn unseen(call: Call, result: isize, way: u8, reason: Reason) {
+    let Some(object) = call.object else { return };
+    keeping_errno(|| {
+        shielded((), || {
+            let (out, into) = object.taps();
+            let (stream, tap): (_, Tap) =
+                if way == objects::OUT { (&object.out, out) } else { (&object.into, into) };
+            match Guard::enter() {
+                Some(guard) if result > 0 && call.way == Way::Tag => {
+                    stream.skip(&guard, object.number(), tap, result as u64, reason);
+                }
+                Some(_) if result > 0 => stream.count(result as u64),
+                None if result > 0 => stream.miss(),
+                _ => {}
+            }
+            release(call, stream);
+        });
+    });
+}
+
+/// Before a call that moves bytes through `fd` without showing them.
+pub fn moving(fd: i32, way: u8) -> Call {
+    if !process::active() || fds::ignored(fd) {
+        return Call::PASS;
+    }
+    shielded(Call::PASS, || begin(fd, way))
+}
+
+/// Marks that `fd`'s order of bytes is in doubt from here on (urgent bytes).
+pub fn doubt(fd: i32, way: u8, urgent: bool) {
+    if !process::active() || fds::ignored(fd) {
+        return;
+    }
+    keeping_errno(|| {
+        shielded((), || {
+            let Some(guard) = Guard::enter() else { return };
+            let Some(object) = fds::find(&guard, fd) else { return };
+            let (out, into) = object.taps();
+            if way == objects::OUT {
+                object.out.doubt(&guard, object.number(), out, Reason::BypassedBytes);
+                object.urgent_out.fetch_add(u32::from(urgent), Ordering::Relaxed);
+            } else {
+                object.into.doubt(&guard, object.number(), into, Reason::BypassedBytes);
+                object.urgent_in.fetch_add(u32::from(urgent), Ordering::Relaxed);
+            }
+        });
+    });
+}

@@ -1,0 +1,59 @@
+//! Room for the tags of one very long write. Mapped by the constructor, so that no hook allocates.
+
+use core::mem::MaybeUninit;
+use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+use counterfoil_abi::{BLOCK, Tag};
+
+/// Areas in the pool: long writes that may be under way at once in one process.
+const AREAS: usize = 8;
+/// Tags in one area: no single write moves more (Linux: MAX_RW_COUNT, just below 2 GiB).
+const TAGS: usize = ((2u64 << 30) / BLOCK) as usize + 1;
+
+/// Bytes that the constructor maps.
+pub const POOL_BYTES: usize = AREAS * TAGS * size_of::<Tag>();
+
+static POOL: AtomicPtr<MaybeUninit<Tag>> = AtomicPtr::new(core::ptr::null_mut());
+static TAKEN: AtomicU32 = AtomicU32::new(0);
+
+/// One area, taken. An area whose call was left by siglongjmp or cancellation stays taken until
+/// the next fork; with none left, long writes have a gap.
+pub struct Scratch(usize);
+
+/// Hands the pool its memory.
+pub fn provide(pool: *mut MaybeUninit<Tag>) {
+    POOL.store(pool, Ordering::Relaxed);
+}
+
+/// In a forked child: other threads' areas are free again.
+pub fn reset() {
+    TAKEN.store(0, Ordering::Relaxed);
+}
+
+impl Scratch {
+    /// An area, if one is free.
+    #[cold]
+    pub fn take() -> Option<Self> {
+        let taken = TAKEN.load(Ordering::Relaxed);
+        let index = taken.trailing_ones() as usize;
+        // Acquire pairs with the release in `give_back`: the area's last user is done with it.
+        (index < AREAS
+            && TAKEN
+                .compare_exchange(taken, taken | 1 << index, Ordering::Acquire, Ordering::Relaxed)
+                .is_ok())
+        .then_some(Self(index))
+    }
+
+    /// The area.
+    pub fn tags(&mut self) -> &mut [MaybeUninit<Tag>] {
+        // SAFETY: the pool holds AREAS × TAGS (POOL_BYTES), mapped for good; `TAKEN` makes this
+        // area ours alone.
+        unsafe { core::slice::from_raw_parts_mut(POOL.load(Ordering::Relaxed).add(self.0 * TAGS), TAGS) }
+    }
+
+    /// Gives it back. Not a destructor: an offer lives across the real call, which may be left by
+    /// a forced unwind.
+    pub fn give_back(self) {
+        // Pairs with the acquire in `take`.
+        TAKEN.fetch_and(!(1 << self.0), Ordering::Release);
+    }
+}

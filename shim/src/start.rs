@@ -1,0 +1,251 @@
+//! The constructor and the destructor: everything that needs system calls, memory or patience.
+//!
+//! Fails open: whatever goes wrong, the program runs on as if nothing were loaded.
+
+use crate::objects::Object;
+use crate::process::{self, Settings};
+use crate::record::{keeping_errno, shielded};
+use crate::thread::{self, Guard};
+use crate::{fds, hooks, kernel, objects, scratch};
+use bytemuck::Zeroable;
+use core::ptr::null_mut;
+use core::sync::atomic::{AtomicU32, Ordering};
+use counterfoil_abi::arena::{ARENA_BYTES, ArenaHead, LANES, MAGIC};
+use counterfoil_abi::hello::{self, GRANTED, MAX_INHERITED, Reply, Request};
+use counterfoil_abi::record::{Channel, How, INHERITED, RESUMED};
+use counterfoil_abi::{ABI_VERSION, UNKNOWN};
+use rustix::fd::{AsFd, AsRawFd, OwnedFd};
+use rustix::mm::{Advice, MapFlags, ProtFlags};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use std::ffi::CStr;
+
+/// The only socket that a privileged program (AT_SECURE) talks to.
+const SYSTEM_SOCKET: &[u8] = b"/run/counterfoil/counterfoil.sock";
+/// A daemon that takes longer than this to answer is no daemon: the program waits at most so long.
+const PATIENCE_MS: i64 = 1000;
+/// Descriptors below this are looked at when the program starts.
+const LOOKED_AT: i32 = 64;
+
+#[used]
+#[unsafe(link_section = ".init_array")]
+static START: extern "C" fn() = start;
+#[used]
+#[unsafe(link_section = ".fini_array")]
+static FINISH: extern "C" fn() = finish;
+
+extern "C" fn start() {
+    keeping_errno(|| {
+        shielded((), || {
+            hooks::resolve();
+            // Should a recording panic, nothing may be printed on the host's stderr.
+            std::panic::set_hook(Box::new(|_| {}));
+            let _ = connect_and_activate();
+        });
+    });
+}
+
+/// A child will hold all that this process holds: counted before either can close any of it.
+unsafe extern "C" fn before_fork() {
+    keeping_errno(|| {
+        shielded((), || {
+            fds::for_each(|_, object| object.add_ref());
+            crate::sessions::for_each(Object::add_ref);
+        });
+    });
+}
+
+extern "C" fn finish() {
+    keeping_errno(|| shielded((), || last_words(How::Exited)));
+}
+
+/// Says the totals of all that is open: at exit, and before the program image is replaced.
+pub fn last_words(how: How) {
+    if !process::active() {
+        return;
+    }
+    let Some(guard) = Guard::enter() else { return };
+    fds::for_each(|fd, object| say(&guard, object, how, fds::counts(object, fd)));
+    crate::sessions::for_each(|object| say(&guard, object, how, kernel::Counts::UNKNOWN));
+}
+
+fn say(guard: &Guard, object: &'static Object, how: How, counts: kernel::Counts) {
+    if object.anything() {
+        object.checkpoint(guard, if object.is_last() { how } else { How::Checkpoint }, counts);
+    }
+}
+
+/// True where the kernel has raised this program's privileges above its caller's (AT_SECURE):
+/// nothing from the environment is believed then.
+pub fn privileged() -> bool {
+    // SAFETY: reads the auxiliary vector.
+    unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
+}
+
+/// A variable as bytes; None under AT_SECURE.
+pub fn variable(name: &CStr) -> Option<&'static [u8]> {
+    if privileged() {
+        return None;
+    }
+    // SAFETY: a C string. The constructor runs before the program's own threads.
+    let value = unsafe { libc::getenv(name.as_ptr()) };
+    // SAFETY: environ's strings end with NUL; we copy before the program may change them.
+    (!value.is_null()).then(|| unsafe { CStr::from_ptr(value) }.to_bytes())
+}
+
+/// Path of the daemon's socket.
+pub fn socket_path() -> &'static [u8] {
+    variable(c"COUNTERFOIL_SOCKET").filter(|path| !path.is_empty()).unwrap_or(SYSTEM_SOCKET)
+}
+
+fn connect_and_activate() -> Option<()> {
+    if variable(c"COUNTERFOIL_OFF") == Some(b"1") || !thread::fits() {
+        return None;
+    }
+    let socket = connect()?;
+    let mark = map_memory()?;
+    let mut request: Request = Zeroable::zeroed();
+    request.magic = hello::MAGIC;
+    request.abi = ABI_VERSION;
+    request.pid = rustix::process::getpid().as_raw_nonzero().get() as u32;
+    let mut told: [Option<(&'static Object, i32)>; MAX_INHERITED] = [None; MAX_INHERITED];
+    let mut count = 0;
+    for fd in 0..LOOKED_AT {
+        if fd == socket.as_raw_fd() {
+            continue;
+        }
+        let Some(identity) = kernel::identify(fd) else { continue };
+        let Some(object) = fds::adopt(fd, &identity) else {
+            fds::ignore(fd);
+            continue;
+        };
+        object.opened.fetch_or(INHERITED, Ordering::Relaxed);
+        if count < MAX_INHERITED && !told[..count].iter().flatten().any(|(o, _)| core::ptr::eq(*o, object)) {
+            told[count] = Some((object, fd));
+            request.inherited[count] = fds::opened(object, fd, 0);
+            count += 1;
+        }
+    }
+    request.inherited_len = count as u32;
+    let (reply, memory) = ask(&socket, &request)?;
+    drop(socket);
+    let arena = map_arena(&memory, &reply)?;
+    drop(memory);
+    process::activate(Settings { arena, key: reply.key }, mark);
+    let guard = Guard::enter()?;
+    for ((object, fd), resume) in told.iter().flatten().zip(&reply.resume) {
+        let number = object.number();
+        let (out, into) = object.taps();
+        object.opened.fetch_or(
+            if resume.out_offset == UNKNOWN && resume.in_offset == UNKNOWN { 0 } else { RESUMED },
+            Ordering::Relaxed,
+        );
+        fds::tell_opened(&guard, object, *fd, 0);
+        for (stream, tap, offset) in
+            [(&object.out, out, resume.out_offset), (&object.into, into, resume.in_offset)]
+        {
+            if offset != UNKNOWN {
+                stream.resume(&guard, number, tap, offset);
+            }
+        }
+    }
+    drop(guard);
+    // SAFETY: a handler that only counts. It sees fork, daemon and forkpty alike.
+    unsafe { libc::pthread_atfork(Some(before_fork), None, None) };
+    hooks::look_for_foreign();
+    Some(())
+}
+
+fn connect() -> Option<OwnedFd> {
+    let address = SocketAddrUnix::new(socket_path()).ok()?;
+    let socket =
+        rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+            .ok()?;
+    let patience = std::time::Duration::from_millis(PATIENCE_MS as u64);
+    rustix::net::sockopt::set_socket_timeout(&socket, rustix::net::sockopt::Timeout::Recv, Some(patience))
+        .ok()?;
+    rustix::net::sockopt::set_socket_timeout(&socket, rustix::net::sockopt::Timeout::Send, Some(patience))
+        .ok()?;
+    rustix::net::connect(&socket, &address).ok()?;
+    if privileged() {
+        // A privileged program believes only root's daemon.
+        let peer = rustix::net::sockopt::socket_peercred(&socket).ok()?;
+        if !peer.uid.is_root() {
+            return None;
+        }
+    }
+    Some(socket)
+}
+
+/// All memory that hooks will ever use, reserved but untouched.
+pub fn map_memory() -> Option<*mut AtomicU32> {
+    let private = MapFlags::PRIVATE | MapFlags::NORESERVE;
+    // SAFETY: fresh anonymous mappings at addresses of the kernel's choice.
+    unsafe {
+        let map = |bytes: usize, flags: MapFlags| {
+            rustix::mm::mmap_anonymous(null_mut(), bytes, ProtFlags::READ | ProtFlags::WRITE, flags).ok()
+        };
+        let mark = map(4096, MapFlags::PRIVATE)?;
+        rustix::mm::madvise(mark, 4096, Advice::LinuxWipeOnFork).ok()?;
+        objects::provide(map(objects::REGION_BYTES, MapFlags::SHARED | MapFlags::NORESERVE)?.cast());
+        fds::provide(map(fds::TABLE_BYTES, private)?.cast());
+        crate::sessions::provide(map(crate::sessions::TABLE_BYTES, private)?.cast());
+        scratch::provide(map(scratch::POOL_BYTES, private)?.cast());
+        Some(mark.cast())
+    }
+}
+
+fn ask(socket: &OwnedFd, request: &Request) -> Option<(Reply, OwnedFd)> {
+    use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags};
+    let bytes = bytemuck::bytes_of(request);
+    if rustix::net::send(socket.as_fd(), bytes, SendFlags::NOSIGNAL).ok()? != bytes.len() {
+        return None;
+    }
+    let mut reply: Reply = Zeroable::zeroed();
+    let mut space = [core::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let mut into = [std::io::IoSliceMut::new(bytemuck::bytes_of_mut(&mut reply))];
+    let got = rustix::net::recvmsg(socket.as_fd(), &mut into, &mut control, RecvFlags::CMSG_CLOEXEC).ok()?;
+    let mut memory = None;
+    for message in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(fds) = message {
+            memory = fds.into_iter().next();
+        }
+    }
+    let right = got.bytes == size_of::<Reply>()
+        && reply.magic == hello::MAGIC
+        && reply.abi == ABI_VERSION
+        && reply.status == GRANTED
+        && reply.arena_bytes == ARENA_BYTES as u64;
+    right.then_some((reply, memory?))
+}
+
+fn map_arena(memory: &OwnedFd, reply: &Reply) -> Option<*const u8> {
+    // A memory that may shrink under us is a SIGBUS in the host: it must be as large as it says, and
+    // sealed so.
+    let seals = rustix::fs::fcntl_get_seals(memory).ok()?;
+    let size = rustix::fs::fstat(memory).ok()?.st_size;
+    if !seals.contains(rustix::fs::SealFlags::SHRINK) || size as u64 != reply.arena_bytes {
+        return None;
+    }
+    // SAFETY: a new shared mapping, as long as the sealed memory.
+    let arena = unsafe {
+        rustix::mm::mmap(
+            null_mut(),
+            ARENA_BYTES,
+            ProtFlags::READ | ProtFlags::WRITE,
+            MapFlags::SHARED,
+            memory,
+            0,
+        )
+        .ok()?
+    };
+    // SAFETY: just mapped; valid for any bytes.
+    let head = unsafe { &*arena.cast::<ArenaHead>() };
+    (head.magic == MAGIC && head.abi == ABI_VERSION && head.lanes as usize == LANES)
+        .then_some(arena.cast_const().cast())
+}
+
+/// A channel that has no descriptor of its own.
+pub fn is_session(channel: Channel) -> bool {
+    matches!(channel, Channel::Tls | Channel::GnuTls)
+}

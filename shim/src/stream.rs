@@ -1,0 +1,547 @@
+//! The bytes through one tap of one object in one direction: where they stand, and the running tag
+//! of the block they are in.
+//!
+//! A call claims the stream before the real call and releases it after; the order of bytes is known
+//! only then. Who finds it claimed leaves a gap of unknown length, and goes on.
+//! Streams live in memory that a family of forks shares (see [`crate::objects`]).
+
+use crate::lanes;
+use crate::mac::Mac;
+use crate::process;
+use crate::scratch::Scratch;
+use crate::thread::{self, Claim, Guard};
+use bytemuck::Zeroable;
+use core::cell::UnsafeCell;
+use core::mem::MaybeUninit;
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use counterfoil_abi::record::{Blocks, Gap, Kind, LINE, Line, PARTIAL, Reason, Tap, lines_for_tags};
+use counterfoil_abi::{BLOCK, Tag, UNKNOWN};
+
+/// See the module's text.
+#[repr(C, align(64))]
+pub struct Stream {
+    /// Who is in a call: pid << 32 | a number for the thread; 0 nobody.
+    claim: AtomicU64,
+    /// Bytes that passed, gaps of known length included.
+    offset: AtomicU64,
+    /// Where the last partial tag was emitted, or the last whole block ended.
+    told: AtomicU64,
+    /// Calls that could not be recorded (inside another recording).
+    missed: AtomicU32,
+    /// 1: the running block has a gap; tags begin again at the next block.
+    broken: AtomicU32,
+    /// State of the running block, where `offset` is inside one and it is not broken.
+    mac: UnsafeCell<MaybeUninit<Mac>>,
+}
+
+// SAFETY: `mac` is touched only by who holds `claim`.
+unsafe impl Sync for Stream {}
+
+/// Tags that fit into an offer itself (1 MiB of data); a longer write takes a scratch area.
+const INLINE: usize = 64;
+
+/// A write that has not been made yet: what its tags will be if all of it is accepted.
+pub struct Offer {
+    start: u64,
+    offered: u64,
+    inline: [MaybeUninit<Tag>; INLINE],
+    scratch: Option<Scratch>,
+    count: usize,
+    /// State after the last byte that was tagged; unset where that is a block's end.
+    rest: MaybeUninit<Mac>,
+    tagged: bool,
+    /// Bytes at the end for which no room for tags could be had.
+    beyond: u64,
+}
+
+impl Offer {
+    /// Room for one offer. Nothing is written until [`Stream::offer`].
+    #[inline]
+    pub const fn new() -> Self {
+        Self {
+            start: 0,
+            offered: 0,
+            inline: [MaybeUninit::uninit(); INLINE],
+            scratch: None,
+            count: 0,
+            rest: MaybeUninit::uninit(),
+            tagged: false,
+            beyond: 0,
+        }
+    }
+
+    fn room(&mut self) -> &mut [MaybeUninit<Tag>] {
+        match &mut self.scratch {
+            Some(scratch) => scratch.tags(),
+            None => &mut self.inline,
+        }
+    }
+
+    /// A mark of the content offered: equal content at one place of a stream has equal marks. Never 0.
+    pub fn mark(&mut self) -> u64 {
+        let mut mark = self.offered | 1 << 63;
+        for index in 0..self.count {
+            mark = mark.rotate_left(7) ^ self.tag(index).map_or(0, |t| u64::from_le_bytes(first_half(&t)));
+        }
+        if self.tagged && self.beyond == 0 && !(self.start + self.offered).is_multiple_of(BLOCK) {
+            // SAFETY: set by `Stream::offer`, which ended inside a block.
+            mark ^= u64::from_le_bytes(first_half(&unsafe { self.rest.assume_init_ref() }.clone().tag()));
+        }
+        mark | 1
+    }
+
+    fn give_back(&mut self) {
+        if let Some(scratch) = self.scratch.take() {
+            scratch.give_back();
+        }
+    }
+
+    fn tag(&mut self, index: usize) -> Option<Tag> {
+        // SAFETY: the first `count` were set by `Stream::offer`.
+        (index < self.count).then(|| unsafe { self.room()[index].assume_init() })
+    }
+}
+
+fn first_half(tag: &Tag) -> [u8; 8] {
+    let mut half = [0; 8];
+    half.copy_from_slice(&tag[..8]);
+    half
+}
+
+/// Bytes in up to a few pieces (iovec).
+pub trait Pieces {
+    /// Calls `each` with up to `limit` bytes after `skip`, in order.
+    fn walk(&self, skip: u64, limit: u64, each: &mut dyn FnMut(&[u8]));
+}
+
+impl Pieces for [u8] {
+    #[inline]
+    fn walk(&self, skip: u64, limit: u64, each: &mut dyn FnMut(&[u8])) {
+        let from = (skip as usize).min(self.len());
+        let to = from + (limit as usize).min(self.len() - from);
+        each(&self[from..to]);
+    }
+}
+
+fn remember(guard: &Guard, claim: Claim) {
+    if let Some(free) = guard.thread.claims.iter().find(|c| c.get().stream.is_null()) {
+        free.set(claim);
+    }
+}
+
+fn claimer(guard: &Guard) -> u64 {
+    u64::from(process::pid()) << 32 | ((core::ptr::from_ref(guard.thread).addr() as u64 >> 6) & 0xffff_ffff)
+}
+
+impl Stream {
+    /// Takes the stream for one call. False: somebody else is in a call on it, and a gap says so.
+    #[inline]
+    pub fn claim(&self, guard: &Guard, object: u32, tap: Tap) -> bool {
+        let me = claimer(guard);
+        // Acquire pairs with the release in `release`: the state is as the last holder left it.
+        match self.claim.compare_exchange(0, me, Ordering::Acquire, Ordering::Relaxed) {
+            Ok(_) => {}
+            Err(_) => {
+                self.doubt(guard, object, tap, Reason::SharedDescriptor);
+                return false;
+            }
+        }
+        remember(guard, Claim { stream: self, number: object, tap: tap as u8 });
+        if self.missed.load(Ordering::Relaxed) != 0 {
+            self.missed.store(0, Ordering::Relaxed);
+            self.doubt(guard, object, tap, Reason::BypassedBytes);
+        }
+        true
+    }
+
+    /// Gives the stream back.
+    #[inline]
+    pub fn release(&self) {
+        for claim in &thread::current().claims {
+            if core::ptr::eq(claim.get().stream, self) {
+                claim.set(Claim::NONE);
+            }
+        }
+        self.release_left();
+    }
+
+    /// Gives the stream back; the thread has forgotten it.
+    #[inline]
+    pub fn release_left(&self) {
+        // Pairs with the acquire in `claim`.
+        self.claim.store(0, Ordering::Release);
+    }
+
+    /// A call on this stream that can't be recorded now.
+    pub fn miss(&self) {
+        self.missed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Bytes passed so far.
+    #[inline]
+    pub fn offset(&self) -> u64 {
+        self.offset.load(Ordering::Relaxed)
+    }
+
+    /// Goes on at `offset`, where another program image left off.
+    pub fn resume(&self, guard: &Guard, object: u32, tap: Tap, offset: u64) {
+        self.offset.store(offset, Ordering::Relaxed);
+        self.told.store(offset, Ordering::Relaxed);
+        let into = offset % BLOCK;
+        if into != 0 {
+            self.broken.store(1, Ordering::Relaxed);
+            push_gap(guard, object, tap, offset, BLOCK - into, Reason::HandedOver);
+        }
+    }
+
+    /// From here on offsets may be shifted. Needs no claim.
+    pub fn doubt(&self, guard: &Guard, object: u32, tap: Tap, reason: Reason) {
+        push_gap(guard, object, tap, self.offset(), UNKNOWN, reason);
+    }
+
+    /// `bytes` passed that nobody looked at. The stream is claimed.
+    pub fn skip(&self, guard: &Guard, object: u32, tap: Tap, bytes: u64, reason: Reason) {
+        if bytes == 0 {
+            return;
+        }
+        self.tell(guard, object, tap);
+        let offset = self.offset();
+        push_gap(guard, object, tap, offset, bytes, reason);
+        self.offset.store(offset + bytes, Ordering::Relaxed);
+        self.told.store(offset + bytes, Ordering::Relaxed);
+        self.broken.store(u32::from(!(offset + bytes).is_multiple_of(BLOCK)), Ordering::Relaxed);
+    }
+
+    /// `bytes` passed and are only counted: the running block has no tag. Needs no claim.
+    #[inline]
+    pub fn count(&self, bytes: u64) {
+        self.broken.store(1, Ordering::Relaxed);
+        self.offset.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Takes back `bytes` that turned out not to have passed; only where no tag was emitted yet.
+    pub fn restart(&self) {
+        self.offset.store(0, Ordering::Relaxed);
+        self.told.store(0, Ordering::Relaxed);
+        self.broken.store(0, Ordering::Relaxed);
+    }
+
+    /// `bytes` came in. The stream is claimed, and the call has returned.
+    #[inline]
+    pub fn took<P: Pieces + ?Sized>(&self, guard: &Guard, object: u32, tap: Tap, data: &P, bytes: u64) {
+        let mut run = Run::new(self.offset());
+        // SAFETY: claimed.
+        let state = unsafe { &mut *self.mac.get() };
+        let mut offset = run.start;
+        let mut broken = self.broken.load(Ordering::Relaxed) != 0;
+        data.walk(0, bytes, &mut |mut piece| {
+            while !piece.is_empty() {
+                let into = offset % BLOCK;
+                let (now, later) = piece.split_at(piece.len().min((BLOCK - into) as usize));
+                piece = later;
+                if into == 0 {
+                    broken = false;
+                    *state = MaybeUninit::new(Mac::at(offset));
+                }
+                offset += now.len() as u64;
+                if broken {
+                    run.restart(guard, object, tap, offset);
+                    continue;
+                }
+                // SAFETY: inside a block that is not broken, or just begun: set.
+                let mac = unsafe { state.assume_init_mut() };
+                mac.update(now);
+                if offset.is_multiple_of(BLOCK) {
+                    run.add(guard, object, tap, mac.clone().tag());
+                }
+            }
+        });
+        run.flush(guard, object, tap);
+        self.broken.store(u32::from(broken), Ordering::Relaxed);
+        self.offset.store(offset, Ordering::Relaxed);
+        if run.any {
+            self.told.store(offset - offset % BLOCK, Ordering::Relaxed);
+        }
+    }
+
+    /// `data` is about to be written: computes its tags into `offer`. The stream is claimed.
+    #[inline]
+    pub fn offer<P: Pieces + ?Sized>(&self, data: &P, bytes: u64, offer: &mut Offer) {
+        offer.start = self.offset();
+        offer.offered = bytes;
+        offer.count = 0;
+        offer.tagged = true;
+        let mut offset = offer.start;
+        let into = offset % BLOCK;
+        offer.scratch = if into + bytes > INLINE as u64 * BLOCK { Scratch::take() } else { None };
+        let within = offer.room().len() as u64 * BLOCK - into;
+        offer.beyond = bytes.saturating_sub(within);
+        let mut rest = if into == 0 {
+            MaybeUninit::uninit()
+        } else if self.broken.load(Ordering::Relaxed) == 0 {
+            // SAFETY: claimed; inside a block that is not broken: set.
+            MaybeUninit::new(unsafe { (*self.mac.get()).assume_init_ref() }.clone())
+        } else {
+            // A state to throw away: this block's tag is not used.
+            MaybeUninit::new(Mac::at(offset))
+        };
+        let mut count = 0;
+        let tags = offer.room();
+        data.walk(0, bytes.min(within), &mut |mut piece| {
+            while !piece.is_empty() {
+                let into = offset % BLOCK;
+                if into == 0 {
+                    rest = MaybeUninit::new(Mac::at(offset));
+                }
+                let (now, later) = piece.split_at(piece.len().min((BLOCK - into) as usize));
+                piece = later;
+                offset += now.len() as u64;
+                // SAFETY: set above, or at this block's start.
+                unsafe { rest.assume_init_mut() }.update(now);
+                if offset.is_multiple_of(BLOCK) {
+                    // SAFETY: as above; not used again before the next block sets it.
+                    tags[count] = MaybeUninit::new(unsafe { rest.assume_init_read() }.tag());
+                    count += 1;
+                }
+            }
+        });
+        offer.count = count;
+        offer.rest = rest;
+    }
+
+    /// The call failed: nothing of the offer counts.
+    #[inline]
+    pub fn refused(&self, offer: &mut Offer) {
+        offer.give_back();
+        offer.tagged = false;
+    }
+
+    /// The write took `accepted` of the offered bytes. The stream is claimed.
+    #[inline]
+    pub fn accepted<P: Pieces + ?Sized>(
+        &self,
+        guard: &Guard,
+        object: u32,
+        tap: Tap,
+        data: &P,
+        offer: &mut Offer,
+        accepted: u64,
+    ) {
+        if !offer.tagged || accepted == 0 {
+            return;
+        }
+        let end = offer.start + accepted;
+        let whole = (end / BLOCK - offer.start / BLOCK) as usize;
+        let first_broken = self.broken.load(Ordering::Relaxed) != 0 && !offer.start.is_multiple_of(BLOCK);
+        let mut run = Run::new(offer.start - offer.start % BLOCK);
+        for i in 0..whole {
+            match offer.tag(i) {
+                Some(_) if i == 0 && first_broken => run.skip_block(guard, object, tap),
+                Some(tag) => run.add(guard, object, tap, tag),
+                None => break,
+            }
+        }
+        run.flush(guard, object, tap);
+        let still_broken = first_broken && whole == 0;
+        if accepted == offer.offered && offer.beyond == 0 {
+            if !still_broken && !end.is_multiple_of(BLOCK) {
+                // SAFETY: claimed. `rest` was set by `offer`, which ended inside a block.
+                unsafe { *self.mac.get() = MaybeUninit::new(offer.rest.assume_init_ref().clone()) };
+            }
+        } else if !still_broken {
+            self.settle(guard, object, tap, data, offer, end, whole);
+        }
+        self.broken.store(
+            u32::from(
+                still_broken || (self.broken.load(Ordering::Relaxed) == 2 && !end.is_multiple_of(BLOCK)),
+            ),
+            Ordering::Relaxed,
+        );
+        self.offset.store(end, Ordering::Relaxed);
+        if run.any {
+            self.told.store(end - end % BLOCK, Ordering::Relaxed);
+        }
+        offer.give_back();
+    }
+
+    /// Less was accepted than was offered, or more was offered than tags were computed for: makes
+    /// the running state right for `end`. Sets `broken` to 2 where the buffer changed meanwhile.
+    #[cold]
+    fn settle<P: Pieces + ?Sized>(
+        &self,
+        guard: &Guard,
+        object: u32,
+        tap: Tap,
+        data: &P,
+        offer: &mut Offer,
+        end: u64,
+        whole: usize,
+    ) {
+        let start = offer.start;
+        let known = whole.min(offer.count);
+        self.broken.store(0, Ordering::Relaxed);
+        if whole > offer.count {
+            // Blocks behind the provisional ones: tagged from the buffer as it is now. An in-place
+            // change below us would be missed there, so they count as not witnessed.
+            let from = start - start % BLOCK + (known as u64) * BLOCK;
+            push_gap(guard, object, tap, from, end - end % BLOCK - from, Reason::BypassedBytes);
+        }
+        let block = end - end % BLOCK;
+        let from = block.max(start);
+        // The running block again from the buffer; and on to what `offer` knows, to see whether
+        // the buffer is still what it was before the call.
+        let mut mac = if block < start {
+            // SAFETY: claimed; not broken and inside a block: set.
+            unsafe { (*self.mac.get()).assume_init_ref() }.clone()
+        } else {
+            Mac::at(block)
+        };
+        data.walk(from - start, end - from, &mut |piece| mac.update(piece));
+        let mut check = mac.clone();
+        let upto = (block + BLOCK).min(start + offer.offered);
+        data.walk(end - start, upto - end, &mut |piece| check.update(piece));
+        let expected = if upto == block + BLOCK {
+            offer.tag(whole)
+        } else if offer.beyond == 0 {
+            // SAFETY: set by `offer`, which ended inside a block.
+            Some(unsafe { offer.rest.assume_init_ref() }.clone().tag())
+        } else {
+            None
+        };
+        // SAFETY: claimed.
+        unsafe { *self.mac.get() = MaybeUninit::new(mac) };
+        if expected != Some(check.tag()) && end != block {
+            push_gap(guard, object, tap, block, BLOCK, Reason::BypassedBytes);
+            self.broken.store(2, Ordering::Relaxed);
+        }
+    }
+
+    /// Emits the tag of the running block as far as it goes, unless that was done. The stream is
+    /// claimed.
+    #[inline]
+    pub fn tell(&self, guard: &Guard, object: u32, tap: Tap) {
+        let offset = self.offset();
+        let length = offset % BLOCK;
+        if length == 0
+            || self.told.load(Ordering::Relaxed) == offset
+            || self.broken.load(Ordering::Relaxed) != 0
+        {
+            return;
+        }
+        self.told.store(offset, Ordering::Relaxed);
+        let mut record = Blocks {
+            header: lanes::header(Kind::Blocks, 1, tap as u8, object),
+            offset: offset - length,
+            length: length as u32,
+            count: 1,
+            ..Zeroable::zeroed()
+        };
+        record.header.flags = PARTIAL;
+        // SAFETY: claimed; inside a block that is not broken: set.
+        record.tags[0] = unsafe { (*self.mac.get()).assume_init_ref() }.clone().tag();
+        push_blocks(guard, &record);
+    }
+
+    /// [`Self::tell`] for who holds no claim: does nothing when somebody is in a call.
+    pub fn try_tell(&self, guard: &Guard, object: u32, tap: Tap) {
+        let me = claimer(guard);
+        if self.claim.compare_exchange(0, me, Ordering::Acquire, Ordering::Relaxed).is_ok() {
+            if self.missed.swap(0, Ordering::Relaxed) != 0 {
+                self.doubt(guard, object, tap, Reason::BypassedBytes);
+            }
+            self.tell(guard, object, tap);
+            self.release_left();
+        }
+    }
+
+    /// There is something to tell.
+    #[inline]
+    pub fn untold(&self) -> bool {
+        self.told.load(Ordering::Relaxed) != self.offset()
+    }
+}
+
+/// Whole blocks in a row, on their way into one record.
+struct Run {
+    start: u64,
+    record: Blocks,
+    any: bool,
+}
+
+impl Run {
+    #[inline]
+    fn new(offset: u64) -> Self {
+        Self { start: offset, record: Zeroable::zeroed(), any: false }
+    }
+
+    #[inline]
+    fn add(&mut self, guard: &Guard, object: u32, tap: Tap, tag: Tag) {
+        if !self.any {
+            self.record.offset = self.start - self.start % BLOCK;
+            self.any = true;
+        }
+        self.record.tags[self.record.count as usize] = tag;
+        self.record.count += 1;
+        self.record.length += BLOCK as u32;
+        if self.record.count as usize == self.record.tags.len() {
+            self.flush(guard, object, tap);
+        }
+    }
+
+    /// Passes over a block that has no tag.
+    fn skip_block(&mut self, guard: &Guard, object: u32, tap: Tap) {
+        self.flush(guard, object, tap);
+        let next = if self.any { self.record.offset } else { self.start - self.start % BLOCK } + BLOCK;
+        self.record.offset = next;
+        self.any = true;
+    }
+
+    /// What comes next begins in the block that `offset` lies in (or ends).
+    fn restart(&mut self, guard: &Guard, object: u32, tap: Tap, offset: u64) {
+        self.flush(guard, object, tap);
+        self.record.offset = offset.next_multiple_of(BLOCK);
+        self.any = true;
+    }
+
+    #[inline]
+    fn flush(&mut self, guard: &Guard, object: u32, tap: Tap) {
+        if self.record.count == 0 {
+            return;
+        }
+        let lines = lines_for_tags(self.record.count as usize);
+        self.record.header = lanes::header(Kind::Blocks, lines, tap as u8, object);
+        push_blocks(guard, &self.record);
+        self.record.offset += u64::from(self.record.length);
+        self.record.length = 0;
+        self.record.count = 0;
+    }
+}
+
+fn push_blocks(guard: &Guard, record: &Blocks) {
+    let bytes = bytemuck::bytes_of(record);
+    let lines: &[Line] = bytemuck::cast_slice(&bytes[..usize::from(record.header.lines) * LINE]);
+    lanes::push(guard, lines);
+}
+
+fn push_gap(guard: &Guard, object: u32, tap: Tap, offset: u64, length: u64, reason: Reason) {
+    let record = Gap {
+        header: lanes::header(Kind::Gap, 1, tap as u8, object),
+        offset,
+        length,
+        reason: reason as u8,
+        pad: [0; 31],
+    };
+    lanes::push_record(guard, &record);
+}
+
+impl Stream {
+    /// As new.
+    pub fn clear(&self) {
+        self.restart();
+        self.missed.store(0, Ordering::Relaxed);
+        self.claim.store(0, Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,205 @@
+//! One thread's state, and the guard that recording needs.
+//!
+//! Nothing here is dropped when a thread ends, and a call may be left by `siglongjmp` at any point:
+//! the hook on that family voids what this thread has marked ([`Thread::left`]). As a second net, a
+//! mark carries the stack pointer of its frame; one at or below the present stack pointer (the stack
+//! grows down) belongs to a frame that is gone.
+
+use crate::objects::{self, Name, Object};
+use crate::process;
+use crate::stream::Stream;
+use core::cell::Cell;
+use core::ffi::c_void;
+use counterfoil_abi::lane::Producer;
+use counterfoil_abi::record::{Reason, Tap};
+
+/// What a thread is in the middle of.
+#[repr(C)]
+pub struct Thread {
+    /// Stack pointer of the frame that records now, 0 if none.
+    recording: Cell<usize>,
+    /// Which process (see [`process::epoch`]) `lane` belongs to.
+    pub lane_epoch: Cell<u32>,
+    /// The lane that this thread writes.
+    pub lane: Cell<Option<Producer>>,
+    /// The TLS call that this thread is inside of.
+    pub inside: Cell<Inside>,
+    /// Streams that this thread's calls in progress have claimed.
+    pub claims: [Cell<Claim>; 2],
+}
+
+/// A claimed stream.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Claim {
+    /// Null: none.
+    pub stream: *const Stream,
+    /// Its object's number.
+    pub number: u32,
+    /// A tap's code.
+    pub tap: u8,
+}
+
+impl Claim {
+    /// No claim.
+    pub const NONE: Self = Self { stream: core::ptr::null(), number: 0, tap: 0 };
+}
+
+impl Thread {
+    /// This thread leaves the calls it is in without returning from them.
+    #[cold]
+    pub fn left(&'static self) {
+        self.inside.set(Inside::NONE);
+        if self.recording.replace(0) != 0 {
+            self.void_lane();
+        }
+        let Some(guard) = Guard::enter() else { return };
+        for claim in &self.claims {
+            let claim = claim.replace(Claim::NONE);
+            // SAFETY: streams live in the region, which stays mapped.
+            if let (Some(stream), Some(tap)) = (unsafe { claim.stream.as_ref() }, Tap::from_code(claim.tap)) {
+                // What the call moved before it was left, nobody knows.
+                stream.doubt(&guard, claim.number, tap, Reason::SharedDescriptor);
+                stream.release_left();
+            }
+        }
+    }
+
+    /// The lane may have half a record beyond `head`, never published: a fresh look at the lanes.
+    fn void_lane(&self) {
+        self.lane.set(None);
+        self.lane_epoch.set(0);
+    }
+}
+
+/// A hooked TLS call in progress.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Inside {
+    /// Stack pointer of the hook's frame, 0 if none.
+    pub frame: usize,
+    /// The session's address.
+    pub session: usize,
+    /// Slot of the session's object.
+    pub slot: u32,
+    /// Number of the session's object, 0 if it has none.
+    pub number: u32,
+    /// See [`Phase`].
+    pub phase: Phase,
+    /// Inside a cipher call already: those nest through the PLT.
+    pub in_cipher: bool,
+    /// TLS 1.2: content type of the record whose AAD was given last, 0 if unknown.
+    pub record_type: u8,
+}
+
+/// What a TLS call does.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Phase {
+    /// Handshake, shutdown: no application data.
+    Other,
+    /// Plaintext goes in.
+    Write,
+    /// Plaintext comes out.
+    Read,
+}
+
+unsafe extern "C" {
+    fn counterfoil_thread() -> *mut c_void;
+    fn counterfoil_thread_bytes() -> libc::c_ulong;
+}
+
+/// This thread's state.
+#[inline]
+pub fn current() -> &'static Thread {
+    // SAFETY: the C side returns this thread's own zeroed block; all-zero bytes are a valid
+    // `Thread` (`fits` checks size; `Producer` in an Option has a null niche or a zero tag).
+    unsafe { &*counterfoil_thread().cast::<Thread>() }
+}
+
+/// The C block is large enough. Checked once, by the constructor.
+pub fn fits() -> bool {
+    // SAFETY: no arguments, no state.
+    size_of::<Thread>() as u64 <= unsafe { counterfoil_thread_bytes() } && align_of::<Thread>() <= 64
+}
+
+/// The present stack pointer, near enough.
+#[inline(always)]
+pub fn stack_pointer() -> usize {
+    let here = 0u8;
+    core::hint::black_box(&raw const here).addr()
+}
+
+/// Proof that this thread records, and is not inside another recording.
+pub struct Guard {
+    /// This thread.
+    pub thread: &'static Thread,
+}
+
+impl Guard {
+    /// None: the library is inert, or this thread is recording already (a signal handler that
+    /// interrupted us, or our own call to something hooked).
+    #[inline]
+    pub fn enter() -> Option<Self> {
+        if !process::active() {
+            return None;
+        }
+        let thread = current();
+        let now = stack_pointer();
+        let mark = thread.recording.get();
+        if mark != 0 && now < mark {
+            return None;
+        }
+        if mark != 0 {
+            thread.void_lane();
+        }
+        thread.recording.set(now);
+        process::notice_fork(thread);
+        Some(Self { thread })
+    }
+
+    /// The TLS call that this thread is inside of, if any.
+    #[inline]
+    pub fn inside(&self) -> Option<Inside> {
+        inside(self.thread)
+    }
+}
+
+/// The TLS call that `thread` is inside of; clears one that was left without returning.
+#[inline]
+pub fn inside(thread: &Thread) -> Option<Inside> {
+    let inside = thread.inside.get();
+    if inside.frame == 0 {
+        return None;
+    }
+    if stack_pointer() >= inside.frame {
+        thread.inside.set(Inside::NONE);
+        return None;
+    }
+    Some(inside)
+}
+
+impl Inside {
+    /// Not inside a TLS call.
+    pub const NONE: Self = Self {
+        frame: 0,
+        session: 0,
+        slot: 0,
+        number: 0,
+        phase: Phase::Other,
+        in_cipher: false,
+        record_type: 0,
+    };
+
+    /// The session's object.
+    pub fn session(&self) -> Option<&'static Object> {
+        objects::get(Name { slot: self.slot, number: self.number }).filter(|_| self.number != 0)
+    }
+}
+
+impl Drop for Guard {
+    #[inline]
+    fn drop(&mut self) {
+        self.thread.recording.set(0);
+    }
+}

@@ -1,0 +1,71 @@
+//! TLS sessions and the sockets under them, whichever library drives them.
+
+use crate::lanes;
+use crate::mac::Mac;
+use crate::objects::Object;
+use crate::stream::Pieces;
+use crate::thread::Guard;
+use core::sync::atomic::Ordering;
+use counterfoil_abi::Tag;
+use counterfoil_abi::record::{Carrier, Channel, Kind};
+
+/// Where a ClientHello's random stands: record header 5, handshake header 4, version 2 (RFC 8446,
+/// 4.1.2 and 5.1).
+const RANDOM_AT: usize = 11;
+const RANDOM_BYTES: usize = 32;
+
+/// Looks at bytes on their way through a socket: is this TLS? `before`: the stream's offset.
+#[inline]
+pub fn look<P: Pieces + ?Sized>(guard: &Guard, object: &Object, before: u64, data: &P, bytes: u64) {
+    let inside = guard.inside();
+    if (before != 0 && inside.is_none()) || !matches!(object.channel(), Channel::Tcp | Channel::Unix) {
+        return;
+    }
+    let mut start = [0u8; RANDOM_AT + RANDOM_BYTES];
+    let mut have = 0;
+    data.walk(0, bytes.min(start.len() as u64), &mut |piece| {
+        start[have..have + piece.len()].copy_from_slice(piece);
+        have += piece.len();
+    });
+    // Content types 20 to 24, major version 3 (RFC 8446, 5.1).
+    if have < 3 || !(20..=24).contains(&start[0]) || start[1] != 3 {
+        return;
+    }
+    if let Some(inside) = inside {
+        carried(guard, object, inside.number);
+    } else if have == start.len() && start[0] == 22 && start[5] == 1 {
+        // Memory BIOs: the library never sees the socket. The daemon joins the two by the tag.
+        tell_carrier(guard, object, 0, hello_tag(&start[RANDOM_AT..]));
+    }
+}
+
+/// The keyed tag of a ClientHello's random.
+pub fn hello_tag(random: &[u8]) -> Tag {
+    let mut mac = Mac::of_hello();
+    mac.update(random);
+    mac.tag()
+}
+
+/// `socket` is used by a TLS session from here on.
+fn carried(guard: &Guard, socket: &Object, session: u32) {
+    if session == 0 {
+        return;
+    }
+    socket.carries.store(session, Ordering::Relaxed);
+    if let Some(session) = guard.inside().and_then(|inside| inside.session()) {
+        session.tls.carrier.store(socket.number(), Ordering::Relaxed);
+    }
+    tell_carrier(guard, socket, session, [0; 16]);
+}
+
+fn tell_carrier(guard: &Guard, socket: &Object, session: u32, hello: Tag) {
+    let record = Carrier {
+        header: lanes::header(Kind::Carrier, 1, 0, socket.number()),
+        out_offset: socket.out.offset(),
+        in_offset: socket.into.offset(),
+        hello,
+        tls: session,
+        pad: [0; 12],
+    };
+    lanes::push_record(guard, &record);
+}
