@@ -4,7 +4,7 @@ use crate::observed::{Observed, Run};
 use crate::report::Report;
 use crate::scratch::Scratch;
 use crate::{fixtures, product, wait};
-use rustix::process::{kill_process, Pid, Signal};
+use rustix::process::{Pid, Signal, kill_process};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus};
 use std::time::Duration;

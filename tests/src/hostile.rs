@@ -2,7 +2,7 @@
 //! daemon, and a daemon that lies to a client.
 
 use bytemuck::Zeroable;
-use counterfoil_abi::{arena, hello, ABI_VERSION};
+use counterfoil_abi::{ABI_VERSION, arena, hello};
 use rustix::net::{
     self, AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketType,
@@ -12,8 +12,8 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// A client of the daemon's socket.
 pub struct Client(OwnedFd);
@@ -107,6 +107,8 @@ pub enum Lie {
     SmallArena,
     /// Granted, with an arena full of random bytes.
     RandomArena,
+    /// Granted in order, with a sealed arena; but nobody ever reads it, so that all lanes fill up.
+    Deaf,
     /// Granted, with a lane table that says that everything is taken, and a policy of all ones.
     FullArena,
 }
@@ -158,6 +160,21 @@ impl Drop for Liar {
     }
 }
 
+/// An arena as the daemon makes them.
+fn deaf_arena() -> Result<std::fs::File> {
+    use rustix::fs::{MemfdFlags, SealFlags};
+    let fd = rustix::fs::memfd_create("arena", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+    let file = std::fs::File::from(fd);
+    file.set_len(arena::ARENA_BYTES as u64)?;
+    file.write_all_at(&arena::MAGIC.to_le_bytes(), 0)?;
+    file.write_all_at(&ABI_VERSION.to_le_bytes(), 8)?;
+    file.write_all_at(&(arena::LANES as u32).to_le_bytes(), 12)?;
+    let policy = std::mem::offset_of!(arena::ArenaHead, policy) as u64;
+    file.write_all_at(&arena::POLICY_WATCHED.to_le_bytes(), policy)?;
+    rustix::fs::fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW)?;
+    Ok(file)
+}
+
 fn answer(client: &OwnedFd, lie: Lie) -> Result<()> {
     let mut buffer = vec![0u8; size_of::<hello::Request>()];
     if !matches!(lie, Lie::HangUp) {
@@ -182,6 +199,7 @@ fn answer(client: &OwnedFd, lie: Lie) -> Result<()> {
             return Ok(());
         }
         Lie::NoArena => None,
+        Lie::Deaf => Some(deaf_arena()?),
         Lie::SmallArena => Some(memfd(4096)?),
         Lie::OtherAbi => {
             reply.abi = ABI_VERSION + 7;

@@ -41,7 +41,11 @@ fn build() -> PathBuf {
     if folder.ends_with("release") {
         cargo.arg("--release");
     }
-    let status = cargo.current_dir(env!("CARGO_MANIFEST_DIR")).status().expect("cargo");
-    assert!(status.success(), "the product does not build");
+    let built = cargo.current_dir(env!("CARGO_MANIFEST_DIR")).output().expect("cargo");
+    assert!(
+        built.status.success(),
+        "the product does not build:\n{}",
+        String::from_utf8_lossy(&built.stderr)
+    );
     folder.join("counterfoil")
 }

@@ -103,8 +103,7 @@ impl Report {
                 faults.push(format!("emitted twice: {}", transfer.shown()));
             }
         }
-        const ALARM: &str =
-            "id analytic rule technique severity confidence state title message process file \
+        const ALARM: &str = "id analytic rule technique severity confidence state title message process file \
             connection transfer verdict reasons altered why point evidence next key count raised last";
         for alarm in self.alarms() {
             for name in ALARM.split_whitespace().filter(|n| alarm.0.get(*n).is_none()) {

@@ -1,6 +1,6 @@
 //! Altered (issue 2, item 2): one flipped bit anywhere is found, in its own block and no other.
 
-use counterfoil_tests::{check, truth, wait, Observed, Run};
+use counterfoil_tests::{Observed, Run, check, truth, wait};
 use std::time::{Duration, Instant};
 
 const BLOCK: u64 = 16384;

@@ -4,7 +4,7 @@
 use counterfoil_abi::hello;
 use counterfoil_tests::daemon::Daemon;
 use counterfoil_tests::hostile::{self, Client, Liar, Lie};
-use counterfoil_tests::{check, peers, product, skip, truth, wait, Observed, Scratch};
+use counterfoil_tests::{Observed, Scratch, check, peers, product, skip, truth, wait};
 use rustix::process::Signal;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -220,7 +220,7 @@ fn claims_on_a_connection_of_others() {
 fn claim(daemon: &Daemon, local: &str, remote: &str) {
     use bytemuck::Zeroable;
     use counterfoil_abi::record::{
-        Address, Blocks, Channel, Ended, Header, How, Kind, Opened, Tap, CONNECTED,
+        Address, Blocks, CONNECTED, Channel, Ended, Header, How, Kind, Opened, Tap,
     };
     let address = |text: &str| -> Address {
         let (ip, port) = text.split_once(':').expect("address");

@@ -1,6 +1,6 @@
 //! CPython's own tests (issue 2, item 5): with and without the library, the same tests fail.
 
-use counterfoil_tests::{check, need, peers, skip, Observed, Run};
+use counterfoil_tests::{Observed, Run, check, need, peers, skip};
 use std::collections::BTreeSet;
 
 /// Runs test modules of Debian's Python. `filter`: options of `-m test`.
@@ -10,11 +10,7 @@ fn regrtest(modules: &str, filter: &str, observed: bool) -> Run {
         peers::PYTHON
     );
     let session = Observed::new(words.split_whitespace()).limit(900).env("PYTHONDONTWRITEBYTECODE", "1");
-    if observed {
-        session.option("--quiet").go()
-    } else {
-        session.plain().go()
-    }
+    if observed { session.option("--quiet").go() } else { session.plain().go() }
 }
 
 /// The tests that failed, and how many there were.

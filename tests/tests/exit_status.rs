@@ -1,6 +1,6 @@
 //! `run` is the command that it runs, as far as anybody can tell (INTERFACE, Commands).
 
-use counterfoil_tests::{check, wait, Observed};
+use counterfoil_tests::{Observed, check, wait};
 use std::time::Duration;
 
 fn status_of(script: &str) -> i32 {

@@ -1,7 +1,7 @@
 //! Intact on real programs with both ends observed (issue 2, item 1).
 
 use counterfoil_tests::scratch::payload;
-use counterfoil_tests::{check, need, peers, truth, Observed, Run, Transfer};
+use counterfoil_tests::{Observed, Run, Transfer, check, need, peers, truth};
 
 /// Nothing was changed and everything on `channel` was verified, in both directions. Returns what
 /// went over it.

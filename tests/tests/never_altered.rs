@@ -1,7 +1,7 @@
 //! Never falsely altered (issue 2, item 3): each fixture's verdicts are what it declares, and no
 //! rule accuses anybody where nothing was changed.
 
-use counterfoil_tests::{check, for_each_case, truth, Observed};
+use counterfoil_tests::{Observed, check, for_each_case, truth};
 
 fn holds(line: &str, truths: &[&str]) {
     let run = Observed::fixture(line).go();

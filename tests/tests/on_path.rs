@@ -1,7 +1,7 @@
 //! Altered on the path (issue 2, item 2): a bridge between two network namespaces changes TCP payload
 //! and puts the checksums right, so that neither kernel sees anything.
 
-use counterfoil_tests::{check, fixture, need, skip, truth, Observed, Run};
+use counterfoil_tests::{Observed, Run, check, fixture, need, skip, truth};
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -1,11 +1,27 @@
 //! Transparent (issue 2, item 5): with and without the library a program writes the same, ends the
 //! same, and sees the same of itself.
 
-use counterfoil_tests::{check, for_each_case, Observed};
+use counterfoil_tests::hostile::{Liar, Lie};
+use counterfoil_tests::{Observed, Run, Scratch, check, for_each_case, product};
 
 fn same(line: &str) {
-    let plain = Observed::fixture(line).plain().env("TMPDIR", "/tmp").go();
     let observed = Observed::fixture(line).env("TMPDIR", "/tmp").option("--quiet").go();
+    agree(line, &observed);
+}
+
+/// The same where a daemon granted an arena and then never reads: all lanes fill up.
+fn same_while_nobody_reads(line: &str) {
+    let scratch = Scratch::new();
+    let socket = scratch.at("socket");
+    let daemon = Liar::start(&socket, Lie::Deaf);
+    let observed = Observed::fixture(line).plain().env("TMPDIR", "/tmp");
+    let observed = observed.env("LD_PRELOAD", product::library()).env("COUNTERFOIL_SOCKET", &socket).go();
+    check!(observed, daemon.asked() > 0, "the library was not loaded");
+    agree(line, &observed);
+}
+
+fn agree(line: &str, observed: &Run) {
+    let plain = Observed::fixture(line).plain().env("TMPDIR", "/tmp").go();
     check!(plain, plain.code() != 99, "the fixture is broken");
     check!(observed, observed.stdout == plain.stdout, "stdout differs; plain was:\n{}", plain.stdout);
     check!(observed, observed.stderr == plain.stderr, "stderr differs; plain was:\n{}", plain.stderr);
@@ -18,6 +34,13 @@ macro_rules! tests {
         fn $name() {
             same($line);
         })*
+
+        mod while_nobody_reads {
+            $(#[test]
+            fn $name() {
+                super::same_while_nobody_reads($line);
+            })*
+        }
     };
 }
 
