@@ -3,6 +3,8 @@
 //! Comes in: newcomers from `listen`, the arenas' lanes, pidfds that say who is gone. Goes out:
 //! [`Judged`]. One thread, because a record costs less than handing it to another one.
 
+#![forbid(unsafe_code)]
+
 use crate::arena::Arena;
 use crate::assemble::program::{ArenaId, Inherited};
 use crate::assemble::{Assembler, Settings};
@@ -12,13 +14,13 @@ use crate::host::room::Room;
 use crate::judged::{Counts, Judged};
 use counterfoil_abi::hello::Resume;
 use crossbeam::channel::{Receiver, Sender, TrySendError};
-use rustix::event::{epoll, eventfd, EventfdFlags, Timespec};
-use rustix::time::{clock_gettime, ClockId};
+use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
+use rustix::time::{ClockId, clock_gettime};
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// Between two ticks while records flow.
@@ -33,6 +35,9 @@ const PACE: u32 = 20;
 const WAKE: u64 = 0;
 /// Said and not yet taken by the next stage, beyond which the core waits for it.
 const MAX_UNSAID: usize = 65_536;
+
+/// PID_MAX_LIMIT of a 64-bit kernel.
+const GREATEST_TID: u32 = 4 << 20;
 
 /// A program that said hello.
 pub struct Newcomer {
@@ -375,7 +380,9 @@ impl Core {
 /// Does the thread still exist? Only certainty is a no.
 fn lives(guest: &Guest, proc: &dyn Proc, pid: u32, tid: u32) -> bool {
     if guest.facts.nspid.len() <= 1 {
-        return proc.thread_lives(pid, tid);
+        // A sandboxed thread can't ask for its number and gives one that none has: its lane is
+        // its process's.
+        return proc.thread_lives(pid, if tid > GREATEST_TID { pid } else { tid });
     }
     // In a nested namespace only the owner's own threads can be counted.
     guest.facts.nspid.last() != Some(&pid) || proc.nested_thread_lives(guest.facts.process.pid, tid)

@@ -4,6 +4,8 @@
 //! core's thread calls it for each record that `collect` read, and once a tick. What a hostile
 //! program says about itself is its own affair; every table here is bounded.
 
+#![forbid(unsafe_code)]
+
 mod apply;
 mod claims;
 mod finish;
@@ -23,13 +25,13 @@ mod watch;
 use crate::host::facts::{Facts, Inode, Proc};
 use crate::judged::{Counts, Judged, What};
 use crate::model::{Coverage, Reason};
+use counterfoil_abi::UNKNOWN;
 use counterfoil_abi::hello::Resume;
 use counterfoil_abi::record::{self, Address, Channel, Record};
-use counterfoil_abi::UNKNOWN;
 use object::{Object, Proof, Use};
 use pair::Pair;
 use pending::Budget;
-use program::{ArenaId, Inherited, Program, MAX_EARLY};
+use program::{ArenaId, Inherited, MAX_EARLY, Program};
 use slab::{Key, Slab};
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
@@ -67,8 +69,7 @@ pub struct Transfer {
 
 impl Transfer {
     fn new(origin: Option<Key>, destination: Option<Key>) -> Self {
-        let mut pair = Pair::default();
-        pair.joined = origin.is_some() && destination.is_some();
+        let pair = Pair { joined: origin.is_some() && destination.is_some(), ..Pair::default() };
         Self { id: Uuid::now_v7(), pair, origin, destination, said: false }
     }
 }
@@ -224,10 +225,11 @@ impl Assembler {
 
     #[inline]
     fn locate(&mut self, arena: ArenaId, number: u32) -> Option<Key> {
-        if let Some((a, n, key)) = self.last {
-            if a == arena && n == number {
-                return Some(key);
-            }
+        if let Some((a, n, key)) = self.last
+            && a == arena
+            && n == number
+        {
+            return Some(key);
         }
         let key = *self.programs.get(&arena)?.numbers.get(&number)?;
         self.last = Some((arena, number, key));
