@@ -12,13 +12,13 @@ use crate::host::room::Room;
 use crate::judged::{Counts, Judged};
 use counterfoil_abi::hello::Resume;
 use crossbeam::channel::{Receiver, Sender, TrySendError};
-use rustix::event::{epoll, eventfd, EventfdFlags, Timespec};
-use rustix::time::{clock_gettime, ClockId};
+use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
+use rustix::time::{ClockId, clock_gettime};
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// Between two ticks while records flow.

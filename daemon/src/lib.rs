@@ -21,8 +21,8 @@ pub mod pipeline;
 pub mod place;
 pub mod redact;
 pub mod report;
+#[cfg(test)]
+pub(crate) mod sample;
 pub mod session;
 pub mod sinks;
 pub mod spool;
-#[cfg(test)]
-pub(crate) mod sample;

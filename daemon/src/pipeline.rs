@@ -14,7 +14,7 @@ use crate::host::room::Room;
 use crate::judged::{Counts, Judged};
 use counterfoil_abi::arena::{POLICY_BLAKE3, POLICY_SHA256};
 use crossbeam::channel::Receiver;
-use rustix::event::{eventfd, EventfdFlags};
+use rustix::event::{EventfdFlags, eventfd};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -208,7 +208,7 @@ impl Drop for Handle {
 /// Takes as many descriptors as we may have: there are two for each observed program. For the host's
 /// daemon; `run` must not, since CMD would inherit the limit.
 pub fn raise_descriptor_limit() {
-    use rustix::process::{getrlimit, setrlimit, Resource, Rlimit};
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
 }
@@ -226,7 +226,9 @@ fn random_key() -> std::io::Result<[u8; 16]> {
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The socket.
-    #[error("cannot listen on {path}: {source}. Is the directory there and writable, and no other daemon using it?")]
+    #[error(
+        "cannot listen on {path}: {source}. Is the directory there and writable, and no other daemon using it?"
+    )]
     Listen {
         /// Where.
         path: PathBuf,

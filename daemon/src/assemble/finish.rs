@@ -1,13 +1,13 @@
 //! When is a transfer final, and what does `judge` get to see.
 
-use super::object::{known, Direction, Object, Proof};
+use super::object::{Direction, Object, Proof, known};
 use super::slab::Key;
-use super::{join, Assembler, Transfer};
+use super::{Assembler, Transfer, join};
 use crate::judge::{self, Case, End, Finish};
 use crate::judged::Judged;
 use crate::model::{Channel, Reason, Verdict};
-use counterfoil_abi::record::{IN_EOF, NOTIFY_SEEN};
 use counterfoil_abi::UNKNOWN;
+use counterfoil_abi::record::{IN_EOF, NOTIFY_SEEN};
 
 /// How often an unfinished thing is looked at again, nanoseconds.
 const AGAIN: u64 = 100_000_000;
@@ -223,11 +223,7 @@ fn tls_from(origin: Option<&Object>, destination: Option<&Object>) -> u64 {
 }
 
 fn needed_proof(channel: Channel) -> Proof {
-    if channel == Channel::Tcp {
-        Proof::Full
-    } else {
-        Proof::Held
-    }
+    if channel == Channel::Tcp { Proof::Full } else { Proof::Held }
 }
 
 /// It came from outside observation and belongs to whoever started this.

@@ -7,7 +7,7 @@ use super::object::{Direction, Object, Proof};
 use super::pair::Side;
 use super::program::ArenaId;
 use super::slab::Key;
-use super::{Assembler, Suspect, Transfer, SETTLE};
+use super::{Assembler, SETTLE, Suspect, Transfer};
 use counterfoil_abi::record::{Address, Channel};
 
 /// Claimants looked at for one pair of addresses.

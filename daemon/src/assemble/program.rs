@@ -3,8 +3,8 @@
 use super::slab::Key;
 use crate::host::facts::{Access, Facts, Inode};
 use crate::model::{Process, ProcessName};
-use counterfoil_abi::record::{Channel, Record};
 use counterfoil_abi::Tag;
+use counterfoil_abi::record::{Channel, Record};
 use std::collections::HashMap;
 use std::sync::Arc;
 

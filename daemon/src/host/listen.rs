@@ -11,15 +11,15 @@ use crate::arena;
 use crate::assemble::program::{ArenaId, Inherited};
 use crate::core::{Message, Newcomer, Outbox};
 use counterfoil_abi::arena::ARENA_BYTES;
-use counterfoil_abi::hello::{Reply, Request, Resume, DECLINED, GRANTED, MAGIC, MAX_INHERITED, WRONG_ABI};
+use counterfoil_abi::hello::{DECLINED, GRANTED, MAGIC, MAX_INHERITED, Reply, Request, Resume, WRONG_ABI};
 use counterfoil_abi::record::Channel;
 use counterfoil_abi::{ABI_VERSION, UNKNOWN};
-use rustix::event::{poll, PollFd, PollFlags, Timespec};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{
     self, AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix,
     SocketFlags, SocketType,
 };
-use rustix::process::{pidfd_open, Pid, PidfdFlags};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};

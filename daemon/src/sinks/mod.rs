@@ -10,14 +10,14 @@ mod jsonl;
 pub mod syslog;
 mod wire;
 
-pub use jsonl::{alarm_json, transfer_json, JsonLines};
+pub use jsonl::{JsonLines, alarm_json, transfer_json};
 
 use crate::config::{self, SinkKind};
 use crate::model::{Alarm, Coverage, Transfer};
-use crossbeam::channel::{bounded, Receiver, RecvTimeoutError, Sender, TrySendError};
+use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
