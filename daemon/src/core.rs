@@ -34,6 +34,9 @@ const WAKE: u64 = 0;
 /// Said and not yet taken by the next stage, beyond which the core waits for it.
 const MAX_UNSAID: usize = 65_536;
 
+/// PID_MAX_LIMIT of a 64-bit kernel.
+const GREATEST_TID: u32 = 4 << 20;
+
 /// A program that said hello.
 pub struct Newcomer {
     /// Its arena's number.
@@ -375,7 +378,9 @@ impl Core {
 /// Does the thread still exist? Only certainty is a no.
 fn lives(guest: &Guest, proc: &dyn Proc, pid: u32, tid: u32) -> bool {
     if guest.facts.nspid.len() <= 1 {
-        return proc.thread_lives(pid, tid);
+        // A sandboxed thread can't ask for its number and gives one that none has: its lane is
+        // its process's.
+        return proc.thread_lives(pid, if tid > GREATEST_TID { pid } else { tid });
     }
     // In a nested namespace only the owner's own threads can be counted.
     guest.facts.nspid.last() != Some(&pid) || proc.nested_thread_lives(guest.facts.process.pid, tid)

@@ -174,10 +174,10 @@ impl Assembler {
         if carrier.hello != [0; 16] && program.hellos.len() < MAX_HELLOS {
             program.hellos.push((carrier.hello, key));
         }
-        if carrier.tls != 0 {
-            if let Some(&tls) = program.numbers.get(&carrier.tls) {
-                self.copy_addresses(key, tls);
-            }
+        if carrier.tls != 0
+            && let Some(&tls) = program.numbers.get(&carrier.tls)
+        {
+            self.copy_addresses(key, tls);
         }
     }
 

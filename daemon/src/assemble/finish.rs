@@ -102,10 +102,10 @@ impl Assembler {
         for (key, direction) in [(origin, Direction::Out), (destination, Direction::In)] {
             let Some(object) = key.and_then(|k| self.objects.get_mut(k)) else { continue };
             object.legs[direction as usize] = None;
-            if object.settled {
-                if let Some(key) = key {
-                    self.settling.push_back((self.tick, key));
-                }
+            if object.settled
+                && let Some(key) = key
+            {
+                self.settling.push_back((self.tick, key));
             }
         }
     }
@@ -200,6 +200,9 @@ impl Assembler {
             if let Some(doubt) = self.program_doubt(user.arena, object.channel) {
                 end.doubts.push(doubt);
             }
+            if user.attached_late() {
+                end.doubts.push(Reason::AttachedLate);
+            }
         }
         if object.disputed {
             end.doubts.push(Reason::DisputedClaim);
@@ -254,10 +257,10 @@ fn overlap(
     to: &mut Option<End>,
 ) {
     for (object, direction, end) in [(origin, Direction::Out, from), (destination, Direction::In, to)] {
-        if let (Some(object), Some(end)) = (object, end) {
-            if object.overlap(direction).is_some() {
-                end.doubts.push(Reason::SharedDescriptor);
-            }
+        if let (Some(object), Some(end)) = (object, end)
+            && object.overlap(direction).is_some()
+        {
+            end.doubts.push(Reason::SharedDescriptor);
         }
     }
 }

@@ -67,8 +67,7 @@ pub struct Transfer {
 
 impl Transfer {
     fn new(origin: Option<Key>, destination: Option<Key>) -> Self {
-        let mut pair = Pair::default();
-        pair.joined = origin.is_some() && destination.is_some();
+        let pair = Pair { joined: origin.is_some() && destination.is_some(), ..Pair::default() };
         Self { id: Uuid::now_v7(), pair, origin, destination, said: false }
     }
 }
@@ -224,10 +223,11 @@ impl Assembler {
 
     #[inline]
     fn locate(&mut self, arena: ArenaId, number: u32) -> Option<Key> {
-        if let Some((a, n, key)) = self.last {
-            if a == arena && n == number {
-                return Some(key);
-            }
+        if let Some((a, n, key)) = self.last
+            && a == arena
+            && n == number
+        {
+            return Some(key);
         }
         let key = *self.programs.get(&arena)?.numbers.get(&number)?;
         self.last = Some((arena, number, key));

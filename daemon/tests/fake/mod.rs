@@ -2,6 +2,7 @@
 //! through the real [`Producer`]. Content is tagged with SHA-256: any function will do, as long as
 //! both ends use the same.
 #![allow(dead_code, reason = "each test uses a part of it")]
+#![allow(clippy::undocumented_unsafe_blocks, reason = "a mapping that lives as long as its `Shim`")]
 
 use counterfoil_abi::arena::{ARENA_BYTES, ArenaHead, lane_head_at, ring_at};
 use counterfoil_abi::hello::{MAGIC, Reply, Request};
