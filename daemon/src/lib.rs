@@ -14,6 +14,7 @@ pub mod escape;
 pub mod host;
 pub mod judge;
 pub mod judged;
+pub mod keeper;
 pub mod ledger;
 pub mod library;
 pub mod model;

@@ -2,6 +2,7 @@
 
 pub mod facts;
 mod kernel;
+pub mod keep;
 pub mod listen;
 pub mod room;
 
