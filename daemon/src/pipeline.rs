@@ -113,8 +113,8 @@ impl Pipeline {
             proc: options.proc.clone(),
             clock_offset: core::clock_offset(),
         };
-        let (core, outbox) =
-            Core::new(settings, room.clone(), out, shared.clone(), options.keeper.clone()).map_err(system("epoll"))?;
+        let (core, outbox) = Core::new(settings, room.clone(), out, shared.clone(), options.keeper.clone())
+            .map_err(system("epoll"))?;
         let parts_room = room.clone();
         let deciders = Arc::new(RwLock::new(Deciders { watch: options.watch, redact: options.redact }));
         let hellos = Arc::new(HelloCounts::default());

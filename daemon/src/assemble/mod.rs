@@ -8,6 +8,7 @@ mod apply;
 mod claims;
 mod finish;
 mod join;
+mod lost;
 pub mod manifest;
 pub mod object;
 mod outward;
@@ -235,6 +236,7 @@ impl Assembler {
     }
 
     fn keep_early(&mut self, arena: ArenaId, by: u32, number: u32, record: &Record) {
+        self.note_lost(arena, by, number, record);
         let Some(program) = self.programs.get_mut(&arena) else { return };
         if program.early.len() < MAX_EARLY {
             program.early.push((number, by, Box::new(*record)));
@@ -264,6 +266,8 @@ impl Assembler {
         let Some(program) = self.programs.get_mut(&arena) else { return };
         program.gone = true;
         program.early.clear();
+        self.say_lost(arena, true);
+        let Some(program) = self.programs.get_mut(&arena) else { return };
         let keys: BTreeSet<Key> = program.numbers.values().copied().collect();
         for key in keys {
             let Some(object) = self.objects.get_mut(key) else { continue };
@@ -312,6 +316,11 @@ impl Assembler {
     }
 
     fn forget_early(&mut self) {
+        let with_lost: Vec<ArenaId> =
+            self.programs.iter().filter(|(_, p)| !p.lost.is_empty()).map(|(id, _)| *id).collect();
+        for arena in with_lost {
+            self.say_lost(arena, false);
+        }
         for program in self.programs.values_mut().filter(|p| !p.early.is_empty()) {
             program.early_age += 1;
             if program.early_age > 16 {
@@ -328,6 +337,10 @@ impl Assembler {
         }
         for key in self.transfers.keys() {
             self.judge(key);
+        }
+        let with_lost: Vec<ArenaId> = self.programs.keys().copied().collect();
+        for arena in with_lost {
+            self.say_lost(arena, true);
         }
         self.out.push_back(Judged::Counts(self.counts));
     }
@@ -349,10 +362,6 @@ impl Assembler {
 
     /// What makes a program's streams of this channel uncertain as a whole.
     fn program_doubt(&self, arena: ArenaId, channel: Channel) -> Option<Reason> {
-        let program = self.programs.get(&arena)?;
-        if program.foreign_hook(channel) {
-            return Some(Reason::ForeignHook);
-        }
-        program.restarted.then_some(Reason::DaemonRestarted)
+        self.programs.get(&arena)?.foreign_hook(channel).then_some(Reason::ForeignHook)
     }
 }

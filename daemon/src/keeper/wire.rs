@@ -21,8 +21,7 @@ pub(super) struct Wire(OwnedFd);
 
 impl Wire {
     pub(super) fn pair() -> io::Result<(Self, OwnedFd)> {
-        let (a, b) =
-            net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+        let (a, b) = net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
         Ok((Self(a), b))
     }
 
