@@ -246,7 +246,8 @@ impl Assembler {
 
     /// Records of it were lost: `records` of them since the last call.
     pub fn dropped(&mut self, arena: ArenaId, records: u64) {
-        self.counts.dropped += records;
+        // A hostile program's own number.
+        self.counts.dropped = self.counts.dropped.saturating_add(records);
         let Some(program) = self.programs.get_mut(&arena) else { return };
         program.dropped = true;
         self.notice(arena, 0, What::RecordsDropped { records });
@@ -355,7 +356,7 @@ impl Assembler {
     fn object_limit_reached(&mut self) -> bool {
         let reached = self.objects.len() >= MAX_OBJECTS;
         if reached {
-            self.counts.dropped += 1;
+            self.counts.dropped = self.counts.dropped.saturating_add(1);
         }
         reached
     }

@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -36,6 +37,8 @@ impl Wire {
         let fd = net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
         let _ = std::fs::remove_file(path);
         net::bind(&fd, &SocketAddrUnix::new(path)?)?;
+        // The directory is closed to others already.
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
         net::listen(&fd, 4)?;
         Ok(Self(fd))
     }

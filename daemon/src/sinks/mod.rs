@@ -82,10 +82,10 @@ impl Sinks {
     #[must_use]
     pub fn start(configured: &[config::Sink], state: Option<&Path>) -> Self {
         let spools = state.map(|s| s.join("spool"));
-        if let Some(dir) = &spools {
-            if let Err(e) = crate::ledger::prepare(dir) {
-                tracing::error!("{e}; what waits for a receiver is kept in memory only");
-            }
+        if let Some(dir) = &spools
+            && let Err(e) = crate::ledger::prepare(dir)
+        {
+            tracing::error!("{e}; what waits for a receiver is kept in memory only");
         }
         let running = configured
             .iter()
