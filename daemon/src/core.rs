@@ -3,6 +3,8 @@
 //! Comes in: newcomers from `listen`, the arenas' lanes, pidfds that say who is gone. Goes out:
 //! [`Judged`]. One thread, because a record costs less than handing it to another one.
 
+#![forbid(unsafe_code)]
+
 use crate::arena::Arena;
 use crate::assemble::program::{ArenaId, Inherited};
 use crate::assemble::{Assembler, Settings};

@@ -6,6 +6,8 @@
 //! Comes in: [`Options`]. Goes out: a channel of [`Judged`], and a [`Handle`] to end it with.
 //! `run` and `daemon` call it and put `detect` behind it.
 
+#![forbid(unsafe_code)]
+
 use crate::assemble::Settings;
 use crate::core::{self, Core, Message, Newcomer, Outbox, SharedCounts};
 use crate::host::facts::{Facts, Proc, RealProc, Redactor, Watch, WatchDecision};

@@ -4,6 +4,8 @@
 //! core's thread calls it for each record that `collect` read, and once a tick. What a hostile
 //! program says about itself is its own affair; every table here is bounded.
 
+#![forbid(unsafe_code)]
+
 mod apply;
 mod claims;
 mod finish;

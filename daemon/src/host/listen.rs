@@ -5,6 +5,8 @@
 //! anybody but the core, and for that not long. A client that says nothing costs a descriptor
 //! until its time is up.
 
+#![forbid(unsafe_code)]
+
 use super::facts::{Facts, Proc, Redactor, Watch, WatchDecision};
 use super::keep::{Keep, Keeping};
 use super::room::Room;

@@ -6,6 +6,8 @@
 //! The rule: *altered* if witnessed blocks at equal offsets differ and nothing before them has
 //! unknown length; else *unverified* on any gap; else *truncated*; else *intact*.
 
+#![forbid(unsafe_code)]
+
 mod ranges;
 #[cfg(test)]
 mod tests;
