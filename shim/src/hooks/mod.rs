@@ -43,3 +43,22 @@ pub fn resolve() {
     plain::resolve();
     sockets::resolve();
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    /// tests/exports.rs holds the same list against what the linker exports.
+    #[test]
+    fn the_families_are_what_is_listed() {
+        let named: Vec<&str> =
+            super::FAMILIES.iter().flat_map(|family| family.iter().map(|hook| hook.0)).collect();
+        let hooks: BTreeSet<&str> = named.iter().copied().collect();
+        let listed: BTreeSet<&str> =
+            include_str!("../../exports.txt").lines().filter(|line| !line.starts_with('#')).collect();
+        let missing: Vec<_> = listed.difference(&hooks).collect();
+        let extra: Vec<_> = hooks.difference(&listed).collect();
+        assert!(missing.is_empty() && extra.is_empty(), "in no family: {missing:?}; not listed: {extra:?}");
+        assert_eq!(named.len(), hooks.len(), "a hook in two families");
+    }
+}
