@@ -90,6 +90,8 @@ pub struct Tls {
     pub early: AtomicU64,
     /// References that SSL_up_ref has added.
     pub held: AtomicU32,
+    /// GnuTLS: this end is the client.
+    pub client: AtomicU8,
     /// A refused record was told.
     pub rejected_told: AtomicU8,
     /// `SSL*` → cipher context that seals, and opens.
@@ -167,6 +169,7 @@ impl Object {
             &self.tls.flow_told,
             &self.tls.witness_off,
             &self.tls.rejected_told,
+            &self.tls.client,
         ] {
             byte.store(0, Ordering::Relaxed);
         }
@@ -228,6 +231,12 @@ impl Object {
     /// One more descriptor or handle leads here.
     pub fn add_ref(&self) {
         self.refs.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A process that holds this leaves the family. False: nobody else holds it.
+    pub fn let_go(&self) -> bool {
+        let held = |refs: u32| (refs > 1).then(|| refs - 1);
+        self.refs.fetch_update(Ordering::AcqRel, Ordering::Relaxed, held).is_ok()
     }
 
     /// Says what has not been said of all streams.

@@ -6,7 +6,7 @@ use crate::objects::Object;
 use crate::process::{self, Settings};
 use crate::record::{keeping_errno, shielded};
 use crate::thread::{self, Guard};
-use crate::{fds, hooks, kernel, objects, scratch};
+use crate::{fds, foreign, hooks, kernel, objects, reinject, scratch};
 use bytemuck::Zeroable;
 use core::ptr::null_mut;
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -54,13 +54,26 @@ unsafe extern "C" fn before_fork() {
     });
 }
 
+/// Before an exec: what this process holds in common with its forks is theirs alone.
+pub fn leave_family() {
+    fds::for_each(|_, object| _ = object.let_go());
+    crate::sessions::for_each(|object| _ = object.let_go());
+}
+
+/// The exec has failed. An object that nobody else held is counted once too often now: it ends with
+/// the process, not before.
+pub fn rejoin_family() {
+    fds::for_each(|_, object| object.add_ref());
+    crate::sessions::for_each(Object::add_ref);
+}
+
 extern "C" fn finish() {
     keeping_errno(|| shielded((), || last_words(How::Exited)));
 }
 
 /// Says the totals of all that is open: at exit, and before the program image is replaced.
 pub fn last_words(how: How) {
-    if !process::active() {
+    if !process::active() || !process::has_recorded() {
         return;
     }
     let Some(guard) = Guard::enter() else { return };
@@ -130,6 +143,7 @@ fn connect_and_activate() -> Option<()> {
     drop(socket);
     let arena = map_arena(&memory, &reply)?;
     drop(memory);
+    reinject::learn();
     process::activate(Settings { arena, key: reply.key }, mark);
     let guard = Guard::enter()?;
     for ((object, fd), resume) in told.iter().flatten().zip(&reply.resume) {
@@ -151,7 +165,7 @@ fn connect_and_activate() -> Option<()> {
     drop(guard);
     // SAFETY: a handler that only counts. It sees fork, daemon and forkpty alike.
     unsafe { libc::pthread_atfork(Some(before_fork), None, None) };
-    hooks::look_for_foreign();
+    foreign::look();
     Some(())
 }
 

@@ -4,8 +4,11 @@
 pub mod cipher;
 pub mod descriptors;
 pub mod dl;
+pub mod exec;
+pub mod gnutls;
 pub mod jumps;
 pub mod kernel_copies;
+pub mod lists;
 pub mod made;
 pub mod openssl;
 pub mod pieces;
@@ -18,10 +21,14 @@ pub const FAMILIES: &[&[(&str, *const ())]] = &[
     cipher::HOOKS,
     descriptors::HOOKS,
     dl::HOOKS,
-    openssl::HOOKS,
+    exec::HOOKS,
+    gnutls::HOOKS,
     jumps::HOOKS,
     kernel_copies::HOOKS,
+    lists::HOOKS,
     made::HOOKS,
+    openssl::HOOKS,
+    plain::HOOKS,
     sockets::HOOKS,
 ];
 
@@ -29,12 +36,10 @@ pub const FAMILIES: &[&[(&str, *const ())]] = &[
 pub fn resolve() {
     descriptors::resolve();
     dl::resolve();
+    exec::resolve();
     jumps::resolve();
     kernel_copies::resolve();
     made::resolve();
     plain::resolve();
     sockets::resolve();
 }
-
-/// Says which hooked functions another object answers for.
-pub fn look_for_foreign() {}

@@ -90,6 +90,16 @@ redhook::hook! {
     }
 }
 
+/// The C names of these hooks, and what stands behind each (redhook's own symbol can't be named).
+pub const HOOKS: &[(&str, *const ())] = &[
+    ("socket", counterfoil_socket as *const ()),
+    ("socketpair", counterfoil_socketpair as *const ()),
+    ("dup", counterfoil_dup as *const ()),
+    ("dup2", counterfoil_dup2 as *const ()),
+    ("dup3", counterfoil_dup3 as *const ()),
+    ("shutdown", counterfoil_shutdown as *const ()),
+];
+
 /// Looks all of them up, so that no hook has to.
 pub fn resolve() {
     let _ = (socket.get(), socketpair.get(), dup.get(), dup2.get(), dup3.get(), shutdown.get());

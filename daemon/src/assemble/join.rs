@@ -1,0 +1,332 @@
+//! Ends find each other.
+//!
+//! TLS by flow id, TCP and datagrams by the pair of addresses, Unix sockets by the pair of inodes,
+//! pipes by their one inode (they are one object from the start).
+
+use super::object::{Direction, Object, Proof};
+use super::pair::Side;
+use super::program::ArenaId;
+use super::slab::Key;
+use super::{Assembler, Suspect, Transfer, SETTLE};
+use counterfoil_abi::record::{Address, Channel};
+
+/// Claimants looked at for one pair of addresses.
+const MAX_CANDIDATES: usize = 64;
+
+fn loopback(address: &Address) -> bool {
+    match address.version {
+        4 => address.ip[0] == 127,
+        6 => address.ip[..15] == [0; 15] && address.ip[15] == 1,
+        _ => false,
+    }
+}
+
+/// Is the other end on this host for certain?
+pub fn local_peer(object: &Object) -> bool {
+    loopback(&object.remote) || object.channel == Channel::Unix
+}
+
+impl Assembler {
+    /// Looks for the other end of an object that got an inode, a path or addresses.
+    pub(super) fn join(&mut self, arena: ArenaId, key: Key) {
+        let Some(object) = self.objects.get(key) else { return };
+        if object.peer.is_some() || object.disputed {
+            return;
+        }
+        match object.channel {
+            Channel::Tcp | Channel::Datagram => self.join_addresses(key),
+            Channel::Unix | Channel::UnixDatagram => self.join_unix(arena, key),
+            Channel::Pipe | Channel::Tls | Channel::GnuTls | Channel::File => {}
+        }
+    }
+
+    fn join_addresses(&mut self, key: Key) {
+        let Some(object) = self.objects.get(key) else { return };
+        let (local, remote) = (object.local, object.remote);
+        if local.version == 0 || remote.version == 0 || local.port == 0 || remote.port == 0 {
+            return;
+        }
+        let same = self.by_addresses.entry((local, remote)).or_default();
+        if !same.contains(&key) {
+            if same.len() >= MAX_CANDIDATES {
+                return;
+            }
+            same.push(key);
+            if let Some(object) = self.objects.get_mut(key) {
+                object.listed = true;
+            }
+        }
+        self.dispute_double(local, remote, key);
+        let Some(object) = self.objects.get(key) else { return };
+        if object.disputed {
+            return;
+        }
+        let needs_same = loopback(&remote);
+        let candidates = self.by_addresses.get(&(remote, local)).cloned().unwrap_or_default();
+        let mut best: Option<((bool, bool, u64), Key)> = None;
+        for candidate in candidates {
+            let Some(other) = self.objects.get(candidate) else { continue };
+            if other.channel != object.channel || other.peer.is_some() || other.disputed {
+                continue;
+            }
+            let namespace = object.net_namespace.is_some() && object.net_namespace == other.net_namespace;
+            if needs_same && !namespace {
+                continue;
+            }
+            let rank = (namespace, !other.ended(), other.opened);
+            if best.is_none_or(|(r, _)| rank > r) {
+                best = Some((rank, candidate));
+            }
+        }
+        if let Some((_, peer)) = best {
+            self.lay_together(key, peer);
+        }
+    }
+
+    /// Two that say they are the same end of one connection: the proven one is, if just one is.
+    fn dispute_double(&mut self, local: Address, remote: Address, newcomer: Key) {
+        let Some(claimants) = self.by_addresses.get(&(local, remote)).cloned() else { return };
+        let Some(new) = self.objects.get(newcomer) else { return };
+        let (namespace, proof) = (new.net_namespace, new.proof());
+        for other_key in claimants {
+            let Some(other) = self.objects.get(other_key) else { continue };
+            // An ended one was the connection before this one.
+            if other_key == newcomer || other.ended() || other.net_namespace != namespace {
+                continue;
+            }
+            let theirs = other.proof();
+            if proof == Proof::Full && !self.still_held(other) {
+                continue;
+            }
+            if proof <= theirs {
+                self.dispute(newcomer);
+            }
+            if theirs <= proof {
+                self.dispute(other_key);
+            }
+            return;
+        }
+    }
+
+    /// Does one of its users have it now? An unseen close leaves an object that looks open.
+    fn still_held(&self, object: &Object) -> bool {
+        object.uses.iter().any(|u| {
+            self.programs.get(&u.arena).is_some_and(|p| {
+                let pid = p.pid(u.by[0].max(u.by[1]));
+                self.settings.proc.descriptor(pid, u.fd).is_some_and(|i| Some(i) == object.inode)
+            })
+        })
+    }
+
+    fn dispute(&mut self, key: Key) {
+        if let Some(object) = self.objects.get_mut(key) {
+            object.disputed = true;
+        }
+    }
+
+    fn join_unix(&mut self, arena: ArenaId, key: Key) {
+        let Some(object) = self.objects.get_mut(key) else { return };
+        if let Some((device, inode)) = object.inode {
+            if object.peer_inode == 0 {
+                object.peer_inode = self.settings.proc.unix_peer(inode).unwrap_or(0);
+            }
+            if object.peer_inode != 0 {
+                let peer = self.by_inode.get(&(device, object.peer_inode)).copied();
+                if let Some(peer) = peer.filter(|&p| p != key) {
+                    if self.agrees_on_peer(peer, inode) {
+                        self.lay_together(key, peer);
+                    }
+                }
+                return;
+            }
+        }
+        self.join_path(arena, key);
+    }
+
+    /// The object at the other end says the same, or nothing.
+    fn agrees_on_peer(&self, peer: Key, inode: u64) -> bool {
+        self.objects
+            .get(peer)
+            .is_some_and(|o| o.peer.is_none() && !o.disputed && (o.peer_inode == 0 || o.peer_inode == inode))
+    }
+
+    /// Neither end could be asked while it was open: the same path, each naming the other's process, and
+    /// no second candidate.
+    fn join_path(&mut self, arena: ArenaId, key: Key) {
+        let Some(object) = self.objects.get(key) else { return };
+        if object.path.is_empty() || object.peer_pid == 0 {
+            return;
+        }
+        let same = self.by_path.entry(object.path.clone()).or_default();
+        if !same.contains(&key) {
+            if same.len() >= MAX_CANDIDATES {
+                return;
+            }
+            same.push(key);
+        }
+        let (accepted, channel) = (object.accepted, object.channel);
+        let names = |from: &Object, program: ArenaId| {
+            self.programs.get(&program).is_some_and(|p| {
+                let pid = from.peer_pid;
+                p.facts.nspid.contains(&pid) || p.facts.process.pid == pid || p.children.contains_key(&pid)
+            })
+        };
+        let same = same.clone();
+        let found: Vec<Key> = same
+            .into_iter()
+            .filter(|&candidate| candidate != key)
+            .filter(|&candidate| {
+                self.objects.get(candidate).is_some_and(|other| {
+                    other.peer.is_none()
+                        && !other.disputed
+                        && other.channel == channel
+                        && other.accepted != accepted
+                        && other.uses.first().is_some_and(|u| names(object, u.arena))
+                        && names(other, arena)
+                })
+            })
+            .collect();
+        if let [peer] = found[..] {
+            self.lay_together(key, peer);
+        }
+    }
+
+    /// A TLS session got its flow id.
+    pub(super) fn join_flow(&mut self, key: Key) {
+        let Some(tls) = self.objects.get(key).and_then(|o| o.tls.as_ref()) else { return };
+        let (flow, client) = (tls.flow, tls.client);
+        let ends = self.by_flow.entry(flow).or_default();
+        let (ours, theirs) =
+            if client { (&mut ends.client, ends.server) } else { (&mut ends.server, ends.client) };
+        if let Some(first) = ours.filter(|&k| k != key) {
+            if self.objects.get(first).is_some() {
+                // Only who has the session's secrets has its id, but one of the two is not the end.
+                self.dispute(first);
+                self.dispute(key);
+                return;
+            }
+        }
+        *ours = Some(key);
+        if let Some(peer) = theirs.filter(|&k| self.objects.get(k).is_some_and(|o| o.peer.is_none())) {
+            self.lay_together(key, peer);
+        }
+    }
+
+    /// Two objects are the ends of one connection: what one sends the other receives.
+    pub(super) fn lay_together(&mut self, a: Key, b: Key) {
+        for (key, peer) in [(a, b), (b, a)] {
+            if let Some(object) = self.objects.get_mut(key) {
+                object.peer = Some(peer);
+            }
+        }
+        self.lay(a, b);
+        if a != b {
+            self.lay(b, a);
+        }
+        self.settle_soon(a);
+        self.settle_soon(b);
+    }
+
+    fn lay(&mut self, origin: Key, destination: Key) {
+        let leg = |objects: &super::Slab<Object>, key: Key, d: Direction| {
+            objects.get(key).and_then(|o| o.legs[d as usize])
+        };
+        let out = leg(&self.objects, origin, Direction::Out);
+        let back = leg(&self.objects, destination, Direction::In);
+        let merged = match (out, back) {
+            (None, None) => self.transfers.insert(Transfer::new(Some(origin), Some(destination))),
+            (Some(one), None) | (None, Some(one)) => one,
+            (Some(one), Some(other)) if one == other => one,
+            (Some(one), Some(other)) => {
+                if let Some(theirs) = self.transfers.remove(other) {
+                    if let Some(ours) = self.transfers.get_mut(one) {
+                        if ours.pair.join(Side::Destination, theirs.pair, &mut self.budget) {
+                            self.suspects.push((self.tick + SETTLE, Suspect::Transfer(one)));
+                        }
+                    }
+                }
+                one
+            }
+        };
+        if let Some(transfer) = self.transfers.get_mut(merged) {
+            transfer.origin = Some(origin);
+            transfer.destination = Some(destination);
+            transfer.pair.joined = true;
+        }
+        for (key, direction) in [(origin, Direction::Out), (destination, Direction::In)] {
+            if let Some(object) = self.objects.get_mut(key) {
+                object.legs[direction as usize] = Some(merged);
+            }
+        }
+    }
+
+    /// The socket under a TLS session gives it its addresses.
+    pub(super) fn find_carrier(&mut self, arena: ArenaId, tls: Key) {
+        let (Some(object), Some(program)) = (self.objects.get(tls), self.programs.get(&arena)) else {
+            return;
+        };
+        let Some(facts) = &object.tls else { return };
+        let by_number = program.numbers.get(&facts.carrier).copied().filter(|_| facts.carrier != 0);
+        let by_hello = || {
+            let hello = facts.hello;
+            (hello != [0; 16]).then(|| program.hellos.iter().rev().find(|(tag, _)| *tag == hello)).flatten()
+        };
+        if let Some(socket) = by_number.or_else(|| by_hello().map(|&(_, key)| key)) {
+            self.copy_addresses(socket, tls);
+        }
+    }
+
+    pub(super) fn copy_addresses(&mut self, socket: Key, tls: Key) {
+        let Some(from) = self.objects.get(socket) else { return };
+        let (local, remote, namespace, accepted) =
+            (from.local, from.remote, from.net_namespace, from.accepted);
+        if let Some(to) = self.objects.get_mut(tls) {
+            if matches!(to.channel, Channel::Tls | Channel::GnuTls) {
+                (to.local, to.remote, to.net_namespace, to.accepted) = (local, remote, namespace, accepted);
+            }
+        }
+    }
+
+    /// Takes an object out of all tables.
+    pub(super) fn forget(&mut self, key: Key) {
+        let Some(mut object) = self.objects.remove(key) else { return };
+        object.cipher_off(&mut self.budget);
+        if let Some(inode) = object.inode {
+            if self.by_inode.get(&inode) == Some(&key) {
+                self.by_inode.remove(&inode);
+            }
+        }
+        let addresses = (object.local, object.remote);
+        if let Some(claimants) = self.by_addresses.get_mut(&addresses) {
+            claimants.retain(|&k| k != key);
+            if claimants.is_empty() {
+                self.by_addresses.remove(&addresses);
+            }
+        }
+        if let Some(same) = self.by_path.get_mut(&object.path) {
+            same.retain(|&k| k != key);
+            if same.is_empty() {
+                self.by_path.remove(&object.path);
+            }
+        }
+        if let Some(tls) = &object.tls {
+            if let Some(ends) = self.by_flow.get_mut(&tls.flow) {
+                ends.client = ends.client.filter(|&k| k != key);
+                ends.server = ends.server.filter(|&k| k != key);
+                if ends.client.is_none() && ends.server.is_none() {
+                    self.by_flow.remove(&tls.flow);
+                }
+            }
+        }
+        self.last = None;
+        for user in &object.uses {
+            if let Some(program) = self.programs.get_mut(&user.arena) {
+                if program.numbers.get(&user.number) == Some(&key) {
+                    program.numbers.remove(&user.number);
+                }
+                program.hellos.retain(|&(_, k)| k != key);
+            }
+            self.forget_program_if_done(user.arena);
+        }
+    }
+}

@@ -1,0 +1,341 @@
+//! An object: one socket, pipe or TLS session of this host, whoever uses it.
+//!
+//! Successive program images that inherit a socket are [`Use`]s of one object: its streams go on.
+
+use super::pair::Pair;
+use super::pending::Budget;
+use super::program::ArenaId;
+use super::slab::Key;
+use crate::host::facts::{Access, Inode};
+use crate::judge::Finish;
+use crate::model::{self, Reason};
+use counterfoil_abi::record::{self, Address, Channel, Ended, How, Tap};
+use counterfoil_abi::{Tag, UNKNOWN};
+
+/// A direction, as the object's user sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Direction {
+    /// Sent, written.
+    Out = 0,
+    /// Received, read.
+    In = 1,
+}
+
+/// What a tap of an object is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// A stream of its own.
+    Stream(Direction),
+    /// The cipher's side of it.
+    Cipher(Direction),
+}
+
+/// Where a tap's records belong; None: not to an object of this channel.
+pub fn place(channel: Channel, tap: Tap) -> Option<Place> {
+    use Direction::{In, Out};
+    let tls = matches!(channel, Channel::Tls | Channel::GnuTls);
+    let pipe = channel == Channel::Pipe;
+    Some(match tap {
+        Tap::TlsWrite if tls => Place::Stream(Out),
+        Tap::TlsRead if tls => Place::Stream(In),
+        Tap::CipherSeal if tls => Place::Cipher(Out),
+        Tap::CipherOpen if tls => Place::Cipher(In),
+        Tap::PipeWrite if pipe => Place::Stream(Out),
+        Tap::PipeRead if pipe => Place::Stream(In),
+        Tap::SockSend if !tls && !pipe => Place::Stream(Out),
+        Tap::SockRecv if !tls && !pipe => Place::Stream(In),
+        _ => return None,
+    })
+}
+
+/// How well a claim to an object is proven.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Proof {
+    /// It could not be looked at (closed again, or no permission).
+    None,
+    /// The process had that inode; where it led is its own word.
+    Held,
+    /// Inode and addresses are the kernel's word.
+    Full,
+}
+
+/// One program's use of an object.
+#[derive(Debug)]
+pub struct Use {
+    /// Whose.
+    pub arena: ArenaId,
+    /// Its number there.
+    pub number: u32,
+    /// Descriptor, -1 if none.
+    pub fd: i32,
+    /// `Opened` flags.
+    pub flags: u8,
+    /// How well it is proven.
+    pub proof: Proof,
+    /// How the descriptor was opened, where known.
+    pub access: Option<Access>,
+    /// Where it took over, by direction.
+    pub resumed: [u64; 2],
+    /// How far its records reach, by direction.
+    pub extent: [u64; 2],
+    /// Who first moved bytes, as its namespace counts pids; 0 unknown.
+    pub by: [u32; 2],
+    /// The greatest totals so far.
+    pub ended: Option<Ended>,
+    /// It said its last word, or its arena is gone.
+    pub finish: Option<Finish>,
+}
+
+impl Use {
+    /// Did it move bytes?
+    pub fn active(&self, direction: Direction) -> bool {
+        let d = direction as usize;
+        self.extent[d] > self.resumed[d]
+    }
+
+    /// Notes that records reach `end`, moved by `by`.
+    #[inline]
+    pub fn reach(&mut self, direction: Direction, end: u64, by: u32) {
+        let d = direction as usize;
+        if end > self.extent[d] {
+            self.extent[d] = end;
+            if self.by[d] == 0 {
+                self.by[d] = by;
+            }
+        }
+    }
+
+    /// Takes in an `Ended`: the greatest totals count.
+    pub fn end(&mut self, ended: &Ended) {
+        let kept = self.ended.get_or_insert(*ended);
+        let older = ended.out_total < kept.out_total || ended.in_total < kept.in_total;
+        if !older {
+            let flags = kept.header.flags;
+            *kept = *ended;
+            kept.header.flags |= flags;
+        }
+        match How::from_code(ended.how) {
+            Some(How::Closed | How::Freed | How::ClosedUnseen) => self.finish = Some(Finish::Ended),
+            // Others of its family may go on with it; the arena's end decides.
+            Some(How::Exited | How::Execed | How::Checkpoint) | None => {}
+        }
+    }
+
+    /// Its arena is gone: what was not ended never will be.
+    pub fn gone(&mut self) {
+        if self.finish.is_none() {
+            let last = self.ended.and_then(|e| How::from_code(e.how));
+            let in_order = matches!(last, Some(How::Exited | How::Execed));
+            self.finish = Some(if in_order { Finish::Ended } else { Finish::Killed });
+        }
+    }
+}
+
+/// What `Flow` said.
+#[derive(Clone, Debug)]
+pub struct TlsFacts {
+    /// The exporter's id.
+    pub flow: [u8; 16],
+    /// This end connected.
+    pub client: bool,
+    /// Tag of the ClientHello's random.
+    pub hello: Tag,
+    /// Number of the socket that carries it, 0 unknown.
+    pub carrier: u32,
+    /// SNI.
+    pub name: Option<String>,
+}
+
+/// One socket, pipe or TLS session.
+#[derive(Debug)]
+pub struct Object {
+    /// What it is.
+    pub channel: Channel,
+    /// Its name on this host; None for TLS sessions.
+    pub inode: Option<Inode>,
+    /// The other end of a pair, 0 unknown.
+    pub peer_inode: u64,
+    /// Its addresses, v4-mapped ones as v4.
+    pub local: Address,
+    /// Likewise.
+    pub remote: Address,
+    /// It stands in the table of addresses.
+    pub listed: bool,
+    /// It came from accept.
+    pub accepted: bool,
+    /// Path of a FIFO or Unix socket, as bytes.
+    pub path: Vec<u8>,
+    /// SO_PEERCRED's pid, 0 unknown.
+    pub peer_pid: u32,
+    /// Network namespace.
+    pub net_namespace: Option<u64>,
+    /// Who uses it, in order of appearance.
+    pub uses: Vec<Use>,
+    /// Its transfers, by direction.
+    pub legs: [Option<Key>; 2],
+    /// The object at the other end.
+    pub peer: Option<Key>,
+    /// What was given to TLS against what the cipher had, by direction.
+    pub cipher: [Option<Box<Pair>>; 2],
+    /// The cipher witness can't follow this session.
+    pub no_cipher_witness: bool,
+    /// The cipher witness was said to have found something, by direction.
+    pub cipher_said: [bool; 2],
+    /// TLS sessions.
+    pub tls: Option<Box<TlsFacts>>,
+    /// It carries TLS from these offsets on, by direction.
+    pub carries_tls: Option<[u64; 2]>,
+    /// Somebody claims it who does not hold it, or two claim it.
+    pub disputed: bool,
+    /// First record, monotonic nanoseconds.
+    pub opened: u64,
+    /// Last record.
+    pub last: u64,
+    /// All uses have ended, and every lane was read since.
+    pub settled: bool,
+    /// When that was, monotonic nanoseconds.
+    pub settled_at: u64,
+}
+
+impl Object {
+    /// A new one.
+    pub fn new(channel: Channel, time: u64) -> Self {
+        Self {
+            channel,
+            inode: None,
+            peer_inode: 0,
+            local: Address::default(),
+            remote: Address::default(),
+            listed: false,
+            accepted: false,
+            path: Vec::new(),
+            peer_pid: 0,
+            net_namespace: None,
+            uses: Vec::new(),
+            legs: [None; 2],
+            peer: None,
+            cipher: [None, None],
+            no_cipher_witness: false,
+            cipher_said: [false; 2],
+            tls: None,
+            carries_tls: None,
+            disputed: false,
+            opened: time,
+            last: time,
+            settled: false,
+            settled_at: 0,
+        }
+    }
+
+    /// The program's use of it.
+    #[inline]
+    pub fn use_of(&mut self, arena: ArenaId, number: u32) -> Option<&mut Use> {
+        self.uses.iter_mut().find(|u| u.arena == arena && u.number == number)
+    }
+
+    /// Its cipher is watched, too.
+    #[inline]
+    pub fn cipher_on(&self) -> bool {
+        self.channel == Channel::Tls && !self.no_cipher_witness
+    }
+
+    /// Its cipher can't be watched.
+    pub fn cipher_off(&mut self, budget: &mut Budget) {
+        self.no_cipher_witness = true;
+        for mut pair in std::mem::take(&mut self.cipher).into_iter().flatten() {
+            pair.forget_waiting(budget);
+        }
+    }
+
+    /// All uses have ended.
+    pub fn ended(&self) -> bool {
+        self.uses.iter().all(|u| u.finish.is_some())
+    }
+
+    /// Bytes that passed in a direction, as far as is known.
+    pub fn total(&self, direction: Direction) -> u64 {
+        self.uses.iter().map(|u| u.extent[direction as usize]).max().unwrap_or(0)
+    }
+
+    /// The best proof that any of its users gave.
+    pub fn proof(&self) -> Proof {
+        self.uses.iter().map(|u| u.proof).max().unwrap_or(Proof::None)
+    }
+
+    /// Nobody observed made it: all users got it from outside.
+    pub fn from_outside(&self) -> bool {
+        let first = |u: &Use| u.flags & record::INHERITED != 0 && u.flags & record::RESUMED == 0;
+        !self.uses.is_empty()
+            && self.uses.iter().any(first)
+            && self.uses.iter().all(|u| u.flags & record::INHERITED != 0)
+    }
+
+    /// How a direction came to its end: an ended user speaks for those that moved nothing.
+    pub fn finish(&self, direction: Direction) -> Finish {
+        let of = |u: &&Use| u.finish.unwrap_or(Finish::Open);
+        let active = || self.uses.iter().filter(|u| u.active(direction));
+        let mut considered: Vec<Finish> = active().map(|u| of(&u)).collect();
+        if considered.is_empty() {
+            considered = self.uses.iter().map(|u| of(&u)).collect();
+            if considered.contains(&Finish::Ended) {
+                return Finish::Ended;
+            }
+        }
+        if considered.contains(&Finish::Open) {
+            Finish::Open
+        } else if considered.contains(&Finish::Killed) {
+            Finish::Killed
+        } else {
+            Finish::Ended
+        }
+    }
+
+    /// Where users overlapped: the older one went on after a newer one had taken over.
+    pub fn overlap(&self, direction: Direction) -> Option<u64> {
+        let d = direction as usize;
+        let mut least: Option<u64> = None;
+        for (i, newer) in self.uses.iter().enumerate().skip(1) {
+            let older_went_on = self.uses[..i]
+                .iter()
+                .any(|older| older.arena != newer.arena && older.extent[d] > newer.resumed[d]);
+            if newer.active(direction) && older_went_on {
+                least = Some(least.map_or(newer.resumed[d], |l| l.min(newer.resumed[d])));
+            }
+        }
+        least
+    }
+
+    /// The outward channel.
+    pub fn model_channel(&self) -> model::Channel {
+        match self.channel {
+            Channel::Tcp => model::Channel::Tcp,
+            Channel::Datagram | Channel::UnixDatagram => model::Channel::Datagram,
+            Channel::Unix => model::Channel::Unix,
+            Channel::Pipe => model::Channel::Pipe,
+            Channel::Tls | Channel::GnuTls => model::Channel::Tls,
+            Channel::File => model::Channel::File,
+        }
+    }
+
+    /// The tap of a direction.
+    pub fn tap(&self, direction: Direction) -> Tap {
+        match (self.channel, direction) {
+            (Channel::Tls | Channel::GnuTls, Direction::Out) => Tap::TlsWrite,
+            (Channel::Tls | Channel::GnuTls, Direction::In) => Tap::TlsRead,
+            (Channel::Pipe, Direction::Out) => Tap::PipeWrite,
+            (Channel::Pipe, Direction::In) => Tap::PipeRead,
+            (Channel::File, Direction::Out) => Tap::FileWrite,
+            (Channel::File, Direction::In) => Tap::FileRead,
+            (_, Direction::Out) => Tap::SockSend,
+            (_, Direction::In) => Tap::SockRecv,
+        }
+    }
+}
+
+/// A number of the kernel's, if it is one.
+pub fn known(count: u64) -> Option<u64> {
+    (count != UNKNOWN).then_some(count)
+}
+
+/// The reason that stands for a claim that is not believed.
+pub const DISPUTED: Reason = Reason::DisputedClaim;

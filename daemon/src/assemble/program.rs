@@ -1,0 +1,124 @@
+//! A program: one image and its forks, writing into one arena.
+
+use super::slab::Key;
+use crate::host::facts::{Access, Facts, Inode};
+use crate::model::{Process, ProcessName};
+use counterfoil_abi::record::{Channel, Record};
+use counterfoil_abi::Tag;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// An arena's number; never used twice.
+pub type ArenaId = u64;
+
+/// Records kept that came before their object's `Opened`.
+pub const MAX_EARLY: usize = 256;
+/// Forked children remembered.
+const MAX_CHILDREN: usize = 4096;
+
+/// A socket or pipe that the program had when it started, as the kernel told at hello.
+#[derive(Clone, Copy, Debug)]
+pub struct Inherited {
+    /// The object's number.
+    pub number: u32,
+    /// What it claims to be.
+    pub inode: Inode,
+    /// The kernel says that it is.
+    pub held: bool,
+    /// How it was opened.
+    pub access: Option<Access>,
+}
+
+/// One image.
+pub struct Program {
+    /// Who.
+    pub facts: Arc<Facts>,
+    /// Tags were asked for.
+    pub watched: bool,
+    /// Its objects, by number.
+    pub numbers: HashMap<u32, Key>,
+    /// What it had at hello.
+    pub inherited: Vec<Inherited>,
+    /// Records whose `Opened` has not come: lanes are read one after the other.
+    pub early: Vec<(u32, u32, Box<Record>)>,
+    /// How many ticks `early` has waited.
+    pub early_age: u32,
+    /// ClientHello tags that its sockets were seen to carry.
+    pub hellos: Vec<(Tag, Key)>,
+    /// Forks, by the pid that their namespace gives them.
+    pub children: HashMap<u32, u32>,
+    /// Other objects answer for TLS functions, GnuTLS functions, descriptor functions.
+    pub foreign: [bool; 3],
+    /// Notes taken so far.
+    pub notes: u32,
+    /// Records of it were lost.
+    pub dropped: bool,
+    /// It was there before the daemon was.
+    pub restarted: bool,
+    /// Nobody maps its arena.
+    pub gone: bool,
+}
+
+impl Program {
+    /// A new one.
+    pub fn new(facts: Arc<Facts>, watched: bool, inherited: Vec<Inherited>) -> Self {
+        Self {
+            facts,
+            watched,
+            numbers: HashMap::new(),
+            inherited,
+            early: Vec::new(),
+            early_age: 0,
+            hellos: Vec::new(),
+            children: HashMap::new(),
+            foreign: [false; 3],
+            notes: 0,
+            dropped: false,
+            restarted: false,
+            gone: false,
+        }
+    }
+
+    /// The pid as the daemon counts it, of a process that its own namespace calls `by`.
+    pub fn pid(&self, by: u32) -> u32 {
+        let owner = self.facts.process.pid;
+        if by == 0 || self.facts.nspid.last() == Some(&by) {
+            return owner;
+        }
+        self.children.get(&by).copied().unwrap_or(owner)
+    }
+
+    /// Remembers a fork.
+    pub fn forked(&mut self, namespace_pid: u32, pid: u32) {
+        if self.children.len() < MAX_CHILDREN {
+            self.children.insert(namespace_pid, pid);
+        }
+    }
+
+    /// The outward process of `by`, one of the family.
+    pub fn process(&self, by: u32) -> Process {
+        let mut process = self.facts.process.clone();
+        let pid = self.pid(by);
+        if pid != process.pid {
+            // A fork: same program, its owner is the parent.
+            process.parents.insert(0, ProcessName { pid: process.pid, exe: process.exe.clone() });
+            process.pid = pid;
+            process.started = None;
+        }
+        process
+    }
+
+    /// Is `pid` this program or one of its ancestors?
+    pub fn descends_from(&self, pid: u32) -> bool {
+        self.facts.process.pid == pid || self.facts.process.parents.iter().any(|p| p.pid == pid)
+    }
+
+    /// Does a foreign hook stand before this channel's taps?
+    pub fn foreign_hook(&self, channel: Channel) -> bool {
+        match channel {
+            Channel::Tls => self.foreign[0],
+            Channel::GnuTls => self.foreign[1],
+            _ => self.foreign[2],
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! What can't wait for a transfer's end: differences while it is open, what the cipher witness
+//! found, and what programs note about themselves.
+
+use super::object::{Direction, Object};
+use super::program::ArenaId;
+use super::slab::Key;
+use super::{Assembler, Suspect};
+use crate::host::path_text;
+use crate::judge::{self, Case, Finish};
+use crate::judged::{Judged, What};
+use crate::model::{Channel, Coverage, Range, Tap, Verdict};
+use counterfoil_abi::record::{About, Lost, Note};
+use counterfoil_abi::BLOCK;
+
+/// Ticks between two looks at a plain TCP difference that the kernel's counts don't settle yet.
+const PATIENCE: u64 = 50;
+/// Ranges told of at once, at most.
+const MAX_RANGES: usize = 64;
+/// Notes of one program that are passed on, at most.
+const MAX_NOTES: u32 = 1000;
+
+impl Assembler {
+    /// Every lane was read since these differences were seen: no gap before them can turn up.
+    pub(super) fn look_at_suspects(&mut self) {
+        let tick = self.tick;
+        let (due, rest): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.suspects).into_iter().partition(|&(at, _)| at <= tick);
+        self.suspects = rest;
+        for (_, suspect) in due {
+            match suspect {
+                Suspect::Cipher(key, direction) => self.say_cipher_of(key, direction),
+                Suspect::Transfer(leg) => {
+                    if !self.say_altered_while_open(leg) {
+                        self.suspects.push((tick + PATIENCE, suspect));
+                    }
+                }
+            }
+        }
+    }
+
+    /// False: look again later.
+    fn say_altered_while_open(&mut self, leg: Key) -> bool {
+        let Some(transfer) = self.transfers.get(leg) else { return true };
+        let (Some(from), Some(to)) = (transfer.origin, transfer.destination) else { return true };
+        let (Some(origin), Some(destination)) = (self.objects.get(from), self.objects.get(to)) else {
+            return true;
+        };
+        if transfer.said || (origin.settled && destination.settled) {
+            return true;
+        }
+        let channel = origin.model_channel();
+        let mut ends = [(origin, Direction::Out), (destination, Direction::In)]
+            .map(|(o, d)| (self.end(o, d, u64::MAX), o, d));
+        if channel == Channel::Tcp {
+            for (end, object, direction) in &mut ends {
+                if end.finish != Finish::Ended {
+                    end.kernel = self.kernel_count(object, *direction);
+                }
+            }
+            if ends.iter().any(|(end, ..)| end.kernel.is_none_or(|k| k > end.total + end.urgent)) {
+                // Bytes of the running block are not told of yet, or bytes passed that no hook saw:
+                // not to be known now.
+                return false;
+            }
+        }
+        let [(mut a, ..), (mut b, ..)] = ends;
+        // Lengths are not final: only blocks can differ now.
+        (a.finish, b.finish) = (Finish::Open, Finish::Open);
+        let judgement =
+            judge::judge(Case { channel, pair: &transfer.pair, origin: Some(&a), destination: Some(&b) });
+        if judgement.verdict != Verdict::Altered || a.dropped || b.dropped {
+            return true;
+        }
+        let mut altered = judgement.altered;
+        altered.truncate(MAX_RANGES);
+        let peer = self.process_at(destination, Direction::In);
+        let Some(user) = origin.uses.first() else { return true };
+        let (arena, by) = (user.arena, user.by[0]);
+        if let Some(transfer) = self.transfers.get_mut(leg) {
+            transfer.said = true;
+        }
+        let what = What::AlteredWhileOpen { channel, altered, peer };
+        self.notice_about(arena, by, from, Direction::Out, what);
+        true
+    }
+
+    /// What the kernel counts now, asked of whichever user still has the socket.
+    fn kernel_count(&self, object: &Object, direction: Direction) -> Option<u64> {
+        object.uses.iter().find_map(|user| {
+            let pid = self.programs.get(&user.arena)?.pid(user.by[direction as usize]);
+            let socket = self.settings.proc.socket(pid, user.fd)?;
+            if Some(socket.inode) != object.inode {
+                return None;
+            }
+            match direction {
+                Direction::Out => socket.sent,
+                Direction::In => socket.received,
+            }
+        })
+    }
+
+    /// Says what the cipher witness found about an object, if it found something.
+    pub(super) fn say_cipher(&mut self, key: Key) {
+        self.say_cipher_of(key, Direction::Out);
+        self.say_cipher_of(key, Direction::In);
+    }
+
+    fn say_cipher_of(&mut self, key: Key, direction: Direction) {
+        let Some(object) = self.objects.get_mut(key) else { return };
+        let d = direction as usize;
+        if object.cipher_said[d] {
+            return;
+        }
+        let Some(pair) = &object.cipher[d] else { return };
+        let differences = pair.proven_differences();
+        if differences.is_empty() {
+            return;
+        }
+        object.cipher_said[d] = true;
+        let total = object.total(direction);
+        let mut altered: Vec<Range> = Vec::new();
+        for block in differences {
+            let (offset, end) = (block * BLOCK, (block + 1) * BLOCK);
+            let length = if total > offset { end.min(total) - offset } else { BLOCK };
+            let full = altered.len() >= MAX_RANGES;
+            match altered.last_mut() {
+                Some(last) if last.offset + last.length == offset => last.length += length,
+                _ if full => break,
+                _ => altered.push(Range { offset, length }),
+            }
+        }
+        let Some(user) = object.uses.first() else { return };
+        let (arena, by) = (user.arena, user.by[d]);
+        let tap = match direction {
+            Direction::Out => Tap::TlsWrite,
+            Direction::In => Tap::TlsRead,
+        };
+        self.notice_about(arena, by, key, direction, What::CipherMismatch { tap, altered });
+    }
+
+    /// A program notes something about itself.
+    pub(super) fn note(&mut self, arena: ArenaId, by: u32, note: &Note) {
+        let text = &note.text[..usize::from(note.text_len).min(note.text.len())];
+        let Some(program) = self.programs.get_mut(&arena) else { return };
+        program.notes += 1;
+        if program.notes > MAX_NOTES {
+            return;
+        }
+        match About::from_code(note.about) {
+            Some(About::ForeignHook) => {
+                let text = path_text(text);
+                let (symbol, object) = text.split_once(' ').unwrap_or((&text, ""));
+                let family = match symbol {
+                    s if s.starts_with("SSL_") || s.starts_with("BIO_") || s.starts_with("EVP_") => 0,
+                    s if s.starts_with("gnutls_") => 1,
+                    _ => 2,
+                };
+                program.foreign[family] = true;
+                let (symbol, object) = (symbol.to_owned(), object.to_owned());
+                self.notice(arena, by, What::ForeignHook { symbol, object });
+            }
+            Some(About::CoverageLost) => {
+                let exe = path_text(text);
+                let reason = Lost::from_code(note.code).map_or("unknown", Lost::word).to_owned();
+                let inherits_tracked = !program.numbers.is_empty();
+                self.out.push_back(Judged::Coverage(Coverage {
+                    pid: note.number,
+                    exe: Some(exe.clone()),
+                    observed: false,
+                    reason: Some(reason.clone()),
+                }));
+                self.notice(arena, by, What::CoverageLost { exe, reason, inherits_tracked });
+            }
+            Some(About::Exec) | None => {}
+        }
+    }
+}

@@ -1,0 +1,296 @@
+//! Collect: reads the lanes of all arenas.
+//!
+//! Comes in: arenas of programs that said hello, and word that a process is gone. Goes out: every
+//! record, checked, to the caller's function; and [`Word`]s about arenas. The core's thread calls
+//! [`Collector::tick`]. Nothing a process writes can make it panic, wait or take memory.
+//!
+//! A quiet arena costs one load of its bell each tick. An arena whose bell rang is read each tick until
+//! it is quiet again. Lanes of quiet arenas are looked at now and then all the same: a process may be
+//! killed between a record and the bell.
+
+use crate::arena::{Arena, ReadError};
+use crate::assemble::program::ArenaId;
+use counterfoil_abi::arena::LANES;
+use counterfoil_abi::record::Record;
+
+/// Ticks without a record until an arena counts as quiet.
+const QUIET_AFTER: u32 = 3;
+/// Nanoseconds between two looks at the used lanes of a quiet arena, and at all lanes.
+const LOOK_EVERY: u64 = 250_000_000;
+const LOOK_AT_ALL_EVERY: u64 = 4_000_000_000;
+/// First and last time between two looks whether anybody still maps an arena, nanoseconds.
+const PROBE_FIRST: u64 = 20_000_000;
+const PROBE_LAST: u64 = 1_000_000_000;
+/// How often a crowded arena is searched for lanes whose thread is gone.
+const FREE_EVERY: u64 = 100_000_000;
+
+/// What there is to say about an arena besides its records.
+#[derive(Debug, PartialEq)]
+pub enum Word {
+    /// So many records more found no room.
+    Dropped(u64),
+    /// It is not read any more.
+    Hostile(String),
+    /// Nobody maps it, and all that it held was passed on.
+    Gone,
+}
+
+struct Seat {
+    id: ArenaId,
+    arena: Arena,
+    active: bool,
+    hostile: bool,
+    quiet_ticks: u32,
+    /// Lanes that were ever used.
+    used: u64,
+    looked: u64,
+    looked_at_all: u64,
+    /// When to look whether anybody still maps it; None while its owner lives.
+    probe_at: Option<u64>,
+    probe_wait: u64,
+    dropped: u64,
+    freed: u64,
+}
+
+/// All arenas.
+#[derive(Default)]
+pub struct Collector {
+    seats: Vec<Seat>,
+}
+
+impl Collector {
+    /// Takes an arena up; it is active at first, since its process just started.
+    pub fn add(&mut self, id: ArenaId, arena: Arena, now: u64) {
+        self.seats.push(Seat {
+            id,
+            arena,
+            active: true,
+            hostile: false,
+            quiet_ticks: 0,
+            used: 0,
+            looked: now,
+            looked_at_all: now,
+            probe_at: None,
+            probe_wait: PROBE_FIRST,
+            dropped: 0,
+            freed: now,
+        });
+    }
+
+    /// The arena's owner is gone, or runs another image: when nobody maps it, it is done.
+    pub fn owner_gone(&mut self, id: ArenaId) {
+        if let Some(seat) = self.seats.iter_mut().find(|s| s.id == id) {
+            seat.active = true;
+            seat.quiet_ticks = 0;
+            seat.probe_at.get_or_insert(0);
+        }
+    }
+
+    /// Arenas at hand.
+    pub fn len(&self) -> usize {
+        self.seats.len()
+    }
+
+    /// None.
+    pub fn is_empty(&self) -> bool {
+        self.seats.is_empty()
+    }
+
+    /// Does any arena want to be read soon?
+    pub fn active(&self) -> bool {
+        self.seats.iter().any(|s| s.active)
+    }
+
+    /// The memfds, for whoever keeps them through a restart.
+    pub fn descriptors(&self) -> impl Iterator<Item = (ArenaId, rustix::fd::BorrowedFd<'_>)> {
+        self.seats.iter().map(|s| (s.id, s.arena.fd()))
+    }
+
+    /// Reads all that was published when it was called, and perhaps more. Returns the number of
+    /// records. `record` gets arena, producing process (as its namespace counts) and record.
+    pub fn tick(
+        &mut self,
+        now: u64,
+        record: &mut impl FnMut(ArenaId, u32, &Record),
+        word: &mut impl FnMut(ArenaId, Word),
+    ) -> u64 {
+        let mut records = 0;
+        let mut gone = false;
+        for seat in &mut self.seats {
+            if !seat.active && !seat.stirs(now) {
+                continue;
+            }
+            records += seat.read(record, word);
+            if seat.probe_at.is_some_and(|at| at <= now) {
+                gone |= seat.probe(now, record, word);
+            }
+        }
+        if gone {
+            self.seats.retain(|s| s.probe_at != Some(u64::MAX));
+        }
+        records
+    }
+
+    /// Gives lanes back whose thread is gone, in arenas where more than half are taken. `lives`
+    /// says whether a process and thread still exist, as their namespace counts them; unsure is
+    /// yes: a lane given to two threads would be worthless.
+    pub fn free_lanes(&mut self, now: u64, lives: &mut impl FnMut(ArenaId, u32, u32) -> bool) {
+        for seat in self.seats.iter_mut().filter(|s| s.active && !s.hostile) {
+            if now.saturating_sub(seat.freed) < FREE_EVERY {
+                continue;
+            }
+            seat.freed = now;
+            let taken: Vec<(usize, (u32, u32))> =
+                (0..LANES).filter_map(|lane| Some((lane, seat.arena.owner(lane)?))).collect();
+            if taken.len() * 2 <= LANES {
+                continue;
+            }
+            for (lane, (pid, tid)) in taken {
+                // What it published last must be read first; that is the next tick's business.
+                if !lives(seat.id, pid, tid) && !seat.arena.stirred(lane) {
+                    seat.arena.free_lane(lane, (pid, tid));
+                }
+            }
+        }
+    }
+
+    /// Observation ends: tells all programs to stop recording.
+    pub fn stop_all(&mut self) {
+        for seat in &self.seats {
+            seat.arena.set_policy(counterfoil_abi::arena::POLICY_OFF);
+        }
+    }
+
+    /// Makes the next tick read every lane.
+    pub fn look_at_all(&mut self) {
+        for seat in &mut self.seats {
+            seat.active = true;
+            seat.quiet_ticks = 0;
+        }
+    }
+}
+
+impl Seat {
+    /// Should a quiet arena be read?
+    #[inline]
+    fn stirs(&mut self, now: u64) -> bool {
+        if self.hostile {
+            // Only its end matters.
+            return self.probe_at.is_some_and(|at| at <= now);
+        }
+        let mut stirs = self.arena.bell() || self.probe_at.is_some_and(|at| at <= now);
+        if !stirs && now.saturating_sub(self.looked) >= LOOK_EVERY {
+            self.looked = now;
+            let all = now.saturating_sub(self.looked_at_all) >= LOOK_AT_ALL_EVERY;
+            if all {
+                self.looked_at_all = now;
+            }
+            stirs = (0..LANES).any(|l| (all || self.used >> l & 1 != 0) && self.arena.stirred(l));
+        }
+        if stirs {
+            self.active = true;
+            self.quiet_ticks = 0;
+        }
+        stirs
+    }
+
+    fn read(
+        &mut self,
+        record: &mut impl FnMut(ArenaId, u32, &Record),
+        word: &mut impl FnMut(ArenaId, Word),
+    ) -> u64 {
+        if self.hostile {
+            self.active = false;
+            return 0;
+        }
+        let rang = self.arena.bell();
+        if rang {
+            // What was published before the bell is read below; who publishes from here on rings
+            // again, or is seen by the ticks that this arena stays active for.
+            self.arena.clear_bell();
+        }
+        let mut records = 0;
+        for lane in 0..LANES {
+            if !self.arena.stirred(lane) {
+                continue;
+            }
+            self.used |= 1 << lane;
+            match self.read_lane(lane, record) {
+                Ok(read) => records += read,
+                Err(detail) => {
+                    self.hostile = true;
+                    self.active = false;
+                    word(self.id, Word::Hostile(detail));
+                    return records;
+                }
+            }
+        }
+        if records == 0 && !rang {
+            self.quiet_ticks += 1;
+        } else {
+            self.quiet_ticks = 0;
+        }
+        if self.quiet_ticks == QUIET_AFTER || self.quiet_ticks.is_multiple_of(64) {
+            self.count_dropped(word);
+        }
+        if self.quiet_ticks > QUIET_AFTER {
+            self.active = false;
+        }
+        records
+    }
+
+    fn read_lane(
+        &mut self,
+        lane: usize,
+        record: &mut impl FnMut(ArenaId, u32, &Record),
+    ) -> Result<u64, String> {
+        let id = self.id;
+        let by = self.arena.owner(lane).map_or(0, |(pid, _)| pid);
+        let mut unknown = false;
+        let read = self.arena.read(lane, |lines| match Record::decode(lines) {
+            Some(decoded) => {
+                record(id, by, &decoded);
+                true
+            }
+            None => {
+                unknown = true;
+                false
+            }
+        });
+        match read {
+            Ok(records) => Ok(records),
+            Err(ReadError::Hostile) if unknown => Err(format!("lane {lane}: a record out of its bounds")),
+            Err(error) => Err(format!("lane {lane}: {error}")),
+        }
+    }
+
+    fn count_dropped(&mut self, word: &mut impl FnMut(ArenaId, Word)) {
+        let lanes = (0..LANES).filter(|l| self.used >> l & 1 != 0);
+        let dropped = lanes.map(|lane| self.arena.dropped(lane)).fold(0, u64::saturating_add);
+        let dropped = dropped.saturating_add(self.arena.turned_away());
+        if dropped > self.dropped {
+            word(self.id, Word::Dropped(dropped - self.dropped));
+            self.dropped = dropped;
+        }
+    }
+
+    /// Is anybody still there? True: no, and the seat is to be given up.
+    fn probe(
+        &mut self,
+        now: u64,
+        record: &mut impl FnMut(ArenaId, u32, &Record),
+        word: &mut impl FnMut(ArenaId, Word),
+    ) -> bool {
+        // An error means that it can't be mapped again: then it can't be read again either.
+        if !self.arena.close().unwrap_or(true) {
+            self.probe_at = Some(now + self.probe_wait);
+            self.probe_wait = (self.probe_wait * 2).min(PROBE_LAST);
+            return false;
+        }
+        self.read(record, word);
+        self.count_dropped(word);
+        word(self.id, Word::Gone);
+        self.probe_at = Some(u64::MAX);
+        true
+    }
+}

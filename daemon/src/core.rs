@@ -1,0 +1,382 @@
+//! The core: one thread that collects, assembles, joins and judges.
+//!
+//! Comes in: newcomers from `listen`, the arenas' lanes, pidfds that say who is gone. Goes out:
+//! [`Judged`]. One thread, because a record costs less than handing it to another one.
+
+use crate::arena::Arena;
+use crate::assemble::program::{ArenaId, Inherited};
+use crate::assemble::{Assembler, Settings};
+use crate::collect::{Collector, Word};
+use crate::host::facts::{Facts, Proc};
+use crate::host::room::Room;
+use crate::judged::{Counts, Judged};
+use counterfoil_abi::hello::Resume;
+use crossbeam::channel::{Receiver, Sender, TrySendError};
+use rustix::event::{epoll, eventfd, EventfdFlags, Timespec};
+use rustix::time::{clock_gettime, ClockId};
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Between two ticks while records flow.
+const TICK: Duration = Duration::from_millis(1);
+/// And while none do: a few programs cost little, many a little less often.
+const IDLE: Duration = Duration::from_millis(5);
+const IDLE_MANY: Duration = Duration::from_millis(10);
+const MANY: usize = 200;
+/// Ticks without a record until the idle pace.
+const PACE: u32 = 20;
+/// The wake-up's name among the pidfds.
+const WAKE: u64 = 0;
+/// Said and not yet taken by the next stage, beyond which the core waits for it.
+const MAX_UNSAID: usize = 65_536;
+
+/// A program that said hello.
+pub struct Newcomer {
+    /// Its arena's number.
+    pub id: ArenaId,
+    /// Its arena.
+    pub memfd: OwnedFd,
+    /// It.
+    pub pidfd: OwnedFd,
+    /// Its user, for the room it takes.
+    pub uid: u32,
+    /// Who it is.
+    pub facts: Arc<Facts>,
+    /// Tags were asked for.
+    pub watched: bool,
+    /// What it had when it started.
+    pub inherited: Vec<Inherited>,
+    /// Where to say where that goes on.
+    pub answer: Option<Sender<Vec<Resume>>>,
+}
+
+/// What others tell the core.
+pub enum Message {
+    /// A program said hello.
+    Newcomer(Box<Newcomer>),
+    /// A program was declined.
+    Declined(Arc<Facts>),
+    /// End when no record has come for `quiet`, or after `max`.
+    Drain {
+        #[expect(missing_docs, reason = "as said")]
+        quiet: Duration,
+        #[expect(missing_docs, reason = "as said")]
+        max: Duration,
+    },
+}
+
+/// Where to put messages for the core, and how to wake it.
+#[derive(Clone)]
+pub struct Outbox {
+    messages: Sender<Message>,
+    wake: Arc<OwnedFd>,
+}
+
+impl Outbox {
+    /// Puts a message in; lost only if the core has ended.
+    pub fn send(&self, message: Message) {
+        let _ = self.messages.send(message);
+        self.wake();
+    }
+
+    /// Puts a message in if there is room: a program waits behind it. False: there was none.
+    pub fn offer(&self, message: Message) -> bool {
+        let taken = self.messages.try_send(message).is_ok();
+        self.wake();
+        taken
+    }
+
+    fn wake(&self) {
+        let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
+    }
+}
+
+/// Totals that others may look at while the core runs.
+#[derive(Debug, Default)]
+pub struct SharedCounts {
+    records: AtomicU64,
+    dropped: AtomicU64,
+}
+
+impl SharedCounts {
+    /// Totals so far.
+    pub fn get(&self) -> Counts {
+        Counts {
+            records: self.records.load(Ordering::Relaxed),
+            dropped: self.dropped.load(Ordering::Relaxed),
+        }
+    }
+}
+
+struct Guest {
+    pidfd: OwnedFd,
+    uid: u32,
+    facts: Arc<Facts>,
+}
+
+/// The thread's state.
+pub struct Core {
+    epoll: OwnedFd,
+    wake: Arc<OwnedFd>,
+    messages: Receiver<Message>,
+    out: Sender<Judged>,
+    assembler: Assembler,
+    collector: Collector,
+    guests: HashMap<ArenaId, Guest>,
+    room: Room,
+    proc: Arc<dyn Proc>,
+    counts: Arc<SharedCounts>,
+    said: Counts,
+    said_at: u64,
+    last_record: u64,
+    /// Since when, how long without a record, how long at most.
+    draining: Option<(u64, u64, u64)>,
+}
+
+/// Monotonic nanoseconds, the clock of records.
+pub fn now() -> u64 {
+    let t = clock_gettime(ClockId::Monotonic);
+    (t.tv_sec as u64).saturating_mul(1_000_000_000).saturating_add(t.tv_nsec as u64)
+}
+
+/// The realtime clock less the monotonic one.
+pub fn clock_offset() -> i128 {
+    let t = clock_gettime(ClockId::Realtime);
+    i128::from(t.tv_sec) * 1_000_000_000 + i128::from(t.tv_nsec) - i128::from(now())
+}
+
+impl Core {
+    /// A core, and where to put messages for it.
+    pub fn new(
+        settings: Settings,
+        room: Room,
+        out: Sender<Judged>,
+        counts: Arc<SharedCounts>,
+    ) -> io::Result<(Self, Outbox)> {
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
+        epoll::add(&epoll, &wake, epoll::EventData::new_u64(WAKE), epoll::EventFlags::IN)?;
+        let (sender, messages) = crossbeam::channel::bounded(4096);
+        let outbox = Outbox { messages: sender, wake: wake.clone() };
+        let core = Self {
+            epoll,
+            wake,
+            messages,
+            out,
+            proc: settings.proc.clone(),
+            assembler: Assembler::new(settings),
+            collector: Collector::default(),
+            guests: HashMap::new(),
+            room,
+            counts,
+            said: Counts::default(),
+            said_at: 0,
+            last_record: 0,
+            draining: None,
+        };
+        Ok((core, outbox))
+    }
+
+    /// Runs until told to drain, and done with it.
+    pub fn run(mut self) {
+        let mut idle_ticks = 0u32;
+        let mut busy = false;
+        loop {
+            let wait = self.pace(idle_ticks, busy);
+            self.sleep(wait);
+            while let Ok(message) = self.messages.try_recv() {
+                self.hear(message);
+                idle_ticks = 0;
+            }
+            let read = self.tick();
+            busy = read > 1000;
+            idle_ticks = if read > 0 { 0 } else { idle_ticks.saturating_add(1) };
+            self.say();
+            if self.drained() {
+                break;
+            }
+        }
+        self.finish();
+    }
+
+    fn pace(&self, idle_ticks: u32, busy: bool) -> Duration {
+        if busy {
+            Duration::ZERO
+        } else if idle_ticks < PACE || self.assembler.restless() || self.draining.is_some() {
+            TICK
+        } else if self.collector.len() > MANY {
+            IDLE_MANY
+        } else {
+            IDLE
+        }
+    }
+
+    /// Waits for the next tick; a message or the end of a process comes sooner.
+    fn sleep(&mut self, wait: Duration) {
+        let mut events = Vec::with_capacity(64);
+        let wait = Timespec::try_from(wait).ok();
+        let spare = rustix::buffer::spare_capacity(&mut events);
+        if epoll::wait(&self.epoll, spare, wait.as_ref()).is_err() {
+            return;
+        }
+        for event in events {
+            match event.data.u64() {
+                WAKE => {
+                    let _ = rustix::io::read(&self.wake, &mut [0u8; 8]);
+                }
+                id => {
+                    if let Some(guest) = self.guests.get(&id) {
+                        let _ = epoll::delete(&self.epoll, &guest.pidfd);
+                    }
+                    self.collector.owner_gone(id);
+                }
+            }
+        }
+    }
+
+    fn hear(&mut self, message: Message) {
+        match message {
+            Message::Newcomer(newcomer) => self.welcome(*newcomer),
+            Message::Declined(facts) => self.assembler.declined(&facts),
+            Message::Drain { quiet, max } => {
+                let nanos = |d: Duration| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX);
+                self.draining = Some((now(), nanos(quiet), nanos(max)));
+            }
+        }
+    }
+
+    fn welcome(&mut self, newcomer: Newcomer) {
+        let Newcomer { id, memfd, pidfd, uid, facts, watched, inherited, answer } = newcomer;
+        // The same process with another image: the old image's arena has lost its owner.
+        let same =
+            |g: &Guest| g.facts.process.pid == facts.process.pid && g.facts.starttime == facts.starttime;
+        let before: Vec<ArenaId> = self.guests.iter().filter(|(_, g)| same(g)).map(|(&id, _)| id).collect();
+        for old in before {
+            self.collector.owner_gone(old);
+        }
+        if answer.is_some() {
+            // Twice: a record may be on its way into a lane that was already passed.
+            self.tick();
+            self.tick();
+        }
+        let Ok(arena) = Arena::map(memfd) else {
+            self.room.give(uid);
+            return;
+        };
+        let data = epoll::EventData::new_u64(id);
+        let _ = epoll::add(&self.epoll, &pidfd, data, epoll::EventFlags::IN);
+        self.collector.add(id, arena, now());
+        let resume = self.assembler.register(id, facts.clone(), watched, inherited);
+        self.guests.insert(id, Guest { pidfd, uid, facts });
+        if let Some(answer) = answer {
+            let _ = answer.try_send(resume);
+        }
+    }
+
+    /// Reads everything once.
+    fn tick(&mut self) -> u64 {
+        let now = now();
+        let assembler = &mut self.assembler;
+        let mut words = Vec::new();
+        let read = self.collector.tick(
+            now,
+            &mut |arena, by, record| assembler.record(arena, by, record),
+            &mut |arena, word| words.push((arena, word)),
+        );
+        if read > 0 {
+            self.last_record = now;
+        }
+        for (arena, word) in words {
+            match word {
+                Word::Dropped(records) => self.assembler.dropped(arena, records),
+                Word::Hostile(detail) => self.assembler.hostile(arena, &detail),
+                Word::Gone => {
+                    self.assembler.gone(arena);
+                    if let Some(guest) = self.guests.remove(&arena) {
+                        let _ = epoll::delete(&self.epoll, &guest.pidfd);
+                        self.room.give(guest.uid);
+                    }
+                }
+            }
+        }
+        if self.collector.active() {
+            let (guests, proc) = (&self.guests, &self.proc);
+            self.collector.free_lanes(now, &mut |arena, pid, tid| {
+                guests.get(&arena).is_none_or(|guest| lives(guest, proc.as_ref(), pid, tid))
+            });
+        }
+        self.assembler.tick(now);
+        read
+    }
+
+    /// Passes on what there is to say.
+    fn say(&mut self) {
+        let now = now();
+        let counts = self.assembler.counts();
+        self.counts.records.store(counts.records, Ordering::Relaxed);
+        self.counts.dropped.store(counts.dropped, Ordering::Relaxed);
+        if counts != self.said && now.saturating_sub(self.said_at) > 1_000_000_000 {
+            (self.said, self.said_at) = (counts, now);
+            self.assembler.out.push_back(Judged::Counts(counts));
+        }
+        while let Some(judged) = self.assembler.out.pop_front() {
+            match self.out.try_send(judged) {
+                Ok(()) => {}
+                Err(TrySendError::Full(judged)) => {
+                    if self.assembler.out.len() < MAX_UNSAID {
+                        self.assembler.out.push_front(judged);
+                        return;
+                    }
+                    // Nothing that ended may be lost: lanes fill up instead, and are counted.
+                    if self.out.send(judged).is_err() {
+                        return;
+                    }
+                }
+                Err(TrySendError::Disconnected(_)) => {
+                    self.assembler.out.clear();
+                    return;
+                }
+            }
+        }
+    }
+
+    fn drained(&self) -> bool {
+        let Some((since, quiet, max)) = self.draining else { return false };
+        let now = now();
+        // With nobody left, only a program that has not said hello yet could still come.
+        let quiet = if self.collector.is_empty() { quiet / 4 } else { quiet };
+        let last = self.last_record.max(since);
+        now.saturating_sub(since) >= max || now.saturating_sub(last) >= quiet
+    }
+
+    /// The last words.
+    fn finish(mut self) {
+        for _ in 0..4 {
+            self.collector.look_at_all();
+            self.tick();
+        }
+        self.collector.stop_all();
+        self.assembler.finish_all();
+        let counts = self.assembler.counts();
+        self.counts.records.store(counts.records, Ordering::Relaxed);
+        self.counts.dropped.store(counts.dropped, Ordering::Relaxed);
+        while let Some(judged) = self.assembler.out.pop_front() {
+            if self.out.send(judged).is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// Does the thread still exist? Only certainty is a no.
+fn lives(guest: &Guest, proc: &dyn Proc, pid: u32, tid: u32) -> bool {
+    if guest.facts.nspid.len() <= 1 {
+        return proc.thread_lives(pid, tid);
+    }
+    // In a nested namespace only the owner's own threads can be counted.
+    guest.facts.nspid.last() != Some(&pid) || proc.nested_thread_lives(guest.facts.process.pid, tid)
+}

@@ -1,0 +1,331 @@
+//! What is known about a process.
+//!
+//! Comes in: a pid, and the word of `/proc` about it. Goes out: [`Facts`], for the watch decision
+//! at hello and for the ends of transfers, and who holds which descriptor. `listen` and `assemble`
+//! call it through the [`Proc`] trait, the seam where tests put their own.
+
+use crate::model::{Process, ProcessName};
+use counterfoil_abi::record::Address;
+use jiff::Timestamp;
+use procfs::process::Process as ProcDir;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::Arc;
+
+/// Parents told of, at most.
+const MAX_PARENTS: usize = 8;
+/// Descendants looked at, at most.
+const MAX_DESCENDANTS: usize = 4096;
+
+/// What `/proc` said about a process when it said hello.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Facts {
+    /// The outward part: pid, exe, argv (redacted), cwd, uid, user, session, unit, parents.
+    pub process: Process,
+    /// Its parent then.
+    pub ppid: u32,
+    /// Start time in clock ticks since boot: with the pid it names a process for good.
+    pub starttime: u64,
+    /// Inode of its network namespace.
+    pub net_namespace: Option<u64>,
+    /// Its pid in each nested pid namespace, the daemon's first.
+    pub nspid: Vec<u32>,
+}
+
+/// What the daemon does with a process that says hello.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Watch {
+    /// Full manifests.
+    Watched,
+    /// Counts only.
+    Unwatched,
+    /// Not observed at all.
+    Declined,
+}
+
+/// Decides about each process at hello. It must be quick: the program waits for it.
+pub type WatchDecision = Arc<dyn Fn(&Facts) -> Watch + Send + Sync>;
+
+/// Takes secrets out of an argument list.
+pub type Redactor = Arc<dyn Fn(Vec<String>) -> Vec<String> + Send + Sync>;
+
+/// How a descriptor was opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Access {
+    /// It can be read from.
+    pub reads: bool,
+    /// It can be written to.
+    pub writes: bool,
+}
+
+/// What names a socket, pipe or file on a host: device and inode.
+pub type Inode = (u64, u64);
+
+/// What the kernel says about a TCP socket of a process.
+#[derive(Clone, Copy, Debug)]
+pub struct SocketFacts {
+    /// Device and inode.
+    pub inode: Inode,
+    /// Its address.
+    pub local: Address,
+    /// Its peer's; version 0 while it is not connected.
+    pub remote: Address,
+    /// Bytes that the program sent, where the kernel tells.
+    pub sent: Option<u64>,
+    /// Bytes that the program received, where the kernel tells.
+    pub received: Option<u64>,
+}
+
+/// The word of `/proc`.
+pub trait Proc: Send + Sync {
+    /// All that is known of a process; None if it is gone.
+    fn facts(&self, pid: u32) -> Option<Facts>;
+    /// What its descriptor is; None if there is no such descriptor.
+    fn descriptor(&self, pid: u32, fd: i32) -> Option<Inode>;
+    /// Is any of its descriptors this one? None if that can't be read.
+    fn holds(&self, pid: u32, what: Inode) -> Option<bool>;
+    /// How the descriptor was opened.
+    fn access(&self, pid: u32, fd: i32) -> Option<Access>;
+    /// Living children of a process, and theirs.
+    fn descendants(&self, pid: u32) -> Vec<u32>;
+    /// A process's TCP socket; None if it is none, or can't be had.
+    fn socket(&self, pid: u32, fd: i32) -> Option<SocketFacts>;
+    /// The inode of a Unix socket's peer.
+    fn unix_peer(&self, inode: u64) -> Option<u64>;
+    /// Does a thread of a process exist?
+    fn thread_lives(&self, pid: u32, tid: u32) -> bool;
+    /// Does a process have a thread that its own namespace calls `tid`?
+    fn nested_thread_lives(&self, pid: u32, tid: u32) -> bool;
+    /// A process's pids, in the daemon's namespace first.
+    fn nspid(&self, pid: u32) -> Option<Vec<u32>>;
+}
+
+/// The real one.
+#[derive(Debug)]
+pub struct RealProc {
+    ticks: u64,
+    boot: Option<u64>,
+}
+
+impl Default for RealProc {
+    fn default() -> Self {
+        let boot = std::fs::read_to_string("/proc/stat").ok().and_then(|stat| {
+            stat.lines().find_map(|l| l.strip_prefix("btime ")).and_then(|t| t.trim().parse().ok())
+        });
+        Self { ticks: procfs::ticks_per_second().max(1), boot }
+    }
+}
+
+impl Proc for RealProc {
+    fn facts(&self, pid: u32) -> Option<Facts> {
+        let dir = ProcDir::new(i32::try_from(pid).ok()?).ok()?;
+        let stat = dir.stat().ok()?;
+        let ppid = u32::try_from(stat.ppid).unwrap_or(0);
+        let (uid, nspid) = status(pid);
+        let cgroup = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+        let (unit, container) = unit_and_container(&cgroup);
+        let process = Process {
+            pid,
+            started: self.started(stat.starttime),
+            exe: exe(pid),
+            sha256: None,
+            package: None,
+            argv: dir.cmdline().ok(),
+            cwd: link(&format!("/proc/{pid}/cwd")),
+            uid,
+            user: uid.and_then(user_name),
+            session: u32::try_from(stat.session).ok(),
+            unit,
+            container,
+            parents: parents(ppid),
+        };
+        let net_namespace = number_in(&link(&format!("/proc/{pid}/ns/net")).unwrap_or_default());
+        Some(Facts { process, ppid, starttime: stat.starttime, net_namespace, nspid })
+    }
+
+    fn descriptor(&self, pid: u32, fd: i32) -> Option<Inode> {
+        inode(Path::new(&format!("/proc/{pid}/fd/{fd}")))
+    }
+
+    fn holds(&self, pid: u32, what: Inode) -> Option<bool> {
+        let mut entries = std::fs::read_dir(format!("/proc/{pid}/fd")).ok()?.take(65536).flatten();
+        Some(entries.any(|e| inode(&e.path()) == Some(what)))
+    }
+
+    fn access(&self, pid: u32, fd: i32) -> Option<Access> {
+        let info = std::fs::read_to_string(format!("/proc/{pid}/fdinfo/{fd}")).ok()?;
+        let flags = info.lines().find_map(|l| l.strip_prefix("flags:"))?;
+        let mode = u32::from_str_radix(flags.trim(), 8).ok()? & 3;
+        Some(Access { reads: mode != 1, writes: mode != 0 })
+    }
+
+    fn descendants(&self, pid: u32) -> Vec<u32> {
+        let mut found = Vec::new();
+        let mut look = vec![pid];
+        while let Some(parent) = look.pop() {
+            let Ok(tasks) = std::fs::read_dir(format!("/proc/{parent}/task")) else { continue };
+            for task in tasks.flatten() {
+                let children = std::fs::read_to_string(task.path().join("children")).unwrap_or_default();
+                for child in children.split_whitespace().filter_map(|c| c.parse().ok()) {
+                    if found.len() >= MAX_DESCENDANTS {
+                        return found;
+                    }
+                    found.push(child);
+                    look.push(child);
+                }
+            }
+        }
+        found
+    }
+
+    fn socket(&self, pid: u32, fd: i32) -> Option<SocketFacts> {
+        super::kernel::socket(pid, fd)
+    }
+
+    fn unix_peer(&self, inode: u64) -> Option<u64> {
+        super::kernel::unix_peer(inode)
+    }
+
+    fn thread_lives(&self, pid: u32, tid: u32) -> bool {
+        Path::new(&format!("/proc/{pid}/task/{tid}")).exists()
+    }
+
+    fn nested_thread_lives(&self, pid: u32, tid: u32) -> bool {
+        let Ok(tasks) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return true };
+        tasks.flatten().any(|task| {
+            let status = std::fs::read_to_string(task.path().join("status")).unwrap_or_default();
+            let pids = status.lines().find_map(|l| l.strip_prefix("NSpid:")).unwrap_or_default();
+            pids.split_whitespace().next_back().and_then(|n| n.parse().ok()) == Some(tid)
+        })
+    }
+
+    fn nspid(&self, pid: u32) -> Option<Vec<u32>> {
+        Some(status(pid).1).filter(|all| !all.is_empty())
+    }
+}
+
+impl RealProc {
+    fn started(&self, starttime: u64) -> Option<Timestamp> {
+        let millis = starttime.checked_mul(1000)? / self.ticks;
+        Timestamp::from_millisecond(i64::try_from(self.boot?.checked_mul(1000)?.checked_add(millis)?).ok()?)
+            .ok()
+    }
+}
+
+/// The links in `/proc/PID/fd` lead to the open file itself, a socket or pipe included.
+fn inode(path: &Path) -> Option<Inode> {
+    let stat = rustix::fs::stat(path).ok()?;
+    Some((stat.st_dev, stat.st_ino))
+}
+
+/// A path as text: invalid UTF-8 as `\xNN`.
+pub fn path_text(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        text.push_str(chunk.valid());
+        for byte in chunk.invalid() {
+            text.push_str(&format!("\\x{byte:02x}"));
+        }
+    }
+    text
+}
+
+fn link(path: &str) -> Option<String> {
+    std::fs::read_link(path).ok().map(|l| path_text(l.as_os_str().as_bytes()))
+}
+
+fn exe(pid: u32) -> Option<String> {
+    let path = link(&format!("/proc/{pid}/exe"))?;
+    Some(path.strip_suffix(" (deleted)").map(str::to_owned).unwrap_or(path))
+}
+
+/// Effective uid and the pid in each namespace, from `/proc/PID/status`.
+fn status(pid: u32) -> (Option<u32>, Vec<u32>) {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let field = |name: &str| status.lines().find_map(|l| l.strip_prefix(name));
+    let uid = field("Uid:").and_then(|l| l.split_whitespace().nth(1)).and_then(|n| n.parse().ok());
+    let nspid = field("NSpid:").unwrap_or_default();
+    (uid, nspid.split_whitespace().filter_map(|n| n.parse().ok()).collect())
+}
+
+fn parents(mut pid: u32) -> Vec<ProcessName> {
+    let mut parents = Vec::new();
+    while pid > 0 && parents.len() < MAX_PARENTS {
+        parents.push(ProcessName { pid, exe: exe(pid) });
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        // The name stands in parentheses and may hold anything, these included.
+        let after_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+        pid = after_name.split_whitespace().nth(1).and_then(|p| p.parse().ok()).unwrap_or(0);
+    }
+    parents
+}
+
+fn user_name(uid: u32) -> Option<String> {
+    let passwd = std::fs::read_to_string("/etc/passwd").ok()?;
+    passwd.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)?.parse() == Ok(uid)).then(|| name.to_owned())
+    })
+}
+
+fn number_in(link: &str) -> Option<u64> {
+    link.split_once('[')?.1.strip_suffix(']')?.parse().ok()
+}
+
+/// systemd's unit, and a container's id, from the cgroup path: best effort.
+fn unit_and_container(cgroup: &str) -> (Option<String>, Option<String>) {
+    let path = cgroup.lines().next_back().and_then(|l| l.splitn(3, ':').nth(2)).unwrap_or_default();
+    let parts = || path.split('/').filter(|p| !p.is_empty());
+    let unit = parts().rfind(|p| p.ends_with(".service") || p.ends_with(".scope")).map(str::to_owned);
+    let container = parts().find_map(|p| {
+        let name = p.strip_suffix(".scope").unwrap_or(p);
+        let id = name.rsplit('-').next().unwrap_or(name);
+        (id.len() == 64 && id.bytes().all(|b| b.is_ascii_hexdigit())).then(|| id[..12].to_owned())
+    });
+    (unit, container)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn knows_this_process() {
+        let proc = RealProc::default();
+        let pid = std::process::id();
+        let facts = proc.facts(pid).unwrap();
+        assert_eq!(facts.process.pid, pid);
+        assert_eq!(facts.process.exe.as_deref(), std::env::current_exe().unwrap().to_str());
+        assert_eq!(facts.nspid[0], pid);
+        assert!(facts.net_namespace.is_some());
+        assert_eq!(facts.process.parents[0].pid, facts.ppid);
+        assert!(facts.process.started.unwrap() <= Timestamp::now());
+    }
+
+    #[test]
+    fn knows_who_holds_what() {
+        use std::os::fd::AsRawFd;
+        let proc = RealProc::default();
+        let pid = std::process::id();
+        let (reader, writer) = std::io::pipe().unwrap();
+        let stat = rustix::fs::fstat(&reader).unwrap();
+        let pipe = (stat.st_dev, stat.st_ino);
+        assert_eq!(proc.descriptor(pid, reader.as_raw_fd()), Some(pipe));
+        assert_eq!(proc.holds(pid, pipe), Some(true));
+        assert_eq!(proc.holds(pid, (pipe.0, u64::MAX)), Some(false));
+        assert_eq!(proc.access(pid, reader.as_raw_fd()), Some(Access { reads: true, writes: false }));
+        assert_eq!(proc.access(pid, writer.as_raw_fd()), Some(Access { reads: false, writes: true }));
+        assert_eq!(proc.descriptor(pid, 1 << 30), None);
+    }
+
+    #[test]
+    fn reads_units_and_containers() {
+        let docker = format!("0::/system.slice/docker-{}.scope\n", "ab".repeat(32));
+        assert_eq!(unit_and_container(&docker).1.as_deref(), Some("abababababab"));
+        let unit = unit_and_container("0::/system.slice/nginx.service\n");
+        assert_eq!(unit, (Some("nginx.service".into()), None));
+        assert_eq!(unit_and_container(""), (None, None));
+        assert_eq!(path_text(b"/a\xffb"), "/a\\xffb");
+    }
+}

@@ -1,0 +1,337 @@
+//! Listen: answers hellos.
+//!
+//! Comes in: connections of programs that start. Goes out: arenas to them, and to the core word of each
+//! new arena. A thread of its own: the program waits for the answer, so nothing here waits for
+//! anybody but the core, and for that not long. A client that says nothing costs a descriptor
+//! until its time is up.
+
+use super::facts::{Facts, Proc, Redactor, Watch, WatchDecision};
+use super::room::Room;
+use crate::arena;
+use crate::assemble::program::{ArenaId, Inherited};
+use crate::core::{Message, Newcomer, Outbox};
+use counterfoil_abi::arena::ARENA_BYTES;
+use counterfoil_abi::hello::{Reply, Request, Resume, DECLINED, GRANTED, MAGIC, MAX_INHERITED, WRONG_ABI};
+use counterfoil_abi::record::Channel;
+use counterfoil_abi::{ABI_VERSION, UNKNOWN};
+use rustix::event::{poll, PollFd, PollFlags, Timespec};
+use rustix::net::{
+    self, AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix,
+    SocketFlags, SocketType,
+};
+use rustix::process::{pidfd_open, Pid, PidfdFlags};
+use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+/// Clients that have connected and not yet spoken.
+const MAX_SILENT: usize = 512;
+/// How long they may be silent.
+const SILENCE: Duration = Duration::from_secs(2);
+/// How long the core may take to say where inherited objects go on.
+const CORE_PATIENCE: Duration = Duration::from_millis(100);
+/// Connections that the kernel keeps for us.
+const PEER_BACKLOG: i32 = 1024;
+
+/// What decides about newcomers; SIGHUP replaces it.
+#[derive(Clone)]
+pub struct Deciders {
+    /// Watched, unwatched, declined.
+    pub watch: WatchDecision,
+    /// Applied to argv.
+    pub redact: Redactor,
+}
+
+/// Counters that tests and `doctor` look at.
+#[derive(Debug, Default)]
+pub struct HelloCounts {
+    /// Arenas granted.
+    pub granted: AtomicU64,
+    /// Requests that made no sense.
+    pub garbage: AtomicU64,
+    /// Declined: by decision, user or room.
+    pub declined: AtomicU64,
+}
+
+/// What the listener needs to know.
+pub struct Listener {
+    socket: OwnedFd,
+    path: PathBuf,
+    /// Bits for the arena's head and the reply, without POLICY_WATCHED.
+    policy: u32,
+    key: [u8; 16],
+    allowed_uids: Option<Vec<u32>>,
+    deciders: Arc<RwLock<Deciders>>,
+    proc: Arc<dyn Proc>,
+    room: Room,
+    core: Outbox,
+    counts: Arc<HelloCounts>,
+    next_id: ArenaId,
+}
+
+/// Parts of a [`Listener`] that the pipeline chooses.
+pub struct Parts {
+    #[expect(missing_docs, reason = "as in Listener")]
+    pub policy: u32,
+    #[expect(missing_docs, reason = "as in Listener")]
+    pub key: [u8; 16],
+    #[expect(missing_docs, reason = "as in Listener")]
+    pub allowed_uids: Option<Vec<u32>>,
+    #[expect(missing_docs, reason = "as in Listener")]
+    pub deciders: Arc<RwLock<Deciders>>,
+    #[expect(missing_docs, reason = "as in Listener")]
+    pub proc: Arc<dyn Proc>,
+    #[expect(missing_docs, reason = "as in Listener")]
+    pub room: Room,
+    #[expect(missing_docs, reason = "as in Listener")]
+    pub core: Outbox,
+    #[expect(missing_docs, reason = "as in Listener")]
+    pub counts: Arc<HelloCounts>,
+}
+
+struct Client {
+    socket: OwnedFd,
+    until: Instant,
+}
+
+impl Listener {
+    /// Binds the socket. A socket file that nobody listens on is replaced; anything else is left.
+    pub fn bind(path: &Path, mode: u32, parts: Parts) -> io::Result<Self> {
+        let address = SocketAddrUnix::new(path)?;
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket = net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
+        if std::fs::symlink_metadata(path).is_ok_and(|m| m.file_type().is_socket()) {
+            let probe = net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
+            match net::connect(&probe, &address) {
+                Ok(()) | Err(rustix::io::Errno::AGAIN) => return Err(io::ErrorKind::AddrInUse.into()),
+                Err(_) => std::fs::remove_file(path)?,
+            }
+        }
+        net::bind(&socket, &address)?;
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
+        net::listen(&socket, PEER_BACKLOG)?;
+        Ok(Self {
+            socket,
+            path: path.to_owned(),
+            policy: parts.policy,
+            key: parts.key,
+            allowed_uids: parts.allowed_uids,
+            deciders: parts.deciders,
+            proc: parts.proc,
+            room: parts.room,
+            core: parts.core,
+            counts: parts.counts,
+            next_id: 1,
+        })
+    }
+
+    /// Answers until `stop` is set; `wake` becomes readable then.
+    pub fn run(mut self, stop: &AtomicBool, wake: &OwnedFd) {
+        let mut clients: Vec<Client> = Vec::new();
+        while !stop.load(Ordering::Acquire) {
+            let mut ready: Vec<PollFd<'_>> =
+                vec![PollFd::new(wake, PollFlags::IN), PollFd::new(&self.socket, PollFlags::IN)];
+            ready.extend(clients.iter().map(|c| PollFd::new(&c.socket, PollFlags::IN)));
+            let wait = if clients.is_empty() { Duration::from_secs(60) } else { SILENCE };
+            let wait = Timespec::try_from(wait).ok();
+            if poll(&mut ready, wait.as_ref()).is_err() {
+                continue;
+            }
+            let spoke: Vec<bool> = ready.iter().skip(2).map(|p| !p.revents().is_empty()).collect();
+            let connected = !ready[1].revents().is_empty();
+            drop(ready);
+            let mut spoke = spoke.into_iter();
+            let now = Instant::now();
+            clients.retain(|client| {
+                let speaks = spoke.next().unwrap_or(false);
+                if speaks {
+                    self.hear(&client.socket);
+                }
+                !speaks && client.until > now
+            });
+            if connected {
+                self.accept(&mut clients);
+            }
+        }
+        let _ = std::fs::remove_file(&self.path);
+    }
+
+    fn accept(&mut self, clients: &mut Vec<Client>) {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        for _ in 0..64 {
+            let Ok(socket) = net::accept_with(&self.socket, flags) else { return };
+            // Mostly the request is there already: the shim sends it right after it connects.
+            if self.hear(&socket) {
+                continue;
+            }
+            if clients.len() >= MAX_SILENT {
+                clients.remove(0);
+            }
+            clients.push(Client { socket, until: Instant::now() + SILENCE });
+        }
+    }
+
+    /// Reads a request and answers it. False: it has not come yet.
+    fn hear(&mut self, client: &OwnedFd) -> bool {
+        let mut bytes = [0u8; size_of::<Request>() + 1];
+        let got = match net::recv(client, &mut bytes, RecvFlags::DONTWAIT) {
+            Ok((got, _)) => got,
+            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => return false,
+            Err(_) => return true,
+        };
+        let head = |at: usize, len: usize| bytes[..got].get(at..at + len);
+        if got == 0 || head(0, 8) != Some(&MAGIC.to_ne_bytes()[..]) || got < 16 {
+            self.counts.garbage.fetch_add(1, Ordering::Relaxed);
+            return true;
+        }
+        if head(8, 4) != Some(&ABI_VERSION.to_ne_bytes()[..]) {
+            self.counts.declined.fetch_add(1, Ordering::Relaxed);
+            send(client, &self.reply(WRONG_ABI, 0, no_resume()), None);
+            return true;
+        }
+        if got != size_of::<Request>() {
+            self.counts.garbage.fetch_add(1, Ordering::Relaxed);
+            return true;
+        }
+        let request: Request = bytemuck::pod_read_unaligned(&bytes[..got]);
+        if request.inherited_len as usize > MAX_INHERITED {
+            self.counts.garbage.fetch_add(1, Ordering::Relaxed);
+            return true;
+        }
+        if self.answer(client, &request).is_none() {
+            self.counts.declined.fetch_add(1, Ordering::Relaxed);
+            send(client, &self.reply(DECLINED, 0, no_resume()), None);
+        }
+        true
+    }
+
+    /// None: declined.
+    fn answer(&mut self, client: &OwnedFd, request: &Request) -> Option<()> {
+        let who = net::sockopt::socket_peercred(client).ok()?;
+        let pid = u32::try_from(who.pid.as_raw_nonzero().get()).ok()?;
+        let uid = who.uid.as_raw();
+        if self.allowed_uids.as_ref().is_some_and(|allowed| !allowed.contains(&uid)) {
+            return None;
+        }
+        let pidfd = pidfd_open(Pid::from_raw(i32::try_from(pid).ok()?)?, PidfdFlags::empty()).ok()?;
+        let deciders = self.deciders.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut facts = self.proc.facts(pid)?;
+        facts.process.argv = facts.process.argv.map(|argv| (deciders.redact)(argv));
+        let facts = Arc::new(facts);
+        let watched = match (deciders.watch)(&facts) {
+            Watch::Watched => true,
+            Watch::Unwatched => false,
+            Watch::Declined => {
+                self.core.offer(Message::Declined(facts));
+                return None;
+            }
+        };
+        if !self.room.take(uid) {
+            self.core.offer(Message::Declined(facts));
+            return None;
+        }
+        let given = self.grant(client, request, &facts, uid, pidfd, watched);
+        if given.is_none() {
+            self.room.give(uid);
+        }
+        given
+    }
+
+    fn grant(
+        &mut self,
+        client: &OwnedFd,
+        request: &Request,
+        facts: &Arc<Facts>,
+        uid: u32,
+        pidfd: OwnedFd,
+        watched: bool,
+    ) -> Option<()> {
+        let id = self.next_id;
+        self.next_id += 1;
+        let policy = self.policy | if watched { counterfoil_abi::arena::POLICY_WATCHED } else { 0 };
+        let memfd = arena::create(id, policy).ok()?;
+        let theirs = memfd.try_clone().ok()?;
+        let inherited = self.inherited(facts.process.pid, request);
+        let known = inherited.iter().any(|i| i.held);
+        let (answer, resume) = crossbeam::channel::bounded(1);
+        let newcomer = Newcomer {
+            id,
+            memfd,
+            pidfd,
+            uid,
+            facts: facts.clone(),
+            watched,
+            inherited,
+            answer: known.then_some(answer),
+        };
+        self.counts.granted.fetch_add(1, Ordering::Relaxed);
+        if known {
+            // Where inherited objects go on: the core reads first what their last users published.
+            if !self.core.offer(Message::Newcomer(Box::new(newcomer))) {
+                return None;
+            }
+            let told: Vec<Resume> = resume.recv_timeout(CORE_PATIENCE).unwrap_or_default();
+            let mut all = no_resume();
+            all.iter_mut().zip(told).for_each(|(place, told)| *place = told);
+            send(client, &self.reply(GRANTED, policy, all), Some(&theirs));
+        } else {
+            // The program first: the core can hear of it while it runs.
+            let reply = self.reply(GRANTED, policy, no_resume());
+            send(client, &reply, Some(&theirs));
+            if !self.core.offer(Message::Newcomer(Box::new(newcomer))) {
+                return None;
+            }
+        }
+        Some(())
+    }
+
+    /// What the request says that it inherited, and whether the kernel says so, too. The process
+    /// waits for us meanwhile: what it has now it had when it started.
+    fn inherited(&self, pid: u32, request: &Request) -> Vec<Inherited> {
+        let told = request.inherited.iter().take(request.inherited_len as usize);
+        told.map(|opened| {
+            let inode = (opened.device, opened.inode);
+            let held = self.proc.descriptor(pid, opened.fd) == Some(inode);
+            let pipe = opened.channel == Channel::Pipe as u8;
+            let access = (held && pipe).then(|| self.proc.access(pid, opened.fd)).flatten();
+            Inherited { number: opened.header.object, inode, held, access }
+        })
+        .collect()
+    }
+
+    fn reply(&self, status: u32, policy: u32, resume: [Resume; MAX_INHERITED]) -> Reply {
+        let granted = status == GRANTED;
+        Reply {
+            magic: MAGIC,
+            abi: ABI_VERSION,
+            status,
+            arena_bytes: if granted { ARENA_BYTES as u64 } else { 0 },
+            policy,
+            pad: 0,
+            key: if granted { self.key } else { [0; 16] },
+            resume,
+        }
+    }
+}
+
+fn no_resume() -> [Resume; MAX_INHERITED] {
+    [Resume { out_offset: UNKNOWN, in_offset: UNKNOWN }; MAX_INHERITED]
+}
+
+/// One datagram; whoever is gone or does not read gets none.
+fn send(client: &OwnedFd, reply: &Reply, memfd: Option<&OwnedFd>) {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    let descriptors = memfd.map(|fd| [fd.as_fd()]);
+    if let Some(descriptors) = &descriptors {
+        ancillary.push(SendAncillaryMessage::ScmRights(descriptors));
+    }
+    let bytes = bytemuck::bytes_of(reply);
+    let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+    let _ = net::sendmsg(client, &[IoSlice::new(bytes)], &mut ancillary, flags);
+}

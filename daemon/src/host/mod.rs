@@ -1,0 +1,8 @@
+//! The host: hello, identity, and what `/proc` and the kernel know about processes.
+
+pub mod facts;
+mod kernel;
+pub mod listen;
+pub mod room;
+
+pub use facts::path_text;
