@@ -2,7 +2,7 @@
 //! stdin, is found in nothing that leaves the observed process.
 
 use counterfoil_tests::daemon::Daemon;
-use counterfoil_tests::{Scratch, need, peers, skip, wait};
+use counterfoil_tests::{Scratch, need, observed, peers, skip, wait};
 use std::fs;
 use std::io::Read;
 use std::net::UdpSocket;
