@@ -41,6 +41,19 @@ pub struct LaneHead {
     pad2: [u64; 7],
 }
 
+#[cfg(loom)]
+#[expect(
+    clippy::new_without_default,
+    reason = "only loom's tests make one; elsewhere the kernel's zeroes are one"
+)]
+impl LaneHead {
+    /// An empty lane. Under loom an atomic can't be made of zeroed memory.
+    pub fn new() -> Self {
+        let zero = || AtomicU64::new(0);
+        Self { head: zero(), owner: zero(), dropped: zero(), pad: [0; 5], tail: zero(), pad2: [0; 7] }
+    }
+}
+
 /// The writing side; it lives in the producing thread.
 pub struct Producer {
     lane: *const LaneHead,

@@ -467,7 +467,6 @@ const _: () = {
 
 /// A record of any kind, decoded.
 #[derive(Clone, Copy, Debug)]
-#[expect(clippy::large_enum_variant, reason = "lives on the reader's stack, one at a time")]
 pub enum Record {
     /// See [`Opened`].
     Opened(Opened),
@@ -524,7 +523,7 @@ impl Record {
                 } else {
                     r.count >= 1 && units <= MAX_TAGS && r.length == r.count * block
                 };
-                let placed = r.offset % crate::BLOCK == 0
+                let placed = r.offset.is_multiple_of(crate::BLOCK)
                     && r.offset < UNPLAUSIBLE
                     && Tap::from_code(header.tap).is_some();
                 (fits && placed && lines_for_tags(units) == lines.len()).then_some(Self::Blocks(r))?

@@ -42,7 +42,7 @@ fn entry(fd: i32) -> Option<&'static AtomicU64> {
 }
 
 fn pack(name: Name) -> u64 {
-    u64::from(name.number) << 32 | u64::from(name.slot) + FIRST
+    (u64::from(name.number) << 32) | (u64::from(name.slot) + FIRST)
 }
 
 #[inline]

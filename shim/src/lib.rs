@@ -7,22 +7,28 @@
 //! Nothing in a hook allocates, locks, blocks, formats or panics, and on the way of bytes there is
 //! no system call. Everything else is done once, by the constructor in [`start`].
 
+mod elf;
 mod fds;
+mod foreign;
+mod gnutls;
 mod hooks;
 mod kernel;
 mod lanes;
 mod library;
+mod library_file;
 mod mac;
 mod objects;
 mod openssl;
 mod process;
 mod real;
 mod record;
+mod reinject;
 mod scratch;
 mod session;
 mod sessions;
 mod start;
 mod stream;
+mod target;
 mod thread;
 mod tls;
 mod witness;

@@ -90,6 +90,8 @@ pub struct Tls {
     pub early: AtomicU64,
     /// References that SSL_up_ref has added.
     pub held: AtomicU32,
+    /// GnuTLS: this end is the client.
+    pub client: AtomicU8,
     /// A refused record was told.
     pub rejected_told: AtomicU8,
     /// `SSL*` → cipher context that seals, and opens.
@@ -167,6 +169,7 @@ impl Object {
             &self.tls.flow_told,
             &self.tls.witness_off,
             &self.tls.rejected_told,
+            &self.tls.client,
         ] {
             byte.store(0, Ordering::Relaxed);
         }
@@ -230,6 +233,12 @@ impl Object {
         self.refs.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// A process that holds this leaves the family. False: nobody else holds it.
+    pub fn let_go(&self) -> bool {
+        let held = |refs: u32| (refs > 1).then(|| refs - 1);
+        self.refs.fetch_update(Ordering::AcqRel, Ordering::Relaxed, held).is_ok()
+    }
+
     /// Says what has not been said of all streams.
     pub fn tell(&self, guard: &Guard) {
         let number = self.number();
@@ -290,11 +299,6 @@ impl Object {
         self.checkpoint(guard, how, counts);
         // Release pairs with the acquire in `make`: the next user starts from a finished state.
         self.number.store(0, Ordering::Release);
-    }
-
-    /// This is the only reference.
-    pub fn is_last(&self) -> bool {
-        self.refs.load(Ordering::Relaxed) <= 1
     }
 
     /// A byte has passed.

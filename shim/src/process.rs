@@ -82,6 +82,18 @@ fn own_pid() -> u32 {
     rustix::process::getpid().as_raw_nonzero().get() as u32
 }
 
+/// This process's pid now, asked of the kernel: right in a vfork child, too.
+pub fn present_pid() -> u32 {
+    own_pid()
+}
+
+/// False in a forked child that has recorded nothing: it has used no stream.
+pub fn has_recorded() -> bool {
+    let mark = FORK_MARK.load(Ordering::Relaxed);
+    // SAFETY: as in `notice_fork`.
+    unsafe { (*mark).load(Ordering::Relaxed) != 0 }
+}
+
 /// In the first hook after a fork: takes a new identity. One load where there was none.
 #[inline]
 pub fn notice_fork(thread: &'static Thread) {

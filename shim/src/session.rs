@@ -202,6 +202,34 @@ impl Session {
         });
     }
 
+    /// After a write with a library that keeps what it has sealed: one that took `accepted` bytes (0:
+    /// it failed), or of whose bytes the first `kept` will be sent, whatever a retry offers.
+    #[inline]
+    pub fn wrote_or_kept(&self, accepted: usize, kept: usize, rest: &[u8], offer: &mut Offer) {
+        let Some(object) = self.object else { return };
+        keeping_errno(|| {
+            shielded((), || {
+                let ahead = object.tls.ahead.load(Ordering::Relaxed) as usize;
+                let result = if accepted > 0 {
+                    object.tls.ahead.store(0, Ordering::Relaxed);
+                    if accepted < ahead
+                        && let Some(guard) = Guard::enter()
+                    {
+                        // Less was kept than we thought.
+                        object.out.doubt(&guard, object.number(), Tap::TlsWrite, Reason::BypassedBytes);
+                    }
+                    accepted.saturating_sub(ahead)
+                } else if ahead > 0 {
+                    0
+                } else {
+                    object.tls.ahead.store(kept as u64, Ordering::Relaxed);
+                    kept
+                };
+                self.call.finish_send(result, rest, offer);
+            });
+        });
+    }
+
     /// After a read that returned `bytes` bytes.
     #[inline]
     pub fn read<P: Pieces + ?Sized>(&self, bytes: usize, data: &P) {
@@ -256,7 +284,7 @@ pub fn after(session: &Session, library: Option<&'static OpenSsl>, ssl: *mut Ssl
 }
 
 /// DESIGN, "The TLS exporter gives the flow id".
-const LABEL: &CStr = c"EXPERIMENTAL counterfoil 1";
+pub const LABEL: &CStr = c"EXPERIMENTAL counterfoil 1";
 
 #[cold]
 fn tell_flow(object: &Object, library: &OpenSsl, ssl: *mut Ssl) {

@@ -26,6 +26,9 @@ pub struct Thread {
     pub inside: Cell<Inside>,
     /// Streams that this thread's calls in progress have claimed.
     pub claims: [Cell<Claim>; 2],
+    /// A mapping that an exec of this thread took, and its bytes. A vfork child shares this with its
+    /// parent, which finds it here when the child's exec has succeeded.
+    pub spare: Cell<(*mut core::ffi::c_void, usize)>,
 }
 
 /// A claimed stream.

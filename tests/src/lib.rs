@@ -1,1 +1,42 @@
-//! The harness.
+//! One harness for all integration tests.
+//!
+//! Comes in: a command, observed or not, and what is true of it. Goes out: what the command and
+//! `counterfoil` said, and a panic that shows all of it where the two disagree. Called by the files
+//! in `tests/`, each of which is one promise.
+#![forbid(unsafe_code)]
+
+pub mod cases;
+pub mod daemon;
+pub mod fixtures;
+pub mod hostile;
+pub mod observed;
+pub mod peers;
+pub mod product;
+pub mod report;
+pub mod scratch;
+pub mod truth;
+pub mod wait;
+
+pub use fixtures::fixture;
+pub use observed::{Observed, Run};
+pub use report::{Alarm, Report, Transfer};
+pub use scratch::Scratch;
+
+/// Ends the test early where its surroundings are missing. CI counts these lines.
+#[macro_export]
+macro_rules! skip {
+    ($($why:tt)*) => {{
+        println!("skipped: {}", format!($($why)*));
+        return;
+    }};
+}
+
+/// Like `assert!`, but shows where the run took place, what it said and what was reported of it.
+#[macro_export]
+macro_rules! check {
+    ($run:expr, $condition:expr, $($why:tt)*) => {
+        if !$condition {
+            panic!("{}\n{}", format!($($why)*), $run.shown());
+        }
+    };
+}

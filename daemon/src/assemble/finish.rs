@@ -160,8 +160,20 @@ impl Assembler {
             }
             judgement = case(&from, &to);
         }
+        if judgement.verdict == Verdict::Unverified && self.outlived([origin, destination]) {
+            // What is missing went to the earlier daemon.
+            for reason in judgement.reasons.iter_mut().filter(|r| **r == Reason::RecordsDropped) {
+                *reason = Reason::DaemonRestarted;
+            }
+        }
         let said = self.outward(transfer, judgement, from, to);
         self.out.push_back(Judged::Transfer { transfer: Box::new(said.0), context: Box::new(said.1) });
+    }
+
+    /// Was one of the ends' programs there before this daemon, and lost nothing since?
+    fn outlived(&self, ends: [Option<&Object>; 2]) -> bool {
+        let users = ends.into_iter().flatten().flat_map(|o| &o.uses);
+        users.filter_map(|u| self.programs.get(&u.arena)).any(|p| p.restarted && !p.dropped)
     }
 
     fn same_user(&self, a: Option<&Object>, b: Option<&Object>) -> bool {

@@ -10,6 +10,7 @@ mod apply;
 mod claims;
 mod finish;
 mod join;
+mod lost;
 pub mod manifest;
 pub mod object;
 mod outward;
@@ -240,6 +241,7 @@ impl Assembler {
     }
 
     fn keep_early(&mut self, arena: ArenaId, by: u32, number: u32, record: &Record) {
+        self.note_lost(arena, by, number, record);
         let Some(program) = self.programs.get_mut(&arena) else { return };
         if program.early.len() < MAX_EARLY {
             program.early.push((number, by, Box::new(*record)));
@@ -249,7 +251,8 @@ impl Assembler {
 
     /// Records of it were lost: `records` of them since the last call.
     pub fn dropped(&mut self, arena: ArenaId, records: u64) {
-        self.counts.dropped += records;
+        // A hostile program's own number.
+        self.counts.dropped = self.counts.dropped.saturating_add(records);
         let Some(program) = self.programs.get_mut(&arena) else { return };
         program.dropped = true;
         self.notice(arena, 0, What::RecordsDropped { records });
@@ -269,6 +272,8 @@ impl Assembler {
         let Some(program) = self.programs.get_mut(&arena) else { return };
         program.gone = true;
         program.early.clear();
+        self.say_lost(arena, true);
+        let Some(program) = self.programs.get_mut(&arena) else { return };
         let keys: BTreeSet<Key> = program.numbers.values().copied().collect();
         for key in keys {
             let Some(object) = self.objects.get_mut(key) else { continue };
@@ -323,6 +328,11 @@ impl Assembler {
     }
 
     fn forget_early(&mut self) {
+        let with_lost: Vec<ArenaId> =
+            self.programs.iter().filter(|(_, p)| !p.lost.is_empty()).map(|(id, _)| *id).collect();
+        for arena in with_lost {
+            self.say_lost(arena, false);
+        }
         for program in self.programs.values_mut().filter(|p| !p.early.is_empty()) {
             program.early_age += 1;
             if program.early_age > 16 {
@@ -340,6 +350,10 @@ impl Assembler {
         for key in self.transfers.keys() {
             self.judge(key);
         }
+        let with_lost: Vec<ArenaId> = self.programs.keys().copied().collect();
+        for arena in with_lost {
+            self.say_lost(arena, true);
+        }
         self.out.push_back(Judged::Counts(self.counts));
     }
 
@@ -353,17 +367,13 @@ impl Assembler {
     fn object_limit_reached(&mut self) -> bool {
         let reached = self.objects.len() >= MAX_OBJECTS;
         if reached {
-            self.counts.dropped += 1;
+            self.counts.dropped = self.counts.dropped.saturating_add(1);
         }
         reached
     }
 
     /// What makes a program's streams of this channel uncertain as a whole.
     fn program_doubt(&self, arena: ArenaId, channel: Channel) -> Option<Reason> {
-        let program = self.programs.get(&arena)?;
-        if program.foreign_hook(channel) {
-            return Some(Reason::ForeignHook);
-        }
-        program.restarted.then_some(Reason::DaemonRestarted)
+        self.programs.get(&arena)?.foreign_hook(channel).then_some(Reason::ForeignHook)
     }
 }

@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 use super::facts::{Facts, Proc, Redactor, Watch, WatchDecision};
+use super::keep::{Keep, Keeping};
 use super::room::Room;
 use crate::arena;
 use crate::assemble::program::{ArenaId, Inherited};
@@ -73,6 +74,7 @@ pub struct Listener {
     room: Room,
     core: Outbox,
     counts: Arc<HelloCounts>,
+    keeper: Option<Arc<dyn Keep>>,
     next_id: ArenaId,
 }
 
@@ -94,6 +96,10 @@ pub struct Parts {
     pub core: Outbox,
     #[expect(missing_docs, reason = "as in Listener")]
     pub counts: Arc<HelloCounts>,
+    #[expect(missing_docs, reason = "as in Listener")]
+    pub keeper: Option<Arc<dyn Keep>>,
+    /// The number of the next arena.
+    pub first_id: ArenaId,
 }
 
 struct Client {
@@ -128,7 +134,8 @@ impl Listener {
             room: parts.room,
             core: parts.core,
             counts: parts.counts,
-            next_id: 1,
+            keeper: parts.keeper,
+            next_id: parts.first_id,
         })
     }
 
@@ -258,6 +265,11 @@ impl Listener {
         let policy = self.policy | if watched { counterfoil_abi::arena::POLICY_WATCHED } else { 0 };
         let memfd = arena::create(id, policy).ok()?;
         let theirs = memfd.try_clone().ok()?;
+        // Before the program has it: from then on there may be something to lose.
+        if let Some(keeper) = &self.keeper {
+            let (memfd, pidfd) = (memfd.as_fd(), pidfd.as_fd());
+            keeper.keep(&Keeping { id, uid, watched, facts, memfd, pidfd });
+        }
         let inherited = self.inherited(facts.process.pid, request);
         let known = inherited.iter().any(|i| i.held);
         let (answer, resume) = crossbeam::channel::bounded(1);
@@ -270,6 +282,7 @@ impl Listener {
             watched,
             inherited,
             answer: known.then_some(answer),
+            adopted: false,
         };
         self.counts.granted.fetch_add(1, Ordering::Relaxed);
         if known {

@@ -90,6 +90,10 @@ redhook::hook! {
     }
 }
 
+/// The C names of these hooks.
+#[cfg(test)]
+pub const HOOKS: &[&str] = &["socket", "socketpair", "dup", "dup2", "dup3", "shutdown"];
+
 /// Looks all of them up, so that no hook has to.
 pub fn resolve() {
     let _ = (socket.get(), socketpair.get(), dup.get(), dup2.get(), dup3.get(), shutdown.get());

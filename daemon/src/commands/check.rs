@@ -1,0 +1,73 @@
+//! `counterfoil check`: the configuration's mistakes, all of them at once.
+#![forbid(unsafe_code)]
+
+use super::{NO, daemon::CONFIG, print, say};
+use crate::config::{self, ConfigError};
+use crate::escape;
+use std::path::{Path, PathBuf};
+
+/// Check a configuration file
+///
+/// Names every mistake at once, each with line and column, and says which keys do nothing yet. A daemon told to
+/// reload a file with mistakes keeps its old configuration.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  counterfoil check
+  counterfoil check ./counterfoil.toml && systemctl reload counterfoil
+
+Exit status: 0 if the file can be used, 1 if it can't, 2 for a wrong command line.")]
+pub struct Args {
+    /// The file [default: /etc/counterfoil/counterfoil.toml]
+    #[arg(value_name = "FILE")]
+    file: Option<PathBuf>,
+}
+
+/// Checks one file.
+pub fn check(args: &Args) -> anyhow::Result<u8> {
+    let file = args.file.clone().unwrap_or_else(|| PathBuf::from(CONFIG));
+    if args.file.is_none() && !file.exists() {
+        print(&format!("{CONFIG} is not there: the defaults hold\n"))?;
+        return Ok(0);
+    }
+    match config::load(Some(&file)) {
+        Ok(parsed) => {
+            let name = escape::bytes(file.as_os_str().as_encoded_bytes());
+            let mut out = String::new();
+            for warning in &parsed.warnings {
+                out.push_str(&format!("{name}:{warning}\n"));
+            }
+            out.push_str(&format!("{name}: good{}\n", sinks(&parsed.config)));
+            print(&out)?;
+            Ok(0)
+        }
+        Err(e @ ConfigError::Unreadable { .. }) => Err(e.into()),
+        Err(ConfigError::Wrong { mistakes, .. }) => {
+            // Bare, as compilers do it: editors jump to file:line:column.
+            for mistake in &mistakes {
+                let line = format!("{}:{mistake}", Path::new(&file).display());
+                eprintln!("{}", escape::text(&line));
+            }
+            let n = mistakes.len();
+            say(&format!("{n} mistake{}", if n == 1 { "" } else { "s" }));
+            Ok(NO)
+        }
+    }
+}
+
+/// Where alarms go, as that is what one most wants to be sure of.
+fn sinks(config: &config::Config) -> String {
+    let names: Vec<String> = config
+        .sinks
+        .iter()
+        .map(|s| match &s.kind {
+            config::SinkKind::Syslog { address, .. } => {
+                format!("syslog {}", escape::text(&address.to_string()))
+            }
+            config::SinkKind::Jsonl { path } => format!("jsonl {}", escape::text(&path.to_string_lossy())),
+        })
+        .collect();
+    match names.len() {
+        0 => "; no [[sink]], so alarms are kept in the ledger and sent nowhere".into(),
+        _ => format!("; alarms go to {}", names.join(", ")),
+    }
+}

@@ -1,0 +1,240 @@
+//! `counterfoil daemon`: the host's daemon, in the foreground.
+#![forbid(unsafe_code)]
+
+use crate::config::{self, Config};
+use crate::desk::Desk;
+use crate::host::keep::Keep;
+use crate::judged::{Judged, Notice, What};
+use crate::keeper::{Beginning, Keeper};
+use crate::pipeline::{Options, Pipeline, raise_descriptor_limit};
+use crate::redact::Redactor;
+use crate::session::{default_state, options, redact, watch};
+use anyhow::{Context, bail};
+use crossbeam::channel::{Sender, bounded};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use sd_notify::NotifyState;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Read if there is no `--config` and it is there.
+pub(super) const CONFIG: &str = "/etc/counterfoil/counterfoil.toml";
+const SOCKET: &str = "/run/counterfoil/counterfoil.sock";
+
+/// Run the host's daemon in the foreground
+///
+/// Answers every program that is started with the library, judges what they transfer, keeps the ledger and sends
+/// alarms. SIGHUP reads the configuration again; SIGTERM judges what was published and ends. Tells systemd when it
+/// is ready.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  counterfoil daemon                                         as a service: /etc, /run and /var/lib
+  counterfoil daemon --socket /tmp/c/s --state ~/c-state     by hand, as any user")]
+pub struct Args {
+    /// Read settings from this file [default: /etc/counterfoil/counterfoil.toml, if it is there]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Listen on this socket [default: COUNTERFOIL_SOCKET, else /run/counterfoil/counterfoil.sock]
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
+    /// Keep ledger and queues in this directory [default: /var/lib/counterfoil]
+    #[arg(long, value_name = "DIR")]
+    state: Option<PathBuf>,
+}
+
+/// Where programs find the daemon.
+pub(super) fn default_socket() -> PathBuf {
+    std::env::var_os("COUNTERFOIL_SOCKET").filter(|s| !s.is_empty()).map_or_else(|| SOCKET.into(), Into::into)
+}
+
+/// What is at a socket.
+pub(super) enum Probe {
+    /// A daemon.
+    Answers,
+    /// Nothing, or a socket that nobody listens on any more.
+    Nobody,
+    /// It can't be found out.
+    Unreachable(rustix::io::Errno),
+}
+
+/// Looks whether a daemon listens on `socket`.
+pub(super) fn probe(socket: &Path) -> Probe {
+    use rustix::io::Errno;
+    let connected = SocketAddrUnix::new(socket).and_then(|address| {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let fd = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
+        rustix::net::connect(&fd, &address)
+    });
+    match connected {
+        // Its queue is full: it is there, and busy.
+        Ok(()) | Err(Errno::AGAIN) => Probe::Answers,
+        Err(Errno::NOENT | Errno::CONNREFUSED | Errno::NOTDIR) => Probe::Nobody,
+        Err(e) => Probe::Unreachable(e),
+    }
+}
+
+/// Runs until SIGTERM or SIGINT.
+pub fn daemon(args: &Args) -> anyhow::Result<u8> {
+    let file = args.config.clone().or_else(|| Some(PathBuf::from(CONFIG)).filter(|f| f.exists()));
+    let parsed = config::load(file.as_deref())?;
+    warn(file.as_deref(), &parsed);
+    let config = parsed.config;
+    let socket = args.socket.clone().unwrap_or_else(default_socket);
+    let state = args.state.clone().unwrap_or_else(default_state);
+    claim(&socket)?;
+
+    raise_descriptor_limit();
+    let mut desk = Desk::open(&config, Some(state.clone()))?;
+    let Kept { keeper, key, kept, returned } = keeper(&state);
+    if returned {
+        desk.take(restarted(kept.len()));
+    }
+    let redactor = Redactor::new(config.privacy.argv);
+    let options = Options {
+        // Any user's program may say hello; the kernel says whose it is.
+        socket_mode: 0o666,
+        watch: watch(&config.watch.watched_processes),
+        redact: redact(&redactor),
+        key,
+        keeper: keeper.clone().map(|k| k as Arc<dyn Keep>),
+        kept,
+        ..options(&config, socket.clone())
+    };
+    // Before READY: a signal that comes right after it must find its handler.
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).context("signals")?;
+    let (handle, judged) = Pipeline::start(options)?;
+    let (reloads, reload) = bounded(1);
+    let desk = std::thread::Builder::new().name("desk".into()).spawn(move || desk.serve(&judged, &reload))?;
+    tracing::info!("listening on {}, ledger in {}", socket.display(), state.display());
+    tell(&[NotifyState::Ready]);
+
+    for signal in signals.forever() {
+        if signal != SIGHUP {
+            break;
+        }
+        let now = sd_notify::NotifyState::monotonic_usec_now();
+        tell(&[vec![NotifyState::Reloading], now.ok().into_iter().collect()].concat());
+        match config::load(file.as_deref()) {
+            Ok(parsed) => {
+                warn(file.as_deref(), &parsed);
+                handle.reconfigure(
+                    watch(&parsed.config.watch.watched_processes),
+                    redact(&redactor.mode(parsed.config.privacy.argv)),
+                );
+                send_latest(&reloads, parsed.config);
+                tracing::info!("configuration read again");
+            }
+            Err(e) => tracing::error!("the old configuration stays, the new one has mistakes:\n{e}"),
+        }
+        tell(&[NotifyState::Ready]);
+    }
+    tell(&[NotifyState::Stopping]);
+    let counts = handle.stop();
+    if let Some(keeper) = keeper {
+        keeper.farewell();
+    }
+    drop(reloads);
+    let outcome = desk.join().map_err(|_| anyhow::anyhow!("the desk's thread panicked"))?;
+    let _ = std::fs::remove_file(&socket);
+    tracing::info!(
+        "ended: {} records, {} lost, {} transfers",
+        counts.records,
+        counts.dropped,
+        outcome.summary.transfers.values().sum::<u64>()
+    );
+    Ok(0)
+}
+
+/// What there is of an earlier daemon.
+struct Kept {
+    keeper: Option<Arc<Keeper>>,
+    key: Option<[u8; 16]>,
+    kept: Vec<crate::host::keep::Kept>,
+    returned: bool,
+}
+
+/// The keeper, and what it kept. Without one the daemon works as well; only a restart loses more.
+fn keeper(state: &Path) -> Kept {
+    match Keeper::find(state) {
+        Ok(Beginning { keeper, key, kept, returned }) => {
+            Kept { keeper: Some(Arc::new(keeper)), key: Some(key), kept, returned }
+        }
+        Err(e) => {
+            tracing::error!("no keeper of arenas ({e}): a restart will lose what is open");
+            Kept { keeper: None, key: None, kept: vec![], returned: false }
+        }
+    }
+}
+
+/// An earlier daemon ended without a farewell.
+fn restarted(arenas: usize) -> Judged {
+    Judged::Notice(Box::new(Notice {
+        seen: jiff::Timestamp::now(),
+        process: None,
+        connection: None,
+        flow: None,
+        transfer: None,
+        what: What::DaemonRestarted { arenas: arenas as u64 },
+    }))
+}
+
+/// Gives the desk a configuration; one that it hasn't taken yet is replaced.
+fn send_latest(reloads: &Sender<Config>, config: Config) {
+    // Two reloads within the desk's second are rare; the later must win, so this waits for it.
+    let _ = reloads.send(config);
+}
+
+/// Makes the socket's directory, and makes sure that no other daemon listens there.
+fn claim(socket: &Path) -> anyhow::Result<()> {
+    match probe(socket) {
+        Probe::Answers => bail!("another daemon answers on {} already", socket.display()),
+        Probe::Nobody => {}
+        Probe::Unreachable(e) => bail!("{}: {e}", socket.display()),
+    }
+    if let Some(dir) = socket.parent().filter(|d| !d.as_os_str().is_empty() && !d.exists()) {
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o755)
+            .create(dir)
+            .with_context(|| format!("can't make {}", dir.display()))?;
+    }
+    Ok(())
+}
+
+fn warn(file: Option<&Path>, parsed: &config::Parsed) {
+    for warning in &parsed.warnings {
+        tracing::warn!("{}:{warning}", file.unwrap_or(Path::new("")).display());
+    }
+}
+
+/// Tells systemd, where it wants to know.
+fn tell(states: &[NotifyState<'_>]) {
+    if let Err(e) = sd_notify::notify(states) {
+        tracing::debug!("sd_notify: {e}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_daemon_a_stale_socket_and_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("deep/s");
+        assert!(matches!(probe(&path), Probe::Nobody));
+        claim(&path).unwrap();
+        assert!(path.parent().unwrap().is_dir());
+        let listener = rustix::net::socket(AddressFamily::UNIX, SocketType::SEQPACKET, None).unwrap();
+        rustix::net::bind(&listener, &SocketAddrUnix::new(&path).unwrap()).unwrap();
+        rustix::net::listen(&listener, 1).unwrap();
+        assert!(matches!(probe(&path), Probe::Answers));
+        let message = claim(&path).unwrap_err().to_string();
+        assert!(message.contains("another daemon answers"), "{message}");
+        drop(listener);
+        assert!(path.exists() && matches!(probe(&path), Probe::Nobody), "a stale socket");
+        claim(&path).unwrap();
+    }
+}

@@ -1,0 +1,216 @@
+//! The configuration: what can be set, its defaults, and its mistakes.
+//!
+//! Comes in: a TOML file, or nothing. Goes out: a [`Config`], or every [`Mistake`] of the file at
+//! once, each with line and column. Called by `commands` at the start and on SIGHUP.
+#![forbid(unsafe_code)]
+
+mod read;
+mod section;
+pub(crate) mod values;
+
+pub use read::parse;
+pub use values::{Cidr, Facility, Ports, SyslogAddress};
+
+use crate::model::Severity;
+use crate::redact::ArgvPrivacy;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Programs whose streams are tagged by the host's daemon (ANALYTICS, Defaults).
+pub const WATCHED: &[&str] = &[
+    "ssh",
+    "sshd",
+    "sshd-session",
+    "scp",
+    "sftp",
+    "sftp-server",
+    "rsync",
+    "curl",
+    "wget",
+    "openssl",
+    "nginx",
+    "apache2",
+    "haproxy",
+    "stunnel",
+    "lftp",
+    "vsftpd",
+    "git",
+    "socat",
+    "nc",
+];
+
+/// Everything that can be set.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Config {
+    /// `[watch]`
+    pub watch: Watch,
+    /// `[integrity]`
+    pub integrity: Integrity,
+    /// `[[sink]]`, in the file's order.
+    pub sinks: Vec<Sink>,
+    /// `[privacy]`
+    pub privacy: Privacy,
+    /// `[ledger]`
+    pub ledger: Ledger,
+}
+
+/// `[watch]`: what the host's daemon tags.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Watch {
+    /// Names of programs (the last part of the path), or whole paths.
+    pub watched_processes: Vec<String>,
+    /// A connection with neither port in here raises no alarm about its payload.
+    pub monitored_ports: Ports,
+    /// Networks that count as inside; an alarm says on which side its destination is.
+    pub internal_ranges: Vec<Cidr>,
+}
+
+impl Default for Watch {
+    fn default() -> Self {
+        Self {
+            watched_processes: WATCHED.iter().map(|&w| w.to_owned()).collect(),
+            monitored_ports: Ports::All,
+            internal_ranges: Vec::new(),
+        }
+    }
+}
+
+/// `[integrity]`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Integrity {
+    /// What blocks of streams are tagged with.
+    pub stream_digest: StreamDigest,
+}
+
+/// `[integrity] stream_digest`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum StreamDigest {
+    /// AEGIS-128X2, a MAC: fast, stands against everyone who doesn't hold the key.
+    #[default]
+    Aegis,
+    /// BLAKE3: stands against everyone.
+    Blake3,
+    /// SHA-256: stands against everyone.
+    Sha256,
+}
+
+/// `[privacy]`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Privacy {
+    /// What of command lines is kept.
+    pub argv: ArgvPrivacy,
+}
+
+/// `[ledger]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Ledger {
+    /// Transfers older than this are forgotten.
+    pub keep: Duration,
+    /// Bytes; beyond it the oldest transfers are forgotten.
+    pub max_size: u64,
+}
+
+impl Default for Ledger {
+    fn default() -> Self {
+        Self { keep: Duration::from_secs(90 * 86_400), max_size: 1 << 30 }
+    }
+}
+
+/// One `[[sink]]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sink {
+    /// Where it goes.
+    pub kind: SinkKind,
+    /// Alarms below this are not sent.
+    pub min_severity: Severity,
+    /// How often the sink says that the daemon lives; None: never.
+    pub heartbeat: Option<Duration>,
+}
+
+/// Where a sink sends.
+#[derive(Clone, Debug, PartialEq)]
+pub enum SinkKind {
+    /// RFC 5424.
+    Syslog {
+        /// Transport and receiver.
+        address: SyslogAddress,
+        /// authpriv unless configured.
+        facility: Facility,
+    },
+    /// JSON Lines, appended to a file.
+    Jsonl {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+/// One thing wrong in a configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mistake {
+    /// From 1.
+    pub line: usize,
+    /// From 1, in characters.
+    pub column: usize,
+    /// What is wrong and what would be right.
+    pub message: String,
+}
+
+impl fmt::Display for Mistake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}: {}", self.line, self.column, self.message)
+    }
+}
+
+/// A file, read.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Parsed {
+    /// What holds.
+    pub config: Config,
+    /// Keys that are known and do nothing yet.
+    pub warnings: Vec<Mistake>,
+}
+
+/// Why a configuration can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file couldn't be read.
+    #[error("can't read {}: {source}", path.display())]
+    Unreadable {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file has mistakes.
+    #[error("{}", list(path, mistakes))]
+    Wrong {
+        /// Which file.
+        path: PathBuf,
+        /// All of them, in the file's order.
+        mistakes: Vec<Mistake>,
+    },
+}
+
+fn list(path: &Path, mistakes: &[Mistake]) -> String {
+    let lines: Vec<String> = mistakes.iter().map(|m| format!("{}:{m}", path.display())).collect();
+    lines.join("\n")
+}
+
+/// Reads the file at `path`; None stands for no file, which is the defaults.
+///
+/// # Errors
+/// The file can't be read, or has mistakes: then all of them.
+pub fn load(path: Option<&Path>) -> Result<Parsed, ConfigError> {
+    let Some(path) = path else { return Ok(Parsed::default()) };
+    let bytes =
+        std::fs::read(path).map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
+    let wrong = |mistakes| ConfigError::Wrong { path: path.to_owned(), mistakes };
+    let text = String::from_utf8(bytes).map_err(|e| {
+        let good = e.utf8_error().valid_up_to();
+        let before = String::from_utf8_lossy(&e.as_bytes()[..good]).into_owned();
+        let (line, column) = section::place(&before, before.len());
+        wrong(vec![Mistake { line, column, message: "not UTF-8, which TOML must be".into() }])
+    })?;
+    parse(&text).map_err(wrong)
+}

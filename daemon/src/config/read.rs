@@ -1,0 +1,266 @@
+//! TOML text to [`Parsed`], section by section; goes on after a mistake, so that all are found.
+#![forbid(unsafe_code)]
+
+use super::section::{Mistakes, Section, article};
+use super::values::{cidr, duration, facility, one_of, ports, severity, size, syslog_address};
+use super::{Config, Mistake, Parsed, Ports, Sink, SinkKind, StreamDigest};
+use crate::model::Severity;
+use crate::redact::ArgvPrivacy;
+use std::time::Duration;
+use toml::de::{DeTable, DeValue};
+
+/// How often a sink hears that the daemon lives, unless configured.
+const HEARTBEAT: Duration = Duration::from_secs(60);
+
+/// Sections of later versions: known, and without effect.
+const LATER: &[&str] = &["egress", "media", "intake", "fleet"];
+
+/// Reads a configuration.
+///
+/// # Errors
+/// Every mistake in the text, in its order.
+pub fn parse(source: &str) -> Result<Parsed, Vec<Mistake>> {
+    let mut m = Mistakes::new(source);
+    let (table, errors) = DeTable::parse_recoverable(source);
+    for error in &errors {
+        m.at(&error.span().unwrap_or(0..0), format!("not TOML: {}", error.message()));
+    }
+    let span = table.span();
+    let mut file = Section::new("", table.get_ref(), span);
+    let mut config = Config::default();
+
+    if let Some(s) = section(&mut file, "watch", "[watch]", &mut m) {
+        watch(s, &mut config, &mut m);
+    }
+    if let Some(mut s) = section(&mut file, "integrity", "[integrity]", &mut m) {
+        let digests = [
+            ("aegis", StreamDigest::Aegis),
+            ("blake3", StreamDigest::Blake3),
+            ("sha256", StreamDigest::Sha256),
+        ];
+        if let Some(d) = s.parsed("stream_digest", &mut m, |t| one_of(t, &digests)) {
+            config.integrity.stream_digest = d;
+        }
+        s.later(&["hash_check_interval", "integrity_baseline"], &mut m);
+        s.finish(&mut m);
+    }
+    if let Some(mut s) = section(&mut file, "privacy", "[privacy]", &mut m) {
+        let modes =
+            [("redacted", ArgvPrivacy::Redacted), ("full", ArgvPrivacy::Full), ("none", ArgvPrivacy::None)];
+        if let Some(mode) = s.parsed("argv", &mut m, |t| one_of(t, &modes)) {
+            config.privacy.argv = mode;
+        }
+        s.finish(&mut m);
+    }
+    if let Some(mut s) = section(&mut file, "ledger", "[ledger]", &mut m) {
+        if let Some(keep) = s.parsed("keep", &mut m, duration) {
+            config.ledger.keep = keep;
+        }
+        if let Some(bytes) = s.parsed("max_size", &mut m, least(size, 1 << 20, "at least 1MiB")) {
+            config.ledger.max_size = bytes;
+        }
+        s.finish(&mut m);
+    }
+    if let Some(mut s) = section(&mut file, "alarms", "[alarms]", &mut m) {
+        s.later(&["limits", "deadbands", "delays", "shelving"], &mut m);
+        s.finish(&mut m);
+    }
+    sinks(&mut file, &mut config, &mut m);
+    for &name in LATER {
+        if let Some((span, value, _)) = file.take(name) {
+            if value.is_table() || value.is_array() {
+                m.warn(&span, format!("[{name}] does nothing yet in this version"));
+            } else {
+                m.at(&span, format!("{name} must be a section"));
+            }
+        }
+    }
+    file.finish(&mut m);
+    match m.finish() {
+        (mistakes, warnings) if mistakes.is_empty() => Ok(Parsed { config, warnings }),
+        (mistakes, _) => Err(mistakes),
+    }
+}
+
+fn section<'v, 'i>(
+    file: &mut Section<'v, 'i>,
+    key: &'static str,
+    name: &'static str,
+    m: &mut Mistakes,
+) -> Option<Section<'v, 'i>> {
+    let (key_span, value, _) = file.take(key)?;
+    let Some(table) = value.as_table() else {
+        m.at(&key_span, format!("{key} must be a section, {name}, not {}", article(value)));
+        return None;
+    };
+    Some(Section::new(name, table, key_span))
+}
+
+fn watch(mut s: Section<'_, '_>, config: &mut Config, m: &mut Mistakes) {
+    if let Some(names) = s.array("watched_processes", "program names", m) {
+        config.watch.watched_processes.clear();
+        for (value, span) in names {
+            match value.as_str() {
+                Some(name) if name.starts_with('/') || (!name.is_empty() && !name.contains('/')) => {
+                    config.watch.watched_processes.push(name.to_owned());
+                }
+                Some(name) => {
+                    m.at(&span, format!("`{name}`: write a program's name, or its path from `/` on"));
+                }
+                None => m.at(&span, format!("a program's name must be a string, not {}", article(value))),
+            }
+        }
+    }
+    match s.take("monitored_ports") {
+        None => {}
+        Some((_, value, _)) if value.as_str() == Some("all") => config.watch.monitored_ports = Ports::All,
+        Some((_, value, span)) => match value.as_array() {
+            Some(array) => {
+                let mut only = Vec::new();
+                for element in array.iter() {
+                    let text = match element.get_ref() {
+                        DeValue::Integer(i) => i.to_string(),
+                        DeValue::String(t) => t.to_string(),
+                        other => article(other),
+                    };
+                    match ports(&text) {
+                        Ok(range) => only.push(range),
+                        Err(why) => m.at(&element.span(), format!("monitored_ports: {why}")),
+                    }
+                }
+                config.watch.monitored_ports = Ports::Only(only);
+            }
+            None => m.at(
+                &span,
+                format!("monitored_ports must be \"all\" or an array of ports, not {}", article(value)),
+            ),
+        },
+    }
+    if let Some(ranges) = s.array("internal_ranges", "networks", m) {
+        for (value, span) in ranges {
+            match value.as_str().map(cidr) {
+                Some(Ok(range)) => config.watch.internal_ranges.push(range),
+                Some(Err(why)) => m.at(&span, format!("internal_ranges: {why}")),
+                None => m.at(&span, format!("a network must be a string, not {}", article(value))),
+            }
+        }
+    }
+    s.finish(m);
+}
+
+fn sinks(file: &mut Section<'_, '_>, config: &mut Config, m: &mut Mistakes) {
+    let Some((key_span, value, _)) = file.take("sink") else { return };
+    let Some(array) = value.as_array() else {
+        m.at(&key_span, "a sink is written [[sink]], with two brackets, as there may be several");
+        return;
+    };
+    for element in array.iter() {
+        let Some(table) = element.get_ref().as_table() else {
+            m.at(&element.span(), format!("a sink must be a table, not {}", article(element.get_ref())));
+            continue;
+        };
+        let s = Section::new("[[sink]]", table, element.span());
+        if let Some(sink) = sink(s, m) {
+            config.sinks.push(sink);
+        }
+    }
+}
+
+/// The kinds of sinks by name.
+#[derive(Clone, Copy)]
+enum Kind {
+    Syslog,
+    Jsonl,
+    Journald,
+}
+
+fn sink(mut s: Section<'_, '_>, m: &mut Mistakes) -> Option<Sink> {
+    let span = s.span.clone();
+    let has_kind = s.take("kind");
+    let Some((_, value, kind_span)) = has_kind else {
+        m.at(&span, "a sink needs a kind: \"syslog\" or \"jsonl\"");
+        return None;
+    };
+    let kinds = [("syslog", Kind::Syslog), ("jsonl", Kind::Jsonl), ("journald", Kind::Journald)];
+    let kind = match value.as_str() {
+        Some(text) => one_of(text, &kinds).map_err(|why| format!("kind: {why}")),
+        None => Err(format!("kind must be a string, not {}", article(value))),
+    };
+    let kind = match kind {
+        Ok(Kind::Journald) => {
+            m.at(
+                &kind_span,
+                "kind \"journald\" comes in a later version; use \"syslog\" with \"unix:/dev/log\"",
+            );
+            return None;
+        }
+        Ok(Kind::Syslog) => {
+            let missing = "a syslog sink needs an address, as \"unix:/dev/log\" or \"udp:host:514\"";
+            let address = required(&mut s, "address", missing, m, syslog_address);
+            let facility = s.parsed("facility", m, facility).unwrap_or_default();
+            address.map(|address| SinkKind::Syslog { address, facility })
+        }
+        Ok(Kind::Jsonl) => {
+            let absolute = |text: &str| match text.starts_with('/') {
+                true => Ok(text.into()),
+                false => Err(format!("`{text}` must begin with `/`: a daemon has no folder of its own")),
+            };
+            let path = required(&mut s, "path", "a jsonl sink needs a path", m, absolute);
+            path.map(|path| SinkKind::Jsonl { path })
+        }
+        Err(why) => {
+            m.at(&kind_span, why);
+            return None;
+        }
+    };
+    let min_severity = s.parsed("min_severity", m, severity).unwrap_or(Severity::Info);
+    let heartbeat = match s.parsed("heartbeat", m, heartbeat) {
+        Some(every) => every,
+        None => Some(HEARTBEAT),
+    };
+    s.finish(m);
+    Some(Sink { kind: kind?, min_severity, heartbeat })
+}
+
+fn required<T>(
+    s: &mut Section<'_, '_>,
+    key: &'static str,
+    missing: &str,
+    m: &mut Mistakes,
+    read: impl FnOnce(&str) -> Result<T, String>,
+) -> Option<T> {
+    let (_, value, span) = match s.take(key) {
+        Some(found) => found,
+        None => {
+            m.at(&s.span.clone(), missing);
+            return None;
+        }
+    };
+    let read = match value.as_str() {
+        Some(text) => read(text).map_err(|why| format!("{key}: {why}")),
+        None => Err(format!("{key} must be a string, not {}", article(value))),
+    };
+    read.map_err(|why| m.at(&span, why)).ok()
+}
+
+fn heartbeat(text: &str) -> Result<Option<Duration>, String> {
+    if text == "off" {
+        return Ok(None);
+    }
+    let every = duration(text).map_err(|why| format!("{why}, or \"off\""))?;
+    if every < Duration::from_millis(100) {
+        return Err("at least 100ms, or \"off\"".into());
+    }
+    Ok(Some(every))
+}
+
+fn least(
+    read: fn(&str) -> Result<u64, String>,
+    min: u64,
+    why: &'static str,
+) -> impl Fn(&str) -> Result<u64, String> {
+    move |text| read(text).and_then(|n| if n < min { Err(why.into()) } else { Ok(n) })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,133 @@
+use super::*;
+use crate::config::SyslogAddress;
+
+fn mistakes(text: &str) -> Vec<String> {
+    parse(text).expect_err(text).iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn nothing_is_the_defaults_and_they_are_useful() {
+    let parsed = parse("").unwrap();
+    assert_eq!(parsed, Parsed::default());
+    assert!(parsed.config.watch.watched_processes.contains(&"curl".to_owned()));
+    assert!(parsed.config.watch.monitored_ports.contains(1));
+}
+
+#[test]
+fn a_whole_file() {
+    let text = r#"
+[watch]
+watched_processes = ["curl", "/opt/pay/bin/send"]
+monitored_ports = [443, "8000-8099"]
+internal_ranges = ["10.0.0.0/8", "fd00::/8"]
+[integrity]
+stream_digest = "blake3"
+[privacy]
+argv = "none"
+[ledger]
+keep = "30d"
+max_size = "64MiB"
+[[sink]]
+kind = "syslog"
+address = "tcp:log.example:601"
+facility = "local3"
+min_severity = "high"
+heartbeat = "off"
+[[sink]]
+kind = "jsonl"
+path = "/var/log/counterfoil.jsonl"
+"#;
+    let config = parse(text).unwrap().config;
+    assert_eq!(config.watch.watched_processes, ["curl", "/opt/pay/bin/send"]);
+    assert!(config.watch.monitored_ports.contains(8050) && !config.watch.monitored_ports.contains(80));
+    assert_eq!(config.watch.internal_ranges.len(), 2);
+    assert_eq!(config.integrity.stream_digest, StreamDigest::Blake3);
+    assert_eq!(config.privacy.argv, ArgvPrivacy::None);
+    assert_eq!(config.ledger.max_size, 64 << 20);
+    assert_eq!(config.sinks.len(), 2);
+    let SinkKind::Syslog { address, facility } = &config.sinks[0].kind else { panic!() };
+    assert_eq!((address, facility.0), (&SyslogAddress::Tcp("log.example:601".into()), 19));
+    assert_eq!(config.sinks[0].heartbeat, None);
+    assert_eq!(config.sinks[1].heartbeat, Some(HEARTBEAT));
+    assert_eq!(config.sinks[1].min_severity, Severity::Info);
+}
+
+/// Text, and its whole list of mistakes: place, and words that must stand in the message.
+const WRONG: &[(&str, &[(&str, &str)])] = &[
+    ("[wach]\n", &[("1:2", "did you mean `watch`?")]),
+    ("[watch]\nwatched-processes = []\n", &[("2:1", "did you mean `watched_processes`?")]),
+    ("[watch]\nfoo = 1\n", &[("2:1", "known: watched_processes, monitored_ports, internal_ranges")]),
+    ("[integrity]\nstream_digest = \"blake2\"\n", &[("2:17", "did you mean `blake3`?")]),
+    ("[integrity]\nstream_digest = 7\n", &[("2:17", "must be a string, not an integer")]),
+    ("watch = 3\n", &[("1:1", "must be a section, [watch], not an integer")]),
+    (
+        "[watch]\nmonitored_ports = [70000, \"9-1\", true]\n",
+        &[("2:20", "is no port"), ("2:27", "ends before it begins"), ("2:34", "is no port")],
+    ),
+    ("[watch]\nmonitored_ports = 80\n", &[("2:19", "\"all\" or an array")]),
+    (
+        "[watch]\ninternal_ranges = [\"10.0.0.0/40\", 1]\n",
+        &[("2:20", "at most 32"), ("2:35", "must be a string")],
+    ),
+    ("[watch]\nwatched_processes = [\"bin/curl\"]\n", &[("2:22", "from `/` on")]),
+    ("[sink]\nkind = \"syslog\"\n", &[("1:2", "[[sink]]")]),
+    ("[[sink]]\nadress = \"unix:/dev/log\"\n", &[("1:1", "needs a kind")]),
+    (
+        "[[sink]]\nkind = \"syslog\"\nadress = \"unix:/dev/log\"\n",
+        &[("1:1", "needs an address"), ("3:1", "did you mean `address`?")],
+    ),
+    ("[[sink]]\nkind = \"sylog\"\n", &[("2:8", "did you mean `syslog`?")]),
+    ("[[sink]]\nkind = \"journald\"\n", &[("2:8", "later version")]),
+    (
+        "[[sink]]\nkind = \"syslog\"\naddress = \"tls:h:6514\"\nmin_severity = \"hihg\"\nfacility = \"authprv\"\n",
+        &[("3:11", "later version"), ("4:16", "did you mean `high`?"), ("5:12", "did you mean `authpriv`?")],
+    ),
+    (
+        "[[sink]]\nkind = \"jsonl\"\npath = \"x.jsonl\"\nheartbeat = \"1ms\"\n",
+        &[("3:8", "must begin with `/`"), ("4:13", "at least 100ms")],
+    ),
+    (
+        "[ledger]\nkeep = \"forever\"\nmax_size = \"1KiB\"\n",
+        &[("2:8", "no span of time"), ("3:12", "at least 1MiB")],
+    ),
+    ("[privacy]\nargv = \"hashed\"\n", &[("2:8", "redacted, full, none")]),
+    ("[alarms]\nlimit = 1\n", &[("2:1", "did you mean `limits`?")]),
+    ("[egress\n", &[("1:8", "not TOML")]),
+    ("fleet = 1\n", &[("1:1", "must be a section")]),
+];
+
+#[test]
+fn every_mistake_is_named_at_its_place() {
+    for (text, expected) in WRONG {
+        let found = mistakes(text);
+        assert_eq!(found.len(), expected.len(), "{text}\n{found:#?}");
+        for (found, (place, words)) in found.iter().zip(*expected) {
+            assert!(found.starts_with(&format!("{place}: ")), "{text}\n{found}, wanted at {place}");
+            assert!(found.contains(words), "{text}\n{found}, wanted: {words}");
+        }
+    }
+}
+
+#[test]
+fn mistakes_of_syntax_and_of_meaning_come_together() {
+    let found = mistakes("[watch]\nbogus = 1\nx = = 2\n[ledger]\nkeep = 5\n");
+    assert!(found.iter().any(|f| f.contains("not TOML")), "{found:?}");
+    assert!(found.iter().any(|f| f.contains("`bogus`")), "{found:?}");
+    assert!(found.iter().any(|f| f.contains("keep must be a string")), "{found:?}");
+}
+
+#[test]
+fn sections_of_later_versions_warn() {
+    let text = "[egress]\nsensitive_paths = []\n[media]\n[[intake]]\nkind = \"sql\"\n[fleet]\n[alarms]\nlimits = {}\n";
+    let warnings = parse(text).unwrap().warnings;
+    let lines: Vec<usize> = warnings.iter().map(|w| w.line).collect();
+    assert_eq!(lines, [1, 3, 4, 6, 8], "{warnings:?}");
+    assert!(warnings.iter().all(|w| w.message.contains("does nothing yet")));
+}
+
+#[test]
+fn columns_count_characters() {
+    let found = mistakes("[privacy]\nargv = [\"ä\", \"ö\"] # x\n[ledger]\nkeep = \"ü\"\n");
+    assert!(found[0].starts_with("2:8: "), "{found:?}");
+    assert!(found[1].starts_with("4:8: "), "{found:?}");
+}

@@ -1,0 +1,338 @@
+//! The desk: everything behind `judge`, in one visible list.
+//!
+//! ```text
+//! Judged ─► detect ─► alarms ─► sinks, JSON Lines
+//!                        └────► ledger
+//! ```
+//! Comes in: [`Judged`] from a channel. Goes out: alarms to sinks, transfers and alarms to the
+//! ledger, and at the end an [`Outcome`] for `run`'s report. One thread. Alarms go to the sinks
+//! before anything is written to disk.
+#![forbid(unsafe_code)]
+
+use crate::alarms::Alarms;
+use crate::config::Config;
+use crate::detect::Rules;
+use crate::judged::Judged;
+use crate::ledger::{Ledger, LedgerError};
+use crate::model::{Alarm, Endpoint, Process, Summary, Transfer};
+use crate::report::Gathered;
+use crate::sinks::{JsonLines, Message, Sinks};
+use crossbeam::channel::{Receiver, RecvTimeoutError};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long sinks may take at the end to send what they have.
+const FAREWELL: Duration = Duration::from_secs(2);
+/// How often what could not be written is tried again, and old rows are looked for.
+const SETTLE: Duration = Duration::from_secs(1);
+
+/// Everything behind `judge`.
+pub struct Desk {
+    rules: Rules,
+    alarms: Alarms,
+    sinks: Sinks,
+    state: Option<PathBuf>,
+    ledger: Option<Ledger>,
+    ledger_failed: bool,
+    json: Option<JsonLines>,
+    gathered: Option<Gathered>,
+    summary: Summary,
+}
+
+/// What is known at the end.
+pub struct Outcome {
+    /// The transfers, for the report.
+    pub gathered: Gathered,
+    /// The alarms.
+    pub alarms: Vec<Alarm>,
+    /// The counts.
+    pub summary: Summary,
+    /// Lines that could not be written to `--json`'s file.
+    pub json_lost: u64,
+}
+
+impl Desk {
+    /// A desk with its rules and sinks as configured, and a ledger where `state` names a directory.
+    ///
+    /// # Errors
+    /// The ledger can't be opened.
+    pub fn open(config: &Config, state: Option<PathBuf>) -> Result<Self, LedgerError> {
+        let ledger = state.as_deref().map(|dir| Ledger::open(dir, config.ledger.clone())).transpose()?;
+        let mut alarms = Alarms::default();
+        if let Some(ledger) = &ledger {
+            alarms.resume(ledger.alarms()?);
+        }
+        Ok(Self {
+            rules: Rules::new(config.watch.clone()),
+            alarms,
+            sinks: Sinks::start(&config.sinks, state.as_deref()),
+            state,
+            ledger,
+            ledger_failed: false,
+            json: None,
+            gathered: None,
+            summary: Summary::default(),
+        })
+    }
+
+    /// Keeps transfers for a report, and writes every event to `json` as it comes: for `run`.
+    #[must_use]
+    pub fn reporting(mut self, json: Option<JsonLines>) -> Self {
+        self.gathered = Some(Gathered::default());
+        self.json = json;
+        self
+    }
+
+    /// Works until `judged` ends. A configuration that comes through `reloads` holds from then on.
+    #[must_use]
+    pub fn serve(mut self, judged: &Receiver<Judged>, reloads: &Receiver<Config>) -> Outcome {
+        loop {
+            match judged.recv_timeout(SETTLE) {
+                Ok(word) => {
+                    self.take(word);
+                    // What came meanwhile goes into the same transaction.
+                    for word in judged.try_iter().take(4096) {
+                        self.take(word);
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+            if let Ok(config) = reloads.try_recv() {
+                self.reload(&config);
+            }
+            self.settle();
+        }
+        self.finish()
+    }
+
+    /// One word from `judge`.
+    pub fn take(&mut self, mut judged: Judged) {
+        tidy_argv(&mut judged);
+        let findings = self.rules.findings(&judged);
+        for finding in findings {
+            let taken = self.alarms.take(finding);
+            if taken.tell {
+                self.sinks.send(&Message::Alarm(Arc::new(taken.alarm.clone())));
+                if let Some(json) = &mut self.json {
+                    json.alarm(&taken.alarm);
+                }
+            }
+            if let Some(ledger) = &mut self.ledger {
+                ledger.alarm(&taken.alarm);
+            }
+        }
+        match judged {
+            Judged::Transfer { transfer, .. } => self.transfer(*transfer),
+            Judged::Coverage(coverage) => {
+                if coverage.observed {
+                    self.summary.processes_observed += 1;
+                } else {
+                    self.summary.processes_not_observed += 1;
+                }
+                if let Some(json) = &mut self.json {
+                    json.coverage(&coverage);
+                }
+                self.sinks.send(&Message::Coverage(Arc::new(coverage)));
+            }
+            Judged::Counts(counts) => {
+                self.summary.records = counts.records;
+                self.summary.dropped = counts.dropped;
+            }
+            Judged::Notice(_) => {}
+        }
+    }
+
+    fn transfer(&mut self, transfer: Transfer) {
+        if let Ok(serde_json::Value::String(word)) = serde_json::to_value(transfer.verdict) {
+            *self.summary.transfers.entry(word).or_default() += 1;
+        }
+        if let Some(json) = &mut self.json {
+            json.transfer(&transfer);
+        }
+        if let Some(ledger) = &mut self.ledger {
+            ledger.transfer(&transfer);
+        }
+        if let Some(gathered) = &mut self.gathered {
+            gathered.add(&transfer);
+        }
+        self.sinks.send(&Message::Transfer(Arc::new(transfer)));
+    }
+
+    /// Writes the ledger. A failure is said once, and when it is over.
+    fn settle(&mut self) {
+        let Some(ledger) = &mut self.ledger else { return };
+        let failed = match ledger.commit() {
+            Ok(()) => false,
+            Err(e) => {
+                if !self.ledger_failed {
+                    tracing::error!("{e}");
+                }
+                true
+            }
+        };
+        if self.ledger_failed && !failed {
+            tracing::info!("the ledger can be written again");
+        }
+        self.ledger_failed = failed;
+        let lost = ledger.lost();
+        if lost > 0 {
+            tracing::error!("{lost} ledger entries given up: too many waited for the disk");
+        }
+    }
+
+    /// Takes up a new configuration. Messages on their way to the old sinks are still sent.
+    fn reload(&mut self, config: &Config) {
+        self.rules = Rules::new(config.watch.clone());
+        if let Some(ledger) = &mut self.ledger {
+            ledger.limit(config.ledger.clone());
+        }
+        // The old ones first: they and the new ones may share a spool.
+        std::mem::take(&mut self.sinks).finish(FAREWELL);
+        self.sinks = Sinks::start(&config.sinks, self.state.as_deref());
+    }
+
+    fn finish(mut self) -> Outcome {
+        self.settle();
+        let alarms: Vec<Alarm> = self.alarms.list().into_iter().cloned().collect();
+        let untold: Vec<Alarm> = self.alarms.untold().into_iter().cloned().collect();
+        for alarm in &alarms {
+            *self.summary.alarms.entry(alarm.finding.rule.clone()).or_default() += 1;
+        }
+        for alarm in untold {
+            if let Some(json) = &mut self.json {
+                json.alarm(&alarm);
+            }
+            self.sinks.send(&Message::Alarm(Arc::new(alarm)));
+        }
+        if let Some(json) = &mut self.json {
+            json.summary(&self.summary);
+        }
+        self.sinks.finish(FAREWELL);
+        Outcome {
+            gathered: self.gathered.unwrap_or_default(),
+            alarms,
+            summary: self.summary,
+            json_lost: self.json.map_or(0, |j| j.lost()),
+        }
+    }
+}
+
+/// An argument list that `[privacy]` or the kernel left empty is absent.
+fn tidy_argv(judged: &mut Judged) {
+    let empty = |argv: &mut Option<Vec<String>>| {
+        if argv.as_ref().is_some_and(Vec::is_empty) {
+            *argv = None;
+        }
+    };
+    let end = |e: &mut Option<Endpoint>| e.iter_mut().for_each(|e| empty(&mut e.argv));
+    let process = |p: &mut Option<Process>| p.iter_mut().for_each(|p| empty(&mut p.argv));
+    match judged {
+        Judged::Transfer { transfer, context } => {
+            end(&mut transfer.origin);
+            end(&mut transfer.destination);
+            process(&mut context.origin);
+            process(&mut context.destination);
+        }
+        Judged::Notice(notice) => process(&mut notice.process),
+        Judged::Coverage(_) | Judged::Counts(_) => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::judged::{Counts, What};
+    use crate::ledger::{Reader, TransferFilter};
+    use crate::model::{Coverage, Verdict};
+    use crate::sample;
+    use crossbeam::channel::{bounded, never};
+
+    fn word(verdict: Verdict) -> Judged {
+        let mut transfer = sample::transfer(verdict);
+        transfer.ended = jiff::Timestamp::now();
+        Judged::Transfer { transfer: Box::new(transfer), context: Box::new(sample::context()) }
+    }
+
+    #[test]
+    fn everything_comes_out_everywhere() {
+        let dir = tempfile::tempdir().unwrap();
+        let (state, json) = (dir.path().join("state"), dir.path().join("events.jsonl"));
+        let desk = Desk::open(&Config::default(), Some(state.clone())).unwrap();
+        let desk = desk.reporting(Some(JsonLines::create(&json).unwrap()));
+        let (sender, receiver) = bounded(64);
+        let altered = word(Verdict::Altered);
+        let Judged::Transfer { transfer, context } = &altered else { unreachable!() };
+        // Alarmed while open, then final: one alarm, counted once.
+        let mut open = sample::notice(What::AlteredWhileOpen {
+            channel: transfer.channel,
+            altered: transfer.altered.clone(),
+            peer: context.destination.clone(),
+        });
+        open.transfer = Some(transfer.id);
+        let observed =
+            |observed| Judged::Coverage(Coverage { pid: 1, exe: Some("/x".into()), observed, reason: None });
+        for w in [
+            observed(true),
+            observed(false),
+            Judged::Notice(Box::new(open)),
+            word(Verdict::Intact),
+            altered.clone(),
+            word(Verdict::Unverified),
+            Judged::Counts(Counts { records: 7, dropped: 0 }),
+        ] {
+            sender.send(w).unwrap();
+        }
+        drop(sender);
+        let outcome = desk.serve(&receiver, &never());
+        assert_eq!(outcome.alarms.len(), 1);
+        assert_eq!(outcome.alarms[0].count, 1);
+        assert_eq!(outcome.summary.transfers["intact"], 1);
+        assert_eq!(outcome.summary.alarms["payload-altered"], 1);
+        assert_eq!((outcome.summary.processes_observed, outcome.summary.processes_not_observed), (1, 1));
+        let text = std::fs::read_to_string(&json).unwrap();
+        let lines: Vec<serde_json::Value> = text.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+        let types: Vec<&str> = lines.iter().map(|l| l["type"].as_str().unwrap()).collect();
+        assert_eq!(types, ["coverage", "coverage", "alarm", "transfer", "transfer", "transfer", "summary"]);
+        assert_eq!(lines[6]["records"], 7);
+        let reader = Reader::open(&state).unwrap();
+        assert_eq!(reader.alarms().unwrap(), outcome.alarms);
+        let mut n = 0;
+        reader
+            .transfers(TransferFilter::default(), |_| {
+                n += 1;
+                true
+            })
+            .unwrap();
+        assert_eq!(n, 3);
+        // The next daemon goes on counting.
+        let desk = Desk::open(&Config::default(), Some(state)).unwrap();
+        let (sender, receiver) = bounded(1);
+        sender.send(word(Verdict::Altered)).unwrap();
+        drop(sender);
+        assert_eq!(desk.serve(&receiver, &never()).alarms[0].count, 2);
+    }
+
+    #[test]
+    fn a_reload_changes_the_rules() {
+        let mut desk = Desk::open(&Config::default(), None).unwrap().reporting(None);
+        desk.take(word(Verdict::Altered));
+        let text = "[watch]\nmonitored_ports = [25]";
+        desk.reload(&crate::config::parse(text).unwrap().config);
+        desk.take(word(Verdict::Altered));
+        assert_eq!(desk.finish().alarms[0].count, 1);
+    }
+
+    #[test]
+    fn no_arguments_are_null() {
+        let mut judged = word(Verdict::Intact);
+        if let Judged::Transfer { transfer, .. } = &mut judged {
+            transfer.origin.as_mut().unwrap().argv = Some(vec![]);
+        }
+        tidy_argv(&mut judged);
+        let Judged::Transfer { transfer, .. } = judged else { unreachable!() };
+        assert_eq!(transfer.origin.unwrap().argv, None);
+        assert!(transfer.destination.unwrap().argv.is_some());
+    }
+}

@@ -1,0 +1,153 @@
+//! Detect: what `judge` says, held against the rules of AN0703 and of Counterfoil itself.
+//!
+//! Comes in: [`Judged`]. Goes out: [`Finding`]s, none for what is well. Called by `desk`; `alarms`
+//! keeps and counts what comes out. Nothing is remembered here: a word gives the same findings
+//! whenever it comes.
+#![forbid(unsafe_code)]
+
+mod ends;
+pub(crate) use ends::ranges;
+mod itself;
+mod payload;
+mod preloads;
+mod process;
+#[cfg(test)]
+mod tests;
+mod tls;
+
+use crate::config::Watch;
+use crate::judged::{Judged, Notice, What};
+use crate::model::{Analytic, Connection, Finding, Process, Severity};
+use ends::service;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+/// Transmitted Data Manipulation.
+const MANIPULATION: &str = "T1565.002";
+
+/// The rules, with what was configured for them.
+#[derive(Clone, Debug, Default)]
+pub struct Rules {
+    watch: Watch,
+}
+
+impl Rules {
+    /// Rules that honour `[watch] monitored_ports` and `internal_ranges`.
+    #[must_use]
+    pub fn new(watch: Watch) -> Self {
+        Self { watch }
+    }
+
+    /// What the rules see in `judged`.
+    #[must_use]
+    pub fn findings(&self, judged: &Judged) -> Vec<Finding> {
+        let mut found = match judged {
+            Judged::Transfer { transfer, context } => payload::judge(transfer, context),
+            Judged::Notice(notice) => Some(Self::notice(notice)),
+            Judged::Coverage(_) | Judged::Counts(_) => None,
+        };
+        if let Some(finding) = &mut found {
+            self.enrich(finding);
+        }
+        found.into_iter().filter(|f| f.analytic == Analytic::Itself || self.monitored(f)).collect()
+    }
+
+    fn notice(notice: &Notice) -> Finding {
+        match &notice.what {
+            What::AlteredWhileOpen { channel, altered, peer } => {
+                payload::altered_while_open(notice, *channel, altered, peer.as_ref())
+            }
+            What::CipherMismatch { tap, altered } => tls::cipher_mismatch(notice, *tap, altered),
+            What::RecordRejected { tap, code, by_peer, text, offset } => {
+                tls::record_rejected(notice, *tap, *code, *by_peer, text, *offset)
+            }
+            What::ForeignHook { symbol, object } => process::foreign_hook(notice, symbol, object),
+            What::CoverageLost { exe, reason, inherits_tracked } => {
+                itself::coverage_lost(notice, exe, reason, *inherits_tracked)
+            }
+            What::RecordsDropped { records } => itself::records_dropped(notice, *records),
+            What::HostileArena { detail } => itself::hostile_arena(notice, detail),
+            What::DaemonRestarted { arenas } => itself::daemon_restarted(notice, *arenas),
+        }
+    }
+
+    /// Says whether the service's address is inside `internal_ranges`, where any are configured.
+    fn enrich(&self, finding: &mut Finding) {
+        if self.watch.internal_ranges.is_empty() {
+            return;
+        }
+        let Some(address) = finding.connection.as_ref().and_then(service) else { return };
+        let inside = self.watch.internal_ranges.iter().any(|r| r.contains(address.ip()));
+        if let Value::Object(evidence) = &mut finding.evidence {
+            evidence.insert("service_is".into(), json!(if inside { "internal" } else { "external" }));
+        }
+    }
+
+    /// False where both ports are known and neither is in `monitored_ports`.
+    fn monitored(&self, finding: &Finding) -> bool {
+        let Some(connection) = &finding.connection else { return true };
+        let ports: Vec<u16> = [&connection.local, &connection.remote]
+            .into_iter()
+            .filter_map(|a| Some(a.as_ref()?.parse::<std::net::SocketAddr>().ok()?.port()))
+            .collect();
+        ports.is_empty() || ports.iter().any(|p| self.watch.monitored_ports.contains(*p))
+    }
+}
+
+/// A finding with what all findings have; the rule fills in the rest.
+fn finding(rule: &str, severity: Severity, seen: Timestamp) -> Finding {
+    Finding {
+        analytic: Analytic::An0703,
+        rule: rule.into(),
+        technique: Some(MANIPULATION.into()),
+        severity,
+        confidence: None,
+        title: String::new(),
+        message: String::new(),
+        process: None,
+        file: None,
+        connection: None,
+        transfer: None,
+        verdict: None,
+        reasons: Vec::new(),
+        altered: Vec::new(),
+        why: why(Value::Null, Value::Null),
+        point: None,
+        evidence: json!({}),
+        next: String::new(),
+        key: String::new(),
+        seen,
+        flow: None,
+    }
+}
+
+/// INTERFACE's `why`. The rules of this analytic have no tunable: one byte is enough.
+fn why(value: impl Into<Value>, threshold: impl Into<Value>) -> Value {
+    json!({"tunable": null, "value": value.into(), "threshold": threshold.into(), "window": null, "baseline": null})
+}
+
+/// What repeats are counted by: rule, executable, file, origin, destination, user. Ports that the
+/// kernel picked are left out, or every connection would be an alarm of its own.
+fn key(
+    rule: &str,
+    process: Option<&Process>,
+    connection: Option<&Connection>,
+    peer: Option<&Process>,
+    more: &[(&str, &str)],
+) -> String {
+    let exe = process.and_then(|p| p.sha256.clone().or_else(|| p.exe.clone()));
+    let user = process.and_then(|p| p.user.clone().or_else(|| p.uid.map(|uid| uid.to_string())));
+    let (origin, destination) = match connection.map(ends::stable) {
+        Some((Some(local), Some(remote))) => (Some(local), Some(remote)),
+        _ => (None, peer.and_then(|p| p.exe.clone())),
+    };
+    let mut key = String::from(rule);
+    let fixed = [("exe", &exe), ("origin", &origin), ("destination", &destination), ("user", &user)];
+    let fixed = fixed.iter().map(|(name, value)| (*name, value.as_deref().unwrap_or("")));
+    for (name, value) in fixed.chain(more.iter().copied()) {
+        if !value.is_empty() {
+            key.push_str(&format!(" {name}={value:?}"));
+        }
+    }
+    key
+}

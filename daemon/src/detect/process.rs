@@ -1,0 +1,41 @@
+//! `process-anomaly`: something is wrong with an observed process itself.
+#![forbid(unsafe_code)]
+
+use super::ends::process;
+use super::{finding, key, preloads, why};
+use crate::judged::Notice;
+use crate::model::{Finding, Severity};
+use serde_json::json;
+
+/// Another object answers for a hooked function, or stands before ours.
+pub(super) fn foreign_hook(notice: &Notice, symbol: &str, object: &str) -> Finding {
+    let known = preloads::known(object);
+    let severity = if known { Severity::Low } else { Severity::High };
+    let who = process(notice.process.as_ref());
+    let mut f = finding("process-anomaly", severity, notice.seen);
+    f.title = format!("Another library answers for {symbol} in {who}");
+    f.message = format!(
+        "{object} answers for {symbol} in {who}; what passes there was not witnessed from the program itself{}.",
+        if known { " (a known preload)" } else { "" }
+    );
+    f.next = if known {
+        "A known tool; if it is meant to run here, nothing needs doing, but these streams stay unverified."
+            .into()
+    } else {
+        format!(
+            "Find out who put {object} there: which package owns it (dpkg -S, rpm -qf), LD_PRELOAD in \
+             /proc/PID/environ, /etc/ld.so.preload, and when the file was written."
+        )
+    };
+    f.evidence =
+        json!({"anomaly": "foreign-hook", "symbol": symbol, "object": object, "known_preload": known});
+    f.why = why(object, serde_json::Value::Null);
+    // One alarm for each library: it usually answers for many functions.
+    f.key =
+        key(&f.rule, notice.process.as_ref(), None, None, &[("anomaly", "foreign-hook"), ("file", object)]);
+    f.process.clone_from(&notice.process);
+    f.connection.clone_from(&notice.connection);
+    f.transfer = notice.transfer;
+    f.flow.clone_from(&notice.flow);
+    f
+}

@@ -1,0 +1,84 @@
+//! `cipher-mismatch` and `record-rejected`: what TLS itself gives away, without the other end.
+#![forbid(unsafe_code)]
+
+use super::ends::{process, ranges, route};
+use super::{finding, key, why};
+use crate::judged::Notice;
+use crate::model::{Finding, Range, Severity, Tap};
+use serde_json::json;
+
+/// What the program gave to TLS is not what was encrypted, or the other way round.
+pub(super) fn cipher_mismatch(notice: &Notice, tap: Tap, altered: &[Range]) -> Finding {
+    let who = process(notice.process.as_ref());
+    let sealing = tap == Tap::TlsWrite;
+    let mut f = finding("cipher-mismatch", Severity::Critical, notice.seen);
+    f.confidence = Some("proven".into());
+    f.title = format!("Data changed inside {who}, between the program and its cipher");
+    f.message = if sealing {
+        format!(
+            "{} of what {who} gave to TLS are not what was encrypted{}.",
+            ranges(altered),
+            route(notice.connection.as_ref())
+        )
+    } else {
+        format!(
+            "{} of what was decrypted are not what {who} got from TLS{}.",
+            ranges(altered),
+            route(notice.connection.as_ref())
+        )
+    };
+    f.next = "Something in this process stands between the program and the cipher: list /proc/PID/maps for \
+              libraries that no package owns, look at LD_PRELOAD in /proc/PID/environ, /etc/ld.so.preload and \
+              openssl.cnf's providers and engines, and keep a core of the process before it ends."
+        .into();
+    f.why = why(altered.iter().fold(0u64, |n, r| n.saturating_add(r.length)), 0);
+    let (program, cipher) =
+        if sealing { (Tap::TlsWrite, Tap::CipherSeal) } else { (Tap::TlsRead, Tap::CipherOpen) };
+    f.evidence = json!({"taps": [program.word(), cipher.word()], "ranges": altered});
+    f.altered = altered.to_vec();
+    about(&mut f, notice, &[("tap", tap.word())]);
+    f
+}
+
+/// TLS refused a record after its handshake: an alteration that the protocol stopped.
+pub(super) fn record_rejected(
+    notice: &Notice,
+    tap: Tap,
+    code: u32,
+    by_peer: bool,
+    text: &str,
+    offset: u64,
+) -> Finding {
+    let who = process(notice.process.as_ref());
+    let mut f = finding("record-rejected", Severity::High, notice.seen);
+    f.confidence = Some("proven".into());
+    f.title = format!("TLS refused a record of {who}");
+    f.message = if by_peer {
+        format!(
+            "The peer of {who} refused a record ({text}) after {offset} bytes{}.",
+            route(notice.connection.as_ref())
+        )
+    } else {
+        format!(
+            "{who} was sent a record that fails its check ({text}) after {offset} bytes{}; TLS ended the connection.",
+            route(notice.connection.as_ref())
+        )
+    };
+    f.next = "The record was changed after it was encrypted, so look at the path: proxies, middleboxes, a failing \
+              network card (ethtool -S), someone who injects. Capture at both ends and compare. The data did not \
+              get through."
+        .into();
+    f.evidence = json!({"code": code, "text": text, "refused_by": if by_peer { "peer" } else { "this end" },
+               "tap": tap.word(), "offset": offset});
+    f.why = why(text, serde_json::Value::Null);
+    about(&mut f, notice, &[("text", text)]);
+    f
+}
+
+fn about(f: &mut Finding, notice: &Notice, more: &[(&str, &str)]) {
+    f.key = key(&f.rule, notice.process.as_ref(), notice.connection.as_ref(), None, more);
+    f.process.clone_from(&notice.process);
+    f.connection.clone_from(&notice.connection);
+    f.transfer = notice.transfer;
+    f.flow.clone_from(&notice.flow);
+}

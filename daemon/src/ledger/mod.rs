@@ -1,0 +1,314 @@
+//! The ledger: every final transfer and every alarm, in SQLite.
+//!
+//! Comes in: [`Transfer`]s and [`Alarm`]s. Goes out: the same, to `transfers`, `alarms` and the next
+//! daemon. Called by `desk` (writes) and `commands` (reads).
+//!
+//! Each row is the outward JSON, with columns beside it for what is searched by. Rows gather in
+//! memory and go in one transaction; write-ahead logging without a sync at each commit outlives
+//! `kill -9` at any instruction (what was committed is in the kernel), and a lost machine costs the
+//! last moments, never the file. What can't be written, as on a full disk, waits, bounded, and is
+//! tried again.
+#![forbid(unsafe_code)]
+
+mod place;
+mod read;
+#[cfg(test)]
+mod tests;
+
+pub use place::prepare;
+pub use read::{Reader, TransferFilter};
+
+use crate::model::{Alarm, Transfer};
+use jiff::Timestamp;
+use rusqlite::{Connection, ErrorCode, params};
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// The file's name in the state directory.
+pub const FILE: &str = "ledger.sqlite";
+/// Version of the tables below (`PRAGMA user_version`).
+const SCHEMA: i64 = 1;
+/// Rows that may wait to be written.
+const WAITING: usize = 20_000;
+/// How often old rows are looked for.
+const TIDY: Duration = Duration::from_secs(600);
+
+const TABLES: &str = "
+BEGIN;
+CREATE TABLE IF NOT EXISTS transfers (
+  id TEXT PRIMARY KEY, ended INTEGER NOT NULL, verdict TEXT NOT NULL, channel TEXT NOT NULL,
+  flow TEXT, origin_exe TEXT, destination_exe TEXT, json TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS transfers_ended ON transfers(ended);
+CREATE INDEX IF NOT EXISTS transfers_verdict ON transfers(verdict, ended);
+CREATE TABLE IF NOT EXISTS alarms (
+  id TEXT PRIMARY KEY, key TEXT NOT NULL UNIQUE, rule TEXT NOT NULL, severity INTEGER NOT NULL,
+  state TEXT NOT NULL, raised INTEGER NOT NULL, last INTEGER NOT NULL, count INTEGER NOT NULL,
+  json TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS alarms_last ON alarms(last);
+PRAGMA user_version = 1;
+COMMIT;";
+
+/// Why the ledger can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum LedgerError {
+    /// The state directory.
+    #[error("state directory {}: {why}", dir.display())]
+    Place {
+        /// Which.
+        dir: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// SQLite.
+    #[error("ledger {}: {source}{}", path.display(), hint(source))]
+    Sqlite {
+        /// Which file.
+        path: PathBuf,
+        /// What it said.
+        source: rusqlite::Error,
+    },
+    /// The file's tables are newer than this program.
+    #[error("ledger {} was written by a newer version of counterfoil (schema {found}, this one knows {SCHEMA})", path.display())]
+    Newer {
+        /// Which file.
+        path: PathBuf,
+        /// Its version.
+        found: i64,
+    },
+}
+
+impl LedgerError {
+    /// The disk is full.
+    fn is_full(&self) -> bool {
+        matches!(self, Self::Sqlite { source, .. } if source.sqlite_error_code() == Some(ErrorCode::DiskFull))
+    }
+}
+
+fn hint(e: &rusqlite::Error) -> &'static str {
+    match e.sqlite_error_code() {
+        Some(ErrorCode::DiskFull) => {
+            ". Free some space; what happened meanwhile is kept in memory and written then"
+        }
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => ". Another program holds it",
+        Some(ErrorCode::PermissionDenied | ErrorCode::ReadOnly | ErrorCode::CannotOpen) => {
+            ". May this user write there?"
+        }
+        _ => "",
+    }
+}
+
+enum Row {
+    Transfer(Box<Transfer>),
+    Alarm(Box<Alarm>),
+}
+
+/// The writing side.
+pub struct Ledger {
+    path: PathBuf,
+    limits: crate::config::Ledger,
+    /// None while the disk was too full to make the tables.
+    connection: Option<Connection>,
+    waiting: VecDeque<Row>,
+    lost: u64,
+    tidied: Option<Instant>,
+}
+
+impl Ledger {
+    /// Opens the ledger in `dir`, making both where they aren't there. A file that is no database,
+    /// or a damaged one, is put aside under another name and a new one begun. On a full disk
+    /// everything waits, and is tried again with each [`Self::commit`].
+    ///
+    /// # Errors
+    /// The directory belongs to someone else or can't be made, or SQLite fails otherwise.
+    pub fn open(dir: &Path, limits: crate::config::Ledger) -> Result<Self, LedgerError> {
+        prepare(dir)?;
+        let path = dir.join(FILE);
+        let connection = match open(&path) {
+            Ok(connection) => Some(connection),
+            Err(e) if e.is_full() => {
+                tracing::error!("{e}");
+                None
+            }
+            Err(e) => return Err(e),
+        };
+        Ok(Self { path, limits, connection, waiting: VecDeque::new(), lost: 0, tidied: None })
+    }
+
+    /// Queues a transfer.
+    pub fn transfer(&mut self, transfer: &Transfer) {
+        self.queue(Row::Transfer(Box::new(transfer.clone())));
+    }
+
+    /// Queues an alarm; one with the same id or key is replaced.
+    pub fn alarm(&mut self, alarm: &Alarm) {
+        self.queue(Row::Alarm(Box::new(alarm.clone())));
+    }
+
+    fn queue(&mut self, row: Row) {
+        if self.waiting.len() >= WAITING {
+            // An alarm is worth more than a transfer: the oldest transfer goes first.
+            let at = self.waiting.iter().position(|r| matches!(r, Row::Transfer(_))).unwrap_or(0);
+            self.waiting.remove(at);
+            self.lost += 1;
+        }
+        self.waiting.push_back(row);
+    }
+
+    /// Writes what waits, in one transaction, and now and then forgets what is old.
+    ///
+    /// # Errors
+    /// SQLite failed: everything still waits and goes with the next call.
+    pub fn commit(&mut self) -> Result<(), LedgerError> {
+        let connection = match &mut self.connection {
+            Some(connection) => connection,
+            none => none.insert(open(&self.path)?),
+        };
+        let error = |source| LedgerError::Sqlite { path: self.path.clone(), source };
+        if !self.waiting.is_empty() {
+            write(connection, &self.waiting).map_err(error)?;
+            self.waiting.clear();
+        }
+        if self.tidied.is_none_or(|t| t.elapsed() >= TIDY) {
+            self.tidied = Some(Instant::now());
+            tidy(connection, &self.limits, Timestamp::now()).map_err(error)?;
+        }
+        Ok(())
+    }
+
+    /// Rows that were given up because too many waited, since the last call.
+    pub fn lost(&mut self) -> u64 {
+        std::mem::take(&mut self.lost)
+    }
+
+    /// The alarms of earlier daemons, the latest first.
+    ///
+    /// # Errors
+    /// SQLite failed.
+    pub fn alarms(&self) -> Result<Vec<Alarm>, LedgerError> {
+        let Some(connection) = &self.connection else { return Ok(vec![]) };
+        read::alarms(connection).map_err(|source| LedgerError::Sqlite { path: self.path.clone(), source })
+    }
+
+    /// Other limits, after a reload.
+    pub fn limit(&mut self, limits: crate::config::Ledger) {
+        self.limits = limits;
+        self.tidied = None;
+    }
+}
+
+fn tidy(connection: &Connection, limits: &crate::config::Ledger, now: Timestamp) -> rusqlite::Result<()> {
+    let keep = i64::try_from(limits.keep.as_micros()).unwrap_or(i64::MAX);
+    let before = now.as_microsecond().saturating_sub(keep);
+    connection.execute("DELETE FROM transfers WHERE ended < ?1", [before])?;
+    connection.execute("DELETE FROM alarms WHERE last < ?1", [before])?;
+    while used(connection)? > limits.max_size {
+        let gone = connection.execute(
+            "DELETE FROM transfers WHERE id IN
+             (SELECT id FROM transfers ORDER BY ended LIMIT 1 + (SELECT count(*) FROM transfers) / 10)",
+            [],
+        )?;
+        if gone == 0 {
+            break;
+        }
+    }
+    // Gives the room back to the file system; that a reader is in the way is no failure.
+    connection.execute_batch("PRAGMA incremental_vacuum; PRAGMA wal_checkpoint(TRUNCATE)").or(Ok(()))
+}
+
+/// Bytes in use.
+fn used(connection: &Connection) -> rusqlite::Result<u64> {
+    let pragma = |name| connection.pragma_query_value(None, name, |r| r.get::<_, i64>(0));
+    let bytes = (pragma("page_count")? - pragma("freelist_count")?) * pragma("page_size")?;
+    Ok(u64::try_from(bytes).unwrap_or(0))
+}
+
+/// Opens the file, or a new one in place of a damaged one.
+fn open(path: &Path) -> Result<Connection, LedgerError> {
+    place::create(path)?;
+    let damaged = match connect(path) {
+        Err(LedgerError::Sqlite { source, .. })
+            if matches!(
+                source.sqlite_error_code(),
+                Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt)
+            ) =>
+        {
+            source
+        }
+        other => return other,
+    };
+    let aside = place::put_aside(path)?;
+    tracing::error!(
+        "ledger {} is damaged ({damaged}); it is kept as {}, and a new one begins",
+        path.display(),
+        aside.display()
+    );
+    place::create(path)?;
+    connect(path)
+}
+
+fn connect(path: &Path) -> Result<Connection, LedgerError> {
+    let sqlite = |source| LedgerError::Sqlite { path: path.to_owned(), source };
+    let connection = Connection::open(path).map_err(sqlite)?;
+    let version = (|| {
+        connection.busy_timeout(Duration::from_secs(2))?;
+        // Before the first table, or it has no effect.
+        connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
+        connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
+        connection.pragma_update(None, "synchronous", "NORMAL")?;
+        connection.pragma_query_value(None, "user_version", |r| r.get::<_, i64>(0))
+    })()
+    .map_err(sqlite)?;
+    if version > SCHEMA {
+        return Err(LedgerError::Newer { path: path.to_owned(), found: version });
+    }
+    connection.execute_batch(TABLES).map_err(sqlite)?;
+    Ok(connection)
+}
+
+fn write(connection: &mut Connection, rows: &VecDeque<Row>) -> rusqlite::Result<()> {
+    let json = |e: serde_json::Error| rusqlite::Error::ToSqlConversionFailure(Box::new(e));
+    let transaction = connection.transaction()?;
+    {
+        let mut transfers = transaction
+            .prepare_cached("INSERT OR REPLACE INTO transfers VALUES (?1,?2,?3,?4,?5,?6,?7,?8)")?;
+        let mut alarms = transaction
+            .prepare_cached("INSERT OR REPLACE INTO alarms VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9)")?;
+        for row in rows {
+            match row {
+                Row::Transfer(t) => transfers.execute(params![
+                    t.id.to_string(),
+                    t.ended.as_microsecond(),
+                    word(&t.verdict),
+                    word(&t.channel),
+                    t.flow,
+                    t.origin.as_ref().and_then(|e| e.exe.as_ref()),
+                    t.destination.as_ref().and_then(|e| e.exe.as_ref()),
+                    serde_json::to_string(t).map_err(json)?,
+                ])?,
+                Row::Alarm(a) => alarms.execute(params![
+                    a.id.to_string(),
+                    a.finding.key,
+                    a.finding.rule,
+                    a.finding.severity as i64,
+                    word(&a.state),
+                    a.raised.as_microsecond(),
+                    a.last.as_microsecond(),
+                    i64::try_from(a.count).unwrap_or(i64::MAX),
+                    serde_json::to_string(a).map_err(json)?,
+                ])?,
+            };
+        }
+    }
+    transaction.commit()
+}
+
+/// A value's word in JSON.
+fn word(value: &impl serde::Serialize) -> String {
+    match serde_json::to_value(value) {
+        Ok(serde_json::Value::String(word)) => word,
+        _ => String::new(),
+    }
+}

@@ -1,0 +1,220 @@
+use super::*;
+use crate::config;
+use crate::model::Verdict;
+use crate::{alarms::Alarms, detect::Rules, judged::Judged, sample};
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
+use std::process::{Command, Stdio};
+
+fn limits() -> config::Ledger {
+    config::Ledger::default()
+}
+
+fn recent(verdict: Verdict) -> Transfer {
+    let mut t = sample::transfer(verdict);
+    t.ended = Timestamp::now();
+    t
+}
+
+fn all(dir: &Path, filter: TransferFilter) -> Vec<Transfer> {
+    let mut out = vec![];
+    let reader = Reader::open(dir).unwrap();
+    reader
+        .transfers(filter, |t| {
+            out.push(t);
+            true
+        })
+        .unwrap();
+    out
+}
+
+fn alarm() -> Alarm {
+    let transfer = Box::new(recent(Verdict::Altered));
+    let judged = Judged::Transfer { transfer, context: Box::new(sample::context()) };
+    Alarms::default().take(Rules::default().findings(&judged).remove(0)).alarm
+}
+
+#[test]
+fn what_goes_in_comes_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = dir.path().join("state");
+    let mut ledger = Ledger::open(&state, limits()).unwrap();
+    let (good, bad, alarm) = (recent(Verdict::Intact), recent(Verdict::Altered), alarm());
+    ledger.transfer(&good);
+    ledger.transfer(&bad);
+    ledger.alarm(&alarm);
+    ledger.alarm(&Alarm { count: 2, ..alarm.clone() });
+    ledger.commit().unwrap();
+    // Read while the writer has it open, as `transfers` beside a daemon does.
+    assert_eq!(all(&state, TransferFilter::default()), [good.clone(), bad.clone()]);
+    let filter = TransferFilter { verdict: Some(Verdict::Altered), ..Default::default() };
+    assert_eq!(all(&state, filter), [bad]);
+    let since = Some(Timestamp::now() + jiff::SignedDuration::from_secs(1));
+    assert!(all(&state, TransferFilter { since, ..Default::default() }).is_empty());
+    let alarms = Reader::open(&state).unwrap().alarms().unwrap();
+    assert_eq!(alarms, [Alarm { count: 2, ..alarm }]);
+    for (path, mode) in [("", 0o700), (FILE, 0o600), ("ledger.sqlite-wal", 0o600)] {
+        let found = std::fs::metadata(state.join(path)).unwrap().permissions().mode() & 0o777;
+        assert_eq!(found, mode, "{path}");
+    }
+}
+
+/// Not a test: what the next one kills. It writes transfers and says how many are committed.
+#[test]
+fn writer_that_is_killed() {
+    let Ok(dir) = std::env::var("COUNTERFOIL_TEST_LEDGER") else { return };
+    let mut ledger = Ledger::open(Path::new(&dir), limits()).unwrap();
+    for i in 1.. {
+        ledger.transfer(&recent(Verdict::Intact));
+        ledger.commit().unwrap();
+        println!("committed {i}");
+    }
+}
+
+#[test]
+fn what_was_committed_survives_kill_9() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut total = 0;
+    for round in 1..=3 {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["ledger::tests::writer_that_is_killed", "--exact", "--nocapture"])
+            .env("COUNTERFOIL_TEST_LEDGER", dir.path())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+        let mut said = 0;
+        for line in lines {
+            if let Some(n) = line.split("committed ").nth(1) {
+                said = n.parse().unwrap();
+                // Not at a tidy place: it goes on writing until the signal hits.
+                if said >= 50 * round {
+                    let _ = child.kill();
+                }
+            }
+        }
+        child.wait().unwrap();
+        let found = all(dir.path(), TransferFilter::default()).len();
+        assert!(found >= total + said, "round {round}: {found} rows, {} were committed", total + said);
+        total = found;
+    }
+}
+
+#[test]
+fn a_full_disk_loses_nothing_that_fits_in_memory() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut ledger = Ledger::open(dir.path(), limits()).unwrap();
+    // As the kernel's ENOSPC, this makes SQLite say SQLITE_FULL.
+    let pages: i64 =
+        ledger.connection.as_ref().unwrap().pragma_query_value(None, "page_count", |r| r.get(0)).unwrap();
+    let max = |ledger: &Ledger, n: i64| {
+        ledger
+            .connection
+            .as_ref()
+            .unwrap()
+            .pragma_update_and_check(None, "max_page_count", n, |_| Ok(()))
+            .unwrap();
+    };
+    max(&ledger, pages + 4);
+    let mut failed = None;
+    for _ in 0..100 {
+        ledger.transfer(&recent(Verdict::Intact));
+        if let Err(e) = ledger.commit() {
+            failed = Some(e.to_string());
+        }
+    }
+    let message = failed.expect("a hundred transfers don't fit into four pages");
+    assert!(message.contains("full") && message.contains("Free some space"), "{message}");
+    max(&ledger, 100_000);
+    ledger.commit().unwrap();
+    assert_eq!(all(dir.path(), TransferFilter::default()).len(), 100);
+}
+
+#[test]
+fn a_disk_that_is_full_from_the_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let mounted = |what: &[&str]| Command::new(what[0]).args(&what[1..]).arg(dir.path()).status();
+    if !mounted(&["mount", "-t", "tmpfs", "-o", "size=16k,mode=0700", "tmpfs"]).is_ok_and(|s| s.success()) {
+        println!("skipped: a small file system can't be mounted (needs root)");
+        return;
+    }
+    let filler = dir.path().join("filler");
+    let _ = std::fs::write(&filler, [0; 12 << 10]);
+    let mut ledger = Ledger::open(dir.path(), limits()).expect("it goes on");
+    ledger.transfer(&recent(Verdict::Intact));
+    let failed = ledger.commit().expect_err("no room").to_string();
+    let more = mounted(&["mount", "-o", "remount,size=8m"]).unwrap();
+    let written = ledger.commit();
+    let found = all(dir.path(), TransferFilter::default()).len();
+    drop(ledger);
+    mounted(&["umount"]).unwrap();
+    assert!(failed.contains("Free some space"), "{failed}");
+    assert!(more.success() && written.is_ok());
+    assert_eq!(found, 1);
+}
+
+#[test]
+fn waiting_rows_are_bounded_and_alarms_go_last() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut ledger = Ledger::open(dir.path(), limits()).unwrap();
+    ledger.alarm(&alarm());
+    let transfer = recent(Verdict::Intact);
+    for _ in 0..WAITING + 4 {
+        ledger.transfer(&transfer);
+    }
+    assert_eq!((ledger.waiting.len(), ledger.lost()), (WAITING, 5));
+    assert!(matches!(ledger.waiting[0], Row::Alarm(_)));
+}
+
+#[test]
+fn old_and_superfluous_transfers_are_forgotten() {
+    let dir = tempfile::tempdir().unwrap();
+    let small = config::Ledger { keep: Duration::from_secs(3600), max_size: 1 << 20 };
+    let mut ledger = Ledger::open(dir.path(), small).unwrap();
+    ledger.transfer(&sample::transfer(Verdict::Intact)); // of a past year
+    ledger.commit().unwrap();
+    assert!(all(dir.path(), TransferFilter::default()).is_empty());
+    for i in 0..2000 {
+        let mut t = recent(Verdict::Intact);
+        t.flow = Some(format!("{i:032}"));
+        t.ended += jiff::SignedDuration::from_micros(i);
+        ledger.transfer(&t);
+    }
+    ledger.tidied = None;
+    ledger.commit().unwrap();
+    assert!(used(ledger.connection.as_ref().unwrap()).unwrap() <= 1 << 20);
+    let left = all(dir.path(), TransferFilter::default());
+    assert!(left.len() > 100 && left.len() < 2000, "{}", left.len());
+    assert_eq!(left.last().unwrap().flow.as_deref().unwrap(), format!("{:032}", 1999), "the newest stay");
+}
+
+#[test]
+fn a_damaged_file_is_put_aside() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join(FILE), "this is no database, however long it may be ".repeat(100))
+        .unwrap();
+    let mut ledger = Ledger::open(dir.path(), limits()).unwrap();
+    ledger.transfer(&recent(Verdict::Intact));
+    ledger.commit().unwrap();
+    assert_eq!(all(dir.path(), TransferFilter::default()).len(), 1);
+    let kept = std::fs::read_dir(dir.path()).unwrap().flatten();
+    assert!(kept.into_iter().any(|e| e.file_name().to_string_lossy().contains(".damaged-")));
+}
+
+#[test]
+fn other_peoples_places_and_newer_files_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    assert!(matches!(Reader::open(dir.path()), Err(LedgerError::Place { .. })));
+    let file = dir.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    assert!(matches!(Ledger::open(&file, limits()), Err(LedgerError::Place { .. })));
+    let shared = dir.path().join("shared");
+    std::fs::create_dir(&shared).unwrap();
+    std::fs::set_permissions(&shared, std::fs::Permissions::from_mode(0o1777)).unwrap();
+    assert!(matches!(Ledger::open(&shared, limits()), Err(LedgerError::Place { .. })));
+    let ledger = Ledger::open(dir.path(), limits()).unwrap();
+    ledger.connection.as_ref().unwrap().pragma_update(None, "user_version", 99).unwrap();
+    drop(ledger);
+    assert!(matches!(Ledger::open(dir.path(), limits()), Err(LedgerError::Newer { found: 99, .. })));
+    assert!(matches!(Reader::open(dir.path()), Err(LedgerError::Newer { found: 99, .. })));
+}

@@ -1,0 +1,99 @@
+//! Verdicts, reasons and ranges in words for a person who has to decide something.
+#![forbid(unsafe_code)]
+
+use crate::model::{Channel, Reason, Severity, Transfer, Verdict};
+
+pub(crate) use crate::detect::ranges;
+
+/// `intact` ….
+#[must_use]
+pub fn verdict(v: Verdict) -> &'static str {
+    match v {
+        Verdict::Intact => "intact",
+        Verdict::Altered => "ALTERED",
+        Verdict::Truncated => "truncated",
+        Verdict::Unverified => "unverified",
+    }
+}
+
+/// `TLS` ….
+#[must_use]
+pub fn channel(c: Channel) -> &'static str {
+    match c {
+        Channel::Tls => "TLS",
+        Channel::Tcp => "TCP",
+        Channel::Unix => "unix",
+        Channel::Pipe => "pipe",
+        Channel::File => "file",
+        Channel::Datagram => "dgram",
+    }
+}
+
+/// `CRITICAL` ….
+#[must_use]
+pub fn severity(s: Severity) -> &'static str {
+    match s {
+        Severity::Critical => "CRITICAL",
+        Severity::High => "HIGH",
+        Severity::Medium => "medium",
+        Severity::Low => "low",
+        Severity::Info => "info",
+    }
+}
+
+/// What a reason means, and what can be done about it. It begins with the reason's own word, which
+/// is what JSON and documentation have.
+#[must_use]
+pub fn reason(reason: Reason, t: &Transfer) -> String {
+    let what = match reason {
+        Reason::PeerNotObserved => match (&t.origin, &t.destination) {
+            (None, _) => {
+                "the sender ran without the library, so nobody knows what it sent. \
+                 Start it under the same counterfoil, too."
+            }
+            _ => {
+                "the receiver ran without the library, so nobody knows what arrived. \
+                 Start it under the same counterfoil, too."
+            }
+        },
+        Reason::RecordsDropped => {
+            "records found no room, because the program published faster than the daemon read. \
+             Give the daemon more processor time, or watch less."
+        }
+        Reason::SharedDescriptor => {
+            "two threads or processes used one direction at the same time, and which came first is not known."
+        }
+        Reason::BypassedBytes => {
+            "the kernel moved bytes that no hook saw (stdio, raw system calls, io_uring)."
+        }
+        Reason::KernelCopy => {
+            "the kernel copied the bytes itself (sendfile, splice); they were never in the program."
+        }
+        Reason::UnsupportedCipher => "this cipher's framing is not known to the cipher witness.",
+        Reason::Transformed => "the data was compressed, encrypted or converted on the way.",
+        Reason::StillOpen => {
+            "the connection was still open when observation ended. What was seen until then agrees."
+        }
+        Reason::AbandonedByReceiver => {
+            "the receiver closed before it had read everything; what it read is what was sent."
+        }
+        Reason::AttachedLate => "the connection was in use before it was observed.",
+        Reason::HandedOver => "another program took over the connection in the middle of a block (exec).",
+        Reason::ProcessKilled => "a process died before it could say how much it had transferred.",
+        Reason::ForeignHook => {
+            "another library answers for the functions that carry the bytes. Find out whose it is: see the alarm."
+        }
+        Reason::DisputedClaim => "a process claims this connection that does not hold it.",
+        Reason::OtherWriter => "somebody else wrote to the file as well.",
+        Reason::TooSmallToJoin => "too little content to find its counterpart by.",
+        Reason::Datagram => "datagrams may be lost or change places; there is no stream to compare.",
+        Reason::DaemonRestarted => "the daemon was restarted while the transfer was open.",
+    };
+    // What still-open says about agreement holds only where both ends were seen.
+    let what = match (reason, &t.origin, &t.destination) {
+        (Reason::StillOpen, Some(_), Some(_)) => what,
+        (Reason::StillOpen, _, _) => "the connection was still open when observation ended.",
+        _ => what,
+    };
+    format!("{}: {what}", reason.word())
+}

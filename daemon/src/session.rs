@@ -1,0 +1,165 @@
+//! A session: a daemon of its own for as long as some commands run.
+//!
+//! Comes in: a configuration. Goes out: the environment that lets commands be observed, and at the
+//! end an [`Outcome`]. Called by `commands::run` and `commands::demo`. Its socket lies in a private
+//! directory that is removed at the end.
+#![forbid(unsafe_code)]
+
+use crate::config::{Config, StreamDigest};
+use crate::desk::{Desk, Outcome};
+use crate::host::facts::{Facts, Watch};
+use crate::judged::Counts;
+use crate::library;
+use crate::pipeline::{self, Handle, Options, Pipeline};
+use crate::place::Place;
+use crate::redact::Redactor;
+use crate::sinks::JsonLines;
+use anyhow::Context;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// CMD has ended: wait until no record has come for this long …
+const QUIET: Duration = Duration::from_millis(100);
+/// … but not longer than this.
+const LONGEST: Duration = Duration::from_secs(2);
+
+/// A running session.
+pub struct Session {
+    /// Removed when the session ends.
+    place: Place,
+    socket: PathBuf,
+    library: PathBuf,
+    handle: Handle,
+    desk: JoinHandle<Outcome>,
+    reloads: crossbeam::channel::Sender<Config>,
+}
+
+impl Session {
+    /// Starts the stages. When this returns, programs can be started.
+    ///
+    /// # Errors
+    /// The library isn't there, or the socket, `json` or the state directory can't be made.
+    pub fn start(config: &Config, json: Option<&Path>, state: Option<&Path>) -> anyhow::Result<Self> {
+        let library = library::find()?;
+        let json = json
+            .map(|path| JsonLines::create(path).with_context(|| format!("can't write to {}", path.display())))
+            .transpose()?;
+        let desk = Desk::open(config, state.map(Path::to_owned))?.reporting(json);
+        // Services drop their privileges after they were started: their users must get through to
+        // the socket, by a name that they inherit and others can't guess.
+        let root = rustix::process::geteuid().is_root();
+        let place = Place::make(if root { 0o711 } else { 0o700 })
+            .context("can't make a private directory for the socket")?;
+        let socket = place.path().join("s");
+        let options =
+            Options { socket_mode: if root { 0o666 } else { 0o600 }, ..options(config, socket.clone()) };
+        let (handle, judged) = Pipeline::start(options)?;
+        let (reloads, reload) = crossbeam::channel::bounded(1);
+        let desk =
+            std::thread::Builder::new().name("desk".into()).spawn(move || desk.serve(&judged, &reload))?;
+        Ok(Self { place, socket, library, handle, desk, reloads })
+    }
+
+    /// What a command needs in its environment to be observed.
+    #[must_use]
+    pub fn environment(&self) -> [(&'static str, OsString); 2] {
+        let existing = std::env::var_os("LD_PRELOAD");
+        [
+            ("LD_PRELOAD", library::preload(&self.library, existing.as_deref())),
+            ("COUNTERFOIL_SOCKET", self.socket.clone().into()),
+        ]
+    }
+
+    /// Lets `command` be observed.
+    pub fn observe<'c>(&self, command: &'c mut Command) -> &'c mut Command {
+        command.envs(self.environment())
+    }
+
+    /// The library that is preloaded.
+    #[must_use]
+    pub fn library(&self) -> &Path {
+        &self.library
+    }
+
+    /// Waits for the last records, judges what is still open, and ends.
+    #[must_use]
+    pub fn finish(self) -> Outcome {
+        let Counts { records, dropped } = self.handle.drain(QUIET, LONGEST);
+        drop(self.reloads);
+        drop(self.place);
+        let mut outcome = self.desk.join().unwrap_or_else(|_| Outcome {
+            gathered: Default::default(),
+            alarms: vec![],
+            summary: Default::default(),
+            json_lost: 0,
+        });
+        (outcome.summary.records, outcome.summary.dropped) = (records, dropped);
+        outcome
+    }
+}
+
+/// What the stages need from a configuration: everything is watched.
+pub fn options(config: &Config, socket: PathBuf) -> Options {
+    Options {
+        hostname: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+        redact: redact(&Redactor::new(config.privacy.argv)),
+        stream_digest: match config.integrity.stream_digest {
+            StreamDigest::Aegis => pipeline::StreamDigest::Mac,
+            StreamDigest::Blake3 => pipeline::StreamDigest::Blake3,
+            StreamDigest::Sha256 => pipeline::StreamDigest::Sha256,
+        },
+        ..Options::new(socket)
+    }
+}
+
+/// A redactor as the stages call it.
+pub fn redact(redactor: &Redactor) -> crate::host::facts::Redactor {
+    let redactor = redactor.clone();
+    Arc::new(move |argv: Vec<String>| redactor.argv(&argv).unwrap_or_default())
+}
+
+/// `[watch] watched_processes`: by the program's name, or its whole path. Others are counted only.
+pub fn watch(names: &[String]) -> crate::host::facts::WatchDecision {
+    let names: std::collections::HashSet<String> = names.iter().cloned().collect();
+    Arc::new(move |facts: &Facts| {
+        let exe = facts.process.exe.as_deref().unwrap_or("");
+        // A program that was replaced while it runs (an upgrade) reads "/usr/sbin/nginx (deleted)".
+        let exe = exe.strip_suffix(" (deleted)").unwrap_or(exe);
+        let name = exe.rsplit('/').next().unwrap_or(exe);
+        if names.contains(exe) || names.contains(name) { Watch::Watched } else { Watch::Unwatched }
+    })
+}
+
+/// Where the host's daemon keeps its ledger.
+#[must_use]
+pub fn default_state() -> PathBuf {
+    // systemd names it where a unit says StateDirectory=.
+    std::env::var_os("STATE_DIRECTORY")
+        .filter(|d| !d.is_empty())
+        .map_or_else(|| PathBuf::from("/var/lib/counterfoil"), PathBuf::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Process;
+
+    #[test]
+    fn watched_by_name_or_path() {
+        let decide = watch(&["curl".into(), "/opt/pay/send".into()]);
+        let of = |exe: &str| {
+            let process = Process { exe: Some(exe.into()), ..Process::default() };
+            decide(&Facts { process, ..Facts::default() })
+        };
+        assert_eq!(of("/usr/bin/curl"), Watch::Watched);
+        assert_eq!(of("/usr/bin/curl (deleted)"), Watch::Watched);
+        assert_eq!(of("/opt/pay/send"), Watch::Watched);
+        assert_eq!(of("/tmp/send"), Watch::Unwatched);
+        assert_eq!(of("/usr/bin/curl-config"), Watch::Unwatched);
+        assert_eq!(decide(&Facts::default()), Watch::Unwatched);
+    }
+}

@@ -1,0 +1,351 @@
+use super::syslog::Lines;
+use super::*;
+use crate::config::{Facility, Sink as SinkConfig, SyslogAddress};
+use crate::detect::Rules;
+use crate::judged::{Judged, What};
+use crate::model::{Severity, Verdict};
+use crate::{alarms::Alarms, sample};
+use std::io::Read;
+use std::net::{TcpListener, UdpSocket};
+use std::os::unix::net::UnixDatagram;
+
+fn alarm_of(judged: &Judged) -> Alarm {
+    Alarms::default().take(Rules::default().findings(judged).remove(0)).alarm
+}
+
+fn alarm() -> Alarm {
+    let transfer = Box::new(sample::transfer(Verdict::Altered));
+    alarm_of(&Judged::Transfer { transfer, context: Box::new(sample::context()) })
+}
+
+fn message() -> Message {
+    Message::Alarm(Arc::new(alarm()))
+}
+
+fn syslog(address: SyslogAddress, heartbeat: Option<Duration>) -> SinkConfig {
+    SinkConfig {
+        kind: SinkKind::Syslog { address, facility: Facility::default() },
+        min_severity: Severity::Info,
+        heartbeat,
+    }
+}
+
+/// An SD element: its id and parameters.
+type Element = (String, Vec<(String, String)>);
+
+/// Takes an RFC 5424 line apart: header fields, SD elements, message. Panics where it is malformed.
+fn take_apart(line: &str) -> (Vec<String>, Vec<Element>, String) {
+    assert!(!line.chars().any(char::is_control), "{line:?}");
+    let mut fields: Vec<String> = line.splitn(7, ' ').map(str::to_owned).collect();
+    let rest = fields.pop().unwrap();
+    let mut chars = rest.chars().peekable();
+    let mut elements = vec![];
+    while chars.next_if_eq(&'[').is_some() {
+        let mut id = String::new();
+        while let Some(c) = chars.next_if(|c| !" ]".contains(*c)) {
+            id.push(c);
+        }
+        let mut params = vec![];
+        while chars.next_if_eq(&' ').is_some() {
+            let mut name = String::new();
+            for c in chars.by_ref() {
+                if c == '=' {
+                    break;
+                }
+                assert!(c.is_ascii_alphanumeric() || c == '_', "{rest}");
+                name.push(c);
+            }
+            assert_eq!(chars.next(), Some('"'), "{rest}");
+            let mut value = String::new();
+            loop {
+                match chars.next().expect("a value ends") {
+                    '"' => break,
+                    '\\' => {
+                        let c = chars.next().unwrap();
+                        assert!("\"\\]".contains(c), "\\{c} in {rest}");
+                        value.push(c);
+                    }
+                    ']' => panic!("a bare ] in {rest}"),
+                    c => value.push(c),
+                }
+            }
+            params.push((name, value));
+        }
+        assert_eq!(chars.next(), Some(']'), "{rest}");
+        elements.push((id, params));
+    }
+    let message: String = chars.collect();
+    (fields, elements, message.trim_start_matches(' ').trim_start_matches('\u{feff}').to_owned())
+}
+
+fn param<'a>(elements: &'a [Element], name: &str) -> Option<&'a str> {
+    elements[0].1.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str())
+}
+
+#[test]
+fn a_line_has_what_interface_promises() {
+    let alarm = alarm();
+    let line = String::from_utf8(Lines::new(Facility::default()).alarm(&alarm)).unwrap();
+    let (fields, elements, message) = take_apart(&line);
+    assert_eq!(fields[0], "<82>1", "authpriv (10) * 8 + crit (2), version 1");
+    assert_eq!(fields[1], "2026-03-04T05:06:07.123456Z");
+    assert_eq!((fields[3].as_str(), fields[5].as_str()), ("counterfoil", "payload-altered"));
+    assert_eq!(fields[4], std::process::id().to_string());
+    assert_eq!(elements[0].0, "counterfoil@32473");
+    let transfer = alarm.finding.transfer.unwrap().to_string();
+    for (name, value) in [
+        ("id", alarm.id.to_string().as_str()),
+        ("analytic", "AN0703"),
+        ("rule", "payload-altered"),
+        ("severity", "critical"),
+        ("state", "unacknowledged"),
+        ("verdict", "altered"),
+        ("pid", "11"),
+        ("exe", "/usr/bin/curl"),
+        ("transfer", &transfer),
+        ("flow", "00112233445566778899aabbccddeeff"),
+        ("altered", "16384+16384"),
+    ] {
+        assert_eq!(param(&elements, name), Some(value), "{name} in {line}");
+    }
+    assert!(param(&elements, "digest_origin").is_some() && param(&elements, "digest_destination").is_some());
+    assert_eq!(param(&elements, "sha256_origin"), None, "what doesn't apply is left out");
+    assert!(message.contains("bytes 16384-32767 differ"), "{message}");
+    assert!(line.is_ascii(), "no byte order mark without need: {line}");
+    assert!(line.len() <= 2048, "{}", line.len());
+}
+
+#[test]
+fn severities_and_sequence() {
+    let mut lines = Lines::new(Facility(16));
+    for (i, (severity, code)) in [
+        (Severity::Critical, 2),
+        (Severity::High, 3),
+        (Severity::Medium, 4),
+        (Severity::Low, 5),
+        (Severity::Info, 6),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let mut a = alarm();
+        a.finding.severity = severity;
+        let (fields, elements, _) = take_apart(&String::from_utf8(lines.alarm(&a)).unwrap());
+        assert_eq!(fields[0], format!("<{}>1", 16 * 8 + code));
+        assert_eq!(elements[1], ("meta".into(), vec![("sequenceId".into(), (i + 1).to_string())]));
+    }
+}
+
+#[test]
+fn no_name_can_break_a_line() {
+    let nasty = [
+        "a\nb",
+        "a\r\n<0>1 forged",
+        "\u{1b}[2J",
+        "\"] [evil x=\"",
+        "a\\",
+        "\\\"",
+        "]",
+        "\u{202e}",
+        "\0",
+        "\u{9b}1m",
+        "x\\x0a",
+        "ünï",
+        "\u{2028}",
+    ];
+    let mut lines = Lines::new(Facility::default());
+    for exe in nasty {
+        for object in nasty {
+            let what = What::ForeignHook { symbol: exe.into(), object: object.into() };
+            let mut notice = sample::notice(what);
+            notice.process.as_mut().unwrap().exe = Some(exe.into());
+            notice.connection.as_mut().unwrap().local = Some(object.into());
+            let line = lines.alarm(&alarm_of(&Judged::Notice(Box::new(notice))));
+            let (_, elements, _) = take_apart(&String::from_utf8(line).unwrap());
+            assert_eq!(elements.len(), 2);
+            assert_eq!(param(&elements, "exe"), Some(&*crate::escape::text(exe)));
+        }
+    }
+}
+
+#[test]
+fn long_values_are_cut() {
+    let mut a = alarm();
+    a.finding.message = "m".repeat(100_000);
+    a.finding.process.as_mut().unwrap().exe = Some("/".repeat(100_000));
+    a.finding.altered =
+        (0..10_000).map(|i| crate::model::Range { offset: i * 65536, length: 16384 }).collect();
+    let line = Lines::new(Facility::default()).alarm(&a);
+    assert!(line.len() <= 2048, "{}", line.len());
+    take_apart(&String::from_utf8(line).unwrap());
+}
+
+#[test]
+fn unix_datagrams_and_a_receiver_that_is_restarted() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("log");
+    let receive = |socket: &UnixDatagram| {
+        socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        let mut buffer = [0; 8192];
+        let n = socket.recv(&mut buffer).expect("a line comes");
+        String::from_utf8(buffer[..n].to_vec()).unwrap()
+    };
+    // Nobody there yet: the line waits.
+    let sinks = Sinks::start(&[syslog(SyslogAddress::Unix(path.clone()), None)], Some(dir.path()));
+    sinks.send(&message());
+    let first = UnixDatagram::bind(&path).unwrap();
+    assert!(take_apart(&receive(&first)).0[5] == "payload-altered");
+    drop(first);
+    std::fs::remove_file(&path).unwrap();
+    let second = UnixDatagram::bind(&path).unwrap();
+    sinks.send(&message());
+    receive(&second);
+    sinks.finish(Duration::from_secs(5));
+}
+
+#[test]
+fn what_waits_outlives_the_daemon() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("log");
+    let config = [syslog(SyslogAddress::Unix(path.clone()), None)];
+    let sinks = Sinks::start(&config, Some(dir.path()));
+    sinks.send(&message());
+    sinks.finish(Duration::from_secs(5));
+    let receiver = UnixDatagram::bind(&path).unwrap();
+    receiver.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    Sinks::start(&config, Some(dir.path())).finish(Duration::from_secs(5));
+    let mut buffer = [0; 8192];
+    assert!(receiver.recv(&mut buffer).expect("the line of the first daemon") > 100);
+}
+
+#[test]
+fn udp_and_heartbeats() {
+    let receiver = UdpSocket::bind("127.0.0.1:0").unwrap();
+    receiver.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    let address = SyslogAddress::Udp(receiver.local_addr().unwrap().to_string());
+    let sinks = Sinks::start(&[syslog(address, Some(Duration::from_millis(100)))], None);
+    let receive = || {
+        let mut buffer = [0; 8192];
+        let n = receiver.recv(&mut buffer).expect("a line comes");
+        take_apart(std::str::from_utf8(&buffer[..n]).unwrap())
+    };
+    for n in 1..=3 {
+        let (fields, elements, _) = receive();
+        assert_eq!(fields[5], "heartbeat");
+        assert_eq!(param(&elements, "sequence"), Some(n.to_string().as_str()));
+    }
+    sinks.send(&message());
+    while receive().0[5] != "payload-altered" {}
+    let (_, elements, _) = receive();
+    assert_eq!(param(&elements, "sent"), Some("1"));
+    sinks.finish(Duration::from_secs(5));
+}
+
+/// Reads one octet-counted frame.
+fn frame(stream: &mut impl Read) -> Option<String> {
+    let mut length = String::new();
+    loop {
+        let mut byte = [0];
+        if stream.read(&mut byte).ok()? == 0 {
+            return None;
+        }
+        match byte[0] {
+            b' ' => break,
+            digit => length.push(char::from(digit)),
+        }
+    }
+    let mut line = vec![0; length.parse().ok()?];
+    stream.read_exact(&mut line).ok()?;
+    String::from_utf8(line).ok()
+}
+
+#[test]
+fn tcp_frames_and_nothing_is_lost_over_a_reconnect() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let sinks = Sinks::start(&[syslog(SyslogAddress::Tcp(address.to_string()), None)], None);
+    sinks.send(&message());
+    let (mut stream, _) = listener.accept().unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    let sequence = |line: String| take_apart(&line).1[1].1[0].1.parse::<u32>().unwrap();
+    assert_eq!(sequence(frame(&mut stream).unwrap()), 1);
+    // The receiver goes away, and comes back at the same address.
+    drop((stream, listener));
+    for _ in 0..5 {
+        sinks.send(&message());
+    }
+    let listener = TcpListener::bind(address).unwrap();
+    let (mut stream, _) = listener.accept().unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    let got: Vec<u32> = (0..5).map(|_| sequence(frame(&mut stream).unwrap())).collect();
+    assert_eq!(got, [2, 3, 4, 5, 6]);
+    sinks.finish(Duration::from_secs(5));
+}
+
+#[test]
+fn json_lines_have_every_field_and_follow_rotation() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("out.jsonl");
+    let mut lines = JsonLines::lazy(&path);
+    let transfer = sample::transfer(Verdict::Altered);
+    lines.send(&Message::Transfer(Arc::new(transfer.clone())));
+    std::fs::rename(&path, dir.path().join("out.1")).unwrap();
+    lines.send(&message());
+    let read = |name: &str| -> serde_json::Value {
+        serde_json::from_str(std::fs::read_to_string(dir.path().join(name)).unwrap().trim_end()).unwrap()
+    };
+    let t = read("out.1");
+    assert_eq!(t["type"], "transfer");
+    assert_eq!(t["id"], transfer.id.to_string());
+    assert_eq!(t["started"], "2026-03-04T05:06:07.123456Z");
+    assert!(t["origin"]["tap"] == "tls-write" && t["class"].is_null() && t["legs"].is_array());
+    assert_eq!(t["altered"], serde_json::json!([{"offset": 16384, "length": 16384}]));
+    let a = read("out.jsonl");
+    for field in [
+        "id",
+        "analytic",
+        "rule",
+        "technique",
+        "severity",
+        "confidence",
+        "state",
+        "title",
+        "message",
+        "process",
+        "file",
+        "connection",
+        "transfer",
+        "verdict",
+        "reasons",
+        "altered",
+        "why",
+        "point",
+        "evidence",
+        "next",
+        "key",
+        "count",
+        "raised",
+        "last",
+    ] {
+        assert!(a.get(field).is_some(), "{field} is missing");
+    }
+    assert_eq!(a["type"], "alarm");
+}
+
+#[test]
+fn a_sink_hears_only_what_is_bad_enough() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("out.jsonl");
+    let config = SinkConfig {
+        kind: SinkKind::Jsonl { path: path.clone() },
+        min_severity: Severity::High,
+        heartbeat: None,
+    };
+    let sinks = Sinks::start(&[config], None);
+    let mut low = alarm();
+    low.finding.severity = Severity::Low;
+    sinks.send(&Message::Alarm(Arc::new(low)));
+    sinks.send(&message());
+    sinks.finish(Duration::from_secs(5));
+    assert_eq!(std::fs::read_to_string(path).unwrap().lines().count(), 1);
+}

@@ -1,0 +1,326 @@
+/* The C mirror of the crate counterfoil-abi: what the preloaded library and the daemon say to each
+ * other. `include/src` is the original; `include/tests/header.rs` fails where this file differs.
+ *
+ * Numbers are little-endian and naturally aligned. Words that both sides touch (marked "shared") are
+ * plain here: use __atomic_load_n and __atomic_store_n, with release to publish and acquire to take.
+ */
+#ifndef COUNTERFOIL_H
+#define COUNTERFOIL_H
+
+#include <stdint.h>
+
+#define COUNTERFOIL_ABI_VERSION 1
+#define COUNTERFOIL_BLOCK 16384              /* bytes in a block of a stream */
+#define COUNTERFOIL_UNKNOWN UINT64_MAX       /* a length or count that is not known */
+#define COUNTERFOIL_UNPLAUSIBLE (1ULL << 62) /* offsets and totals stay below */
+#define COUNTERFOIL_TAG_BYTES 16
+
+/* ---- records ------------------------------------------------------------------------------- */
+
+#define COUNTERFOIL_LINE 64         /* bytes in a line */
+#define COUNTERFOIL_MAX_LINES 5     /* lines in the longest record */
+#define COUNTERFOIL_FIRST_LINE_TAGS 2
+#define COUNTERFOIL_MAX_TAGS 18     /* tag units in the longest Blocks record */
+
+/* header.kind */
+enum {
+    COUNTERFOIL_KIND_OPENED = 1,
+    COUNTERFOIL_KIND_BLOCKS = 2,
+    COUNTERFOIL_KIND_GAP = 3,
+    COUNTERFOIL_KIND_FLOW = 4,
+    COUNTERFOIL_KIND_CARRIER = 5,
+    COUNTERFOIL_KIND_ENDED = 6,
+    COUNTERFOIL_KIND_REJECTED = 7,
+    COUNTERFOIL_KIND_FORKED = 8,
+    COUNTERFOIL_KIND_NOTE = 9,
+};
+
+/* header.tap */
+enum {
+    COUNTERFOIL_TAP_FILE_READ = 1,
+    COUNTERFOIL_TAP_FILE_WRITE = 2,
+    COUNTERFOIL_TAP_PIPE_READ = 3,
+    COUNTERFOIL_TAP_PIPE_WRITE = 4,
+    COUNTERFOIL_TAP_SOCK_RECV = 5,
+    COUNTERFOIL_TAP_SOCK_SEND = 6,
+    COUNTERFOIL_TAP_TLS_READ = 7,
+    COUNTERFOIL_TAP_TLS_WRITE = 8,
+    COUNTERFOIL_TAP_CIPHER_OPEN = 9,
+    COUNTERFOIL_TAP_CIPHER_SEAL = 10,
+};
+
+/* opened.channel */
+enum {
+    COUNTERFOIL_CHANNEL_TCP = 1,
+    COUNTERFOIL_CHANNEL_DATAGRAM = 2,
+    COUNTERFOIL_CHANNEL_UNIX = 3,
+    COUNTERFOIL_CHANNEL_UNIX_DATAGRAM = 4,
+    COUNTERFOIL_CHANNEL_PIPE = 5,
+    COUNTERFOIL_CHANNEL_TLS = 6,
+    COUNTERFOIL_CHANNEL_GNUTLS = 7,
+    COUNTERFOIL_CHANNEL_FILE = 8,
+};
+
+/* gap.reason, and the reasons of a verdict */
+enum {
+    COUNTERFOIL_REASON_PEER_NOT_OBSERVED = 1,
+    COUNTERFOIL_REASON_RECORDS_DROPPED = 2,
+    COUNTERFOIL_REASON_SHARED_DESCRIPTOR = 3,
+    COUNTERFOIL_REASON_BYPASSED_BYTES = 4,
+    COUNTERFOIL_REASON_KERNEL_COPY = 5,
+    COUNTERFOIL_REASON_UNSUPPORTED_CIPHER = 6,
+    COUNTERFOIL_REASON_TRANSFORMED = 7,
+    COUNTERFOIL_REASON_STILL_OPEN = 8,
+    COUNTERFOIL_REASON_ABANDONED_BY_RECEIVER = 9,
+    COUNTERFOIL_REASON_ATTACHED_LATE = 10,
+    COUNTERFOIL_REASON_HANDED_OVER = 11,
+    COUNTERFOIL_REASON_PROCESS_KILLED = 12,
+    COUNTERFOIL_REASON_FOREIGN_HOOK = 13,
+    COUNTERFOIL_REASON_DISPUTED_CLAIM = 14,
+    COUNTERFOIL_REASON_OTHER_WRITER = 15,
+    COUNTERFOIL_REASON_TOO_SMALL_TO_JOIN = 16,
+    COUNTERFOIL_REASON_DATAGRAM = 17,
+    COUNTERFOIL_REASON_DAEMON_RESTARTED = 18,
+};
+
+/* ended.how */
+enum {
+    COUNTERFOIL_HOW_CLOSED = 1,
+    COUNTERFOIL_HOW_FREED = 2,
+    COUNTERFOIL_HOW_EXITED = 3,
+    COUNTERFOIL_HOW_EXECED = 4,
+    COUNTERFOIL_HOW_CHECKPOINT = 5,
+    COUNTERFOIL_HOW_CLOSED_UNSEEN = 6,
+};
+
+/* note.about */
+enum {
+    COUNTERFOIL_ABOUT_COVERAGE_LOST = 1,
+    COUNTERFOIL_ABOUT_FOREIGN_HOOK = 2,
+    COUNTERFOIL_ABOUT_EXEC = 3,
+};
+
+/* note.code of COUNTERFOIL_ABOUT_COVERAGE_LOST */
+enum {
+    COUNTERFOIL_LOST_STATIC = 1,
+    COUNTERFOIL_LOST_SETUID = 2,
+    COUNTERFOIL_LOST_OTHER_ABI = 3,
+    COUNTERFOIL_LOST_NO_PRELOAD = 4,
+    COUNTERFOIL_LOST_UNREADABLE = 5,
+};
+
+/* First 16 bytes of every record. */
+struct counterfoil_header {
+    uint8_t kind;
+    uint8_t lines;
+    uint8_t tap;
+    uint8_t flags;
+    uint32_t object;
+    uint64_t time; /* CLOCK_MONOTONIC, ns */
+};
+
+struct counterfoil_address {
+    uint8_t ip[16]; /* IPv4 in the first four */
+    uint16_t port;  /* host order */
+    uint8_t version;
+    uint8_t pad[5];
+};
+
+/* opened.header.flags */
+#define COUNTERFOIL_INHERITED 1
+#define COUNTERFOIL_ACCEPTED 2
+#define COUNTERFOIL_CONNECTED 4
+#define COUNTERFOIL_PAIRED 8
+#define COUNTERFOIL_ATTACHED_LATE 16
+#define COUNTERFOIL_RESUMED 32
+
+struct counterfoil_opened {
+    struct counterfoil_header header;
+    uint8_t channel;
+    uint8_t pad[3];
+    int32_t fd;
+    uint64_t device;
+    uint64_t inode;
+    uint64_t peer_inode;
+    uint32_t peer_pid;
+    uint32_t name_len;
+    struct counterfoil_address local;
+    struct counterfoil_address remote;
+    uint8_t name[152];
+};
+
+/* blocks.header.flags */
+#define COUNTERFOIL_PARTIAL 1
+#define COUNTERFOIL_WIDE 2
+
+struct counterfoil_blocks {
+    struct counterfoil_header header;
+    uint64_t offset;
+    uint32_t length;
+    uint32_t count;
+    uint8_t tags[COUNTERFOIL_MAX_TAGS][COUNTERFOIL_TAG_BYTES];
+};
+
+struct counterfoil_gap {
+    struct counterfoil_header header;
+    uint64_t offset;
+    uint64_t length;
+    uint8_t reason;
+    uint8_t pad[31];
+};
+
+/* flow.header.flags */
+#define COUNTERFOIL_CLIENT 1
+#define COUNTERFOIL_SESSION_RESUMED 2
+#define COUNTERFOIL_NO_CIPHER_WITNESS 4
+
+struct counterfoil_flow {
+    struct counterfoil_header header;
+    uint8_t flow[16];
+    uint8_t hello[COUNTERFOIL_TAG_BYTES];
+    uint32_t carrier;
+    uint16_t version;
+    uint16_t cipher;
+    uint32_t name_len;
+    uint8_t name[68];
+};
+
+struct counterfoil_carrier {
+    struct counterfoil_header header;
+    uint64_t out_offset;
+    uint64_t in_offset;
+    uint8_t hello[COUNTERFOIL_TAG_BYTES];
+    uint32_t tls;
+    uint8_t pad[12];
+};
+
+/* ended.header.flags */
+#define COUNTERFOIL_IN_EOF 1
+#define COUNTERFOIL_OUT_SHUT 2
+#define COUNTERFOIL_NOTIFY_SEEN 4
+#define COUNTERFOIL_NOTIFY_SENT 8
+#define COUNTERFOIL_FAILED 16
+
+struct counterfoil_ended {
+    struct counterfoil_header header;
+    uint8_t how;
+    uint8_t pad[3];
+    int32_t error; /* `errno` in Rust: a macro in C */
+    uint64_t out_total;
+    uint64_t in_total;
+    uint64_t out_offered;
+    uint64_t kernel_out;
+    uint64_t kernel_in;
+    uint64_t seal_total;
+    uint64_t open_total;
+    uint32_t out_urgent;
+    uint32_t in_urgent;
+    uint8_t pad2[40];
+};
+
+struct counterfoil_rejected {
+    struct counterfoil_header header;
+    uint32_t code;
+    uint32_t side;
+    uint64_t offset;
+    uint8_t text[32];
+};
+
+struct counterfoil_forked {
+    struct counterfoil_header header;
+    uint32_t pid;
+    uint32_t parent;
+    uint8_t pad[40];
+};
+
+struct counterfoil_note {
+    struct counterfoil_header header;
+    uint8_t about;
+    uint8_t code;
+    uint16_t text_len;
+    uint32_t number;
+    uint8_t text[232];
+};
+
+/* ---- lanes and arena ----------------------------------------------------------------------- */
+
+#define COUNTERFOIL_LANES 64
+#define COUNTERFOIL_LANE_LINES 4096 /* lines in a lane's ring */
+
+/* A line of a ring; shared. */
+typedef uint64_t counterfoil_slot[8];
+
+struct counterfoil_lane_head {
+    uint64_t head;    /* shared: lines published, written by the producer */
+    uint64_t owner;   /* shared: pid << 32 | tid, 0 when free */
+    uint64_t dropped; /* shared: records that found no room */
+    uint64_t pad[5];
+    uint64_t tail;    /* shared: lines consumed, written by the consumer */
+    uint64_t pad2[7];
+} __attribute__((aligned(128)));
+
+#define COUNTERFOIL_POLICY_WATCHED 1
+#define COUNTERFOIL_POLICY_OFF 2
+#define COUNTERFOIL_POLICY_BLAKE3 4
+#define COUNTERFOIL_POLICY_SHA256 8
+
+#define COUNTERFOIL_ARENA_MAGIC 0x6e72616c696f6663ULL /* "cfoilarn" */
+
+struct counterfoil_arena_head {
+    uint64_t magic;
+    uint32_t abi;
+    uint32_t lanes;
+    uint64_t id;
+    uint32_t policy; /* shared: written by the daemon */
+    uint32_t pad[9];
+    uint32_t bell;   /* shared: 1 when something was published */
+    uint32_t pad2;
+    uint64_t no_lane;   /* shared: records that found no free lane */
+    uint64_t no_object; /* shared: objects that found no free slot */
+    uint64_t pad3[5];
+};
+
+#define COUNTERFOIL_LANE_HEADS_AT 4096
+#define COUNTERFOIL_RINGS_AT \
+    (COUNTERFOIL_LANE_HEADS_AT + COUNTERFOIL_LANES * sizeof(struct counterfoil_lane_head))
+#define COUNTERFOIL_RING_BYTES (COUNTERFOIL_LANE_LINES * sizeof(counterfoil_slot))
+#define COUNTERFOIL_ARENA_BYTES (COUNTERFOIL_RINGS_AT + COUNTERFOIL_LANES * COUNTERFOIL_RING_BYTES)
+#define COUNTERFOIL_LANE_HEAD_AT(i) (COUNTERFOIL_LANE_HEADS_AT + (i) * sizeof(struct counterfoil_lane_head))
+#define COUNTERFOIL_RING_AT(i) (COUNTERFOIL_RINGS_AT + (i) * COUNTERFOIL_RING_BYTES)
+
+/* ---- hello --------------------------------------------------------------------------------- */
+
+#define COUNTERFOIL_HELLO_MAGIC 0x3169686c696f6663ULL /* "cfoilhi1" */
+#define COUNTERFOIL_MAX_INHERITED 16
+
+/* reply.status */
+#define COUNTERFOIL_GRANTED 0
+#define COUNTERFOIL_WRONG_ABI 1
+#define COUNTERFOIL_DECLINED 2
+
+struct counterfoil_request {
+    uint64_t magic;
+    uint32_t abi;
+    uint32_t pid;
+    uint32_t inherited_len;
+    uint32_t pad;
+    struct counterfoil_opened inherited[COUNTERFOIL_MAX_INHERITED];
+};
+
+struct counterfoil_resume {
+    uint64_t out_offset;
+    uint64_t in_offset;
+};
+
+struct counterfoil_reply {
+    uint64_t magic;
+    uint32_t abi;
+    uint32_t status;
+    uint64_t arena_bytes;
+    uint32_t policy;
+    uint32_t pad;
+    uint8_t key[16];
+    struct counterfoil_resume resume[COUNTERFOIL_MAX_INHERITED];
+};
+
+#endif

@@ -1,0 +1,198 @@
+//! Starting another program, and ending this one.
+//!
+//! glibc's own execs don't call each other through the PLT, so each has its hook. `system` and
+//! `popen` pass the environment on by themselves.
+
+use crate::real::hooks;
+use crate::record::{keeping_errno, shielded};
+use crate::reinject::{self, Room, Strings};
+use crate::target::Named;
+use crate::{process, start};
+use core::ffi::{c_char, c_int, c_ulong};
+use counterfoil_abi::record::How;
+use libc::{
+    AT_EMPTY_PATH, AT_FDCWD, AT_SYMLINK_NOFOLLOW, pid_t, posix_spawn_file_actions_t, posix_spawnattr_t,
+};
+
+unsafe extern "C" {
+    static environ: Strings;
+}
+
+/// Before this program image is replaced. Returns the environment to use instead.
+///
+/// # Safety
+/// The call's own arguments; `room` stays in place until the real call has returned.
+unsafe fn leaving(named: Named, environment: Strings, room: &mut Room) -> Option<Strings> {
+    if !process::active() {
+        return None;
+    }
+    keeping_errno(|| {
+        shielded(None, || {
+            // SAFETY: contract.
+            let made = unsafe { reinject::prepare(named, environment, room) };
+            room.tell(process::present_pid());
+            // A vfork child's streams are its parent's.
+            if !room.fails && !process::is_vfork_child() {
+                start::last_words(How::Execed);
+                room.left = true;
+            }
+            made
+        })
+    })
+}
+
+/// Before another process is started.
+///
+/// # Safety
+/// As [`leaving`].
+unsafe fn spawning(named: Named, environment: Strings, room: &mut Room) -> Option<Strings> {
+    if !process::active() {
+        return None;
+    }
+    // SAFETY: contract.
+    keeping_errno(|| shielded(None, || unsafe { reinject::prepare(named, environment, room) }))
+}
+
+/// After a spawn.
+///
+/// # Safety
+/// `pid` is NULL or where the call has put the child's.
+unsafe fn spawned(result: c_int, pid: *const pid_t, room: &mut Room) {
+    keeping_errno(|| {
+        shielded((), || {
+            if result == 0 {
+                // SAFETY: contract.
+                room.tell(unsafe { pid.as_ref() }.map_or(0, |&pid| pid as u32));
+            }
+            room.give_back();
+        });
+    });
+}
+
+/// An exec has failed.
+fn stayed(room: &mut Room) {
+    keeping_errno(|| {
+        room.give_back();
+        if core::mem::take(&mut room.left) {
+            start::stay();
+        }
+    });
+}
+
+/// This process ends here, without destructors.
+fn ending() {
+    if process::active() {
+        keeping_errno(|| {
+            shielded((), || {
+                if !process::is_vfork_child() {
+                    start::last_words(How::Exited);
+                }
+            });
+        });
+    }
+}
+
+/// As execve resolves a path.
+fn path(path: *const c_char) -> Named {
+    Named::Path { dir: AT_FDCWD, path, follow: true }
+}
+
+/// A name that execvp would search for; NULL is judged by the real function.
+fn name(name: *const c_char) -> Named {
+    if name.is_null() { path(name) } else { Named::Search(name) }
+}
+
+fn at(dir: c_int, path: *const c_char, flags: c_int) -> Named {
+    // SAFETY: with AT_EMPTY_PATH the real function reads a string here, or the kernel says EFAULT
+    // to NULL.
+    if flags & AT_EMPTY_PATH != 0 && !path.is_null() && unsafe { *path } == 0 {
+        Named::Descriptor(dir)
+    } else {
+        Named::Path { dir, path, follow: flags & AT_SYMLINK_NOFOLLOW == 0 }
+    }
+}
+
+hooks! {
+    real execve(file: *const c_char, argv: Strings, envp: Strings) -> c_int {
+        let mut room = Room::new();
+        let envp = leaving(path(file), envp, &mut room).unwrap_or(envp);
+        let result = real(file, argv, envp);
+        stayed(&mut room);
+        result
+    }
+
+    real execv(file: *const c_char, argv: Strings) -> c_int {
+        let mut room = Room::new();
+        let result = match (leaving(path(file), environ, &mut room), execve::REAL.get()) {
+            (Some(envp), Some(execve)) => execve(file, argv, envp),
+            _ => real(file, argv),
+        };
+        stayed(&mut room);
+        result
+    }
+
+    real execvp(file: *const c_char, argv: Strings) -> c_int {
+        let mut room = Room::new();
+        let result = match (leaving(name(file), environ, &mut room), execvpe::REAL.get()) {
+            (Some(envp), Some(execvpe)) => execvpe(file, argv, envp),
+            _ => real(file, argv),
+        };
+        stayed(&mut room);
+        result
+    }
+
+    real execvpe(file: *const c_char, argv: Strings, envp: Strings) -> c_int {
+        let mut room = Room::new();
+        let envp = leaving(name(file), envp, &mut room).unwrap_or(envp);
+        let result = real(file, argv, envp);
+        stayed(&mut room);
+        result
+    }
+
+    real fexecve(fd: c_int, argv: Strings, envp: Strings) -> c_int {
+        let mut room = Room::new();
+        let envp = leaving(Named::Descriptor(fd), envp, &mut room).unwrap_or(envp);
+        let result = real(fd, argv, envp);
+        stayed(&mut room);
+        result
+    }
+
+    real execveat(dir: c_int, file: *const c_char, argv: Strings, envp: Strings, flags: c_int) -> c_int {
+        let mut room = Room::new();
+        let envp = leaving(at(dir, file, flags), envp, &mut room).unwrap_or(envp);
+        let result = real(dir, file, argv, envp, flags);
+        stayed(&mut room);
+        result
+    }
+
+    real posix_spawn(pid: *mut pid_t, file: *const c_char, actions: *const posix_spawn_file_actions_t, attributes: *const posix_spawnattr_t, argv: Strings, envp: Strings) -> c_int {
+        let mut room = Room::new();
+        let envp = spawning(path(file), envp, &mut room).unwrap_or(envp);
+        let result = real(pid, file, actions, attributes, argv, envp);
+        spawned(result, pid, &mut room);
+        result
+    }
+
+    real posix_spawnp(pid: *mut pid_t, file: *const c_char, actions: *const posix_spawn_file_actions_t, attributes: *const posix_spawnattr_t, argv: Strings, envp: Strings) -> c_int {
+        let mut room = Room::new();
+        let envp = spawning(name(file), envp, &mut room).unwrap_or(envp);
+        let result = real(pid, file, actions, attributes, argv, envp);
+        spawned(result, pid, &mut room);
+        result
+    }
+
+    // These three do not return; `()` keeps one macro for all.
+    real _exit(status: c_int) { ending(); real(status); }
+    real _Exit(status: c_int) { ending(); real(status); }
+    real quick_exit(status: c_int) { ending(); real(status); }
+
+    // Variadic in C; passed on whole, as glibc does.
+    real prctl(option: c_int, a: c_ulong, b: c_ulong, c: c_ulong, d: c_ulong) -> c_int {
+        // no_new_privs is what comes before a filter, however that is installed (libseccomp makes
+        // the system call itself). To know less of new sockets is better than to kill the host.
+        if matches!(option, libc::PR_SET_SECCOMP | libc::PR_SET_NO_NEW_PRIVS) && process::active() {
+            process::set_sandboxed();
+        }
+        real(option, a, b, c, d)
+    }
+}

@@ -1,0 +1,58 @@
+#!/bin/sh
+# Installs the real programs that the tests talk to, on Debian. Installs only what is missing, asks
+# nothing, starts no service; a second run does nothing. Without root, or with another package
+# manager, it says what is missing and ends well: a test without its peer prints `skipped: why`.
+set -eu
+
+need=""
+want_program() { # program package
+    command -v "$1" >/dev/null 2>&1 || [ -x "/usr/sbin/$1" ] || need="$need $2"
+}
+want_package() {
+    [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" = installed ] || need="$need $1"
+}
+
+want_program gcc gcc
+want_program make make
+want_program nginx nginx-light
+want_program curl curl
+want_program wget wget
+want_program openssl openssl
+want_program socat socat
+want_program ip iproute2
+want_program ethtool ethtool
+want_program gdb gdb
+want_program strace strace
+[ -x /usr/bin/git ] || need="$need git"
+[ -x /usr/bin/python3 ] || need="$need python3"
+
+if ! command -v dpkg-query >/dev/null 2>&1; then
+    [ -z "$need" ] || echo "install-peers: not Debian; please install:$need" >&2
+    exit 0
+fi
+for package in libc6-dev libssl-dev libgnutls28-dev netcat-openbsd rsyslog libpython3.11-testsuite ca-certificates; do
+    want_package "$package"
+done
+
+[ -n "$need" ] || exit 0
+if [ "$(id -u)" != 0 ]; then
+    echo "install-peers: not root; tests that need these will be skipped:$need" >&2
+    exit 0
+fi
+
+# Packages that bring a service must not start it here.
+policy=/usr/sbin/policy-rc.d
+if [ ! -e "$policy" ]; then
+    printf '#!/bin/sh\nexit 101\n' >"$policy"
+    chmod 755 "$policy"
+    trap 'rm -f "$policy"' EXIT
+fi
+export DEBIAN_FRONTEND=noninteractive
+apt-get update -qq || true
+# One by one where all together fail: a package that is not there must not cost the others.
+# shellcheck disable=SC2086
+apt-get install -y -qq --no-install-recommends $need >/dev/null 2>&1 ||
+    for package in $need; do
+        apt-get install -y -qq --no-install-recommends "$package" >/dev/null 2>&1 ||
+            echo "install-peers: $package could not be installed" >&2
+    done

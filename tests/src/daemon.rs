@@ -1,0 +1,171 @@
+//! A host daemon of one test's own: `counterfoil daemon` with its own socket, state and sinks.
+
+use crate::observed::{Observed, Run};
+use crate::report::Report;
+use crate::scratch::Scratch;
+use crate::{fixtures, product, wait};
+use rustix::process::{Pid, Signal, kill_process};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus};
+use std::time::Duration;
+
+/// Programs that these tests want watched, whatever the defaults are.
+const WATCHED: &str = "sh dash stream tls shared tcp_end source sink process openssl curl nginx cat dd";
+
+/// The daemon.
+pub struct Daemon {
+    /// Its folder: socket, state, configuration, log.
+    pub scratch: Scratch,
+    child: Option<Child>,
+    state: PathBuf,
+}
+
+impl Daemon {
+    /// With the default state folder inside the scratch folder.
+    pub fn start(more: &str) -> Self {
+        let scratch = Scratch::new();
+        let state = scratch.at("state");
+        Self::start_in(scratch, state, more)
+    }
+
+    /// With a state folder of the test's choice; `more` is further configuration.
+    pub fn start_in(scratch: Scratch, state: PathBuf, more: &str) -> Self {
+        let watched: Vec<_> = WATCHED.split_whitespace().map(|w| format!("{w:?}")).collect();
+        let config = format!(
+            "[watch]\nwatched_processes = [{}]\n[[sink]]\nkind = \"jsonl\"\npath = {:?}\n{more}\n",
+            watched.join(", "),
+            scratch.at("events.jsonl"),
+        );
+        scratch.write("config.toml", config);
+        let mut daemon = Self { scratch, child: None, state };
+        daemon.launch();
+        daemon
+    }
+
+    /// Starts it, or starts it again on the same state.
+    pub fn launch(&mut self) {
+        let log =
+            std::fs::OpenOptions::new().create(true).append(true).open(self.scratch.at("log")).expect("log");
+        let child = Command::new(product::program())
+            .arg("daemon")
+            .arg("--config")
+            .arg(self.scratch.at("config.toml"))
+            .arg("--socket")
+            .arg(self.socket())
+            .arg("--state")
+            .arg(&self.state)
+            .env_remove("LD_PRELOAD")
+            .stdin(std::process::Stdio::null())
+            .stdout(log.try_clone().expect("log"))
+            .stderr(log)
+            .spawn()
+            .expect("daemon");
+        self.child = Some(child);
+        // A connection tells: the socket's file may be an earlier daemon's.
+        wait::until(Duration::from_secs(15), self.shown("the daemon listens"), || {
+            assert!(self.alive(), "{}", self.shown("the daemon ended"));
+            crate::hostile::Client::connect(&self.socket()).ok().map(drop)
+        });
+    }
+
+    /// Where it listens.
+    pub fn socket(&self) -> PathBuf {
+        self.scratch.at("socket")
+    }
+
+    /// Where its state is.
+    pub fn state(&self) -> &Path {
+        &self.state
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().expect("running").id()
+    }
+
+    /// Whether it still runs.
+    pub fn alive(&mut self) -> bool {
+        self.child.as_mut().is_some_and(|c| c.try_wait().expect("wait").is_none())
+    }
+
+    /// A command that it observes. (`--json` goes to `events.jsonl` of the daemon, not of the run.)
+    pub fn observing(&self, words: &[&str]) -> Observed {
+        let mut all: Vec<String> = vec![product::program().display().to_string(), "exec".into()];
+        all.extend(["--socket".into(), self.socket().display().to_string(), "--".into()]);
+        all.extend(words.iter().map(|w| w.to_string()));
+        Observed::new(all).plain()
+    }
+
+    /// A fixture that it observes.
+    pub fn observing_fixture(&self, line: &str) -> Observed {
+        let mut words: Vec<&str> = line.split_whitespace().collect();
+        let program = fixtures::fixture(words[0]);
+        words[0] = &program;
+        self.observing(&words)
+    }
+
+    /// What it reported up to now.
+    pub fn report(&self) -> Report {
+        Report::read(&self.scratch.at("events.jsonl"))
+    }
+
+    /// Waits until its report says so.
+    pub fn until_reported(&self, what: &str, look: impl Fn(&Report) -> bool) -> Report {
+        wait::until(Duration::from_secs(15), self.shown(what), || Some(self.report()).filter(&look))
+    }
+
+    /// The transfers in its ledger.
+    pub fn ledger(&self) -> Run {
+        let state = self.state.display().to_string();
+        let program = product::program().display().to_string();
+        Observed::new([program.as_str(), "transfers", "--state", &state, "--json"]).plain().go()
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_raw(self.pid() as i32).expect("pid"), signal).expect("kill");
+    }
+
+    /// Asks it to end, and waits.
+    pub fn stop(&mut self) -> ExitStatus {
+        self.signal(Signal::TERM);
+        self.wait_end()
+    }
+
+    /// Ends it without a word.
+    pub fn kill(&mut self) {
+        self.signal(Signal::KILL);
+        self.wait_end();
+    }
+
+    fn wait_end(&mut self) -> ExitStatus {
+        let mut child = self.child.take().expect("running");
+        let ended = wait::poll(Duration::from_secs(15), || child.try_wait().expect("wait"));
+        ended.unwrap_or_else(|| {
+            let _ = child.kill();
+            let _ = child.wait();
+            panic!("{}", self.shown("the daemon didn't end"))
+        })
+    }
+
+    /// For a failing test: what it logged and reported.
+    pub fn shown(&self, what: &str) -> String {
+        let log = std::fs::read(self.scratch.at("log")).unwrap_or_default();
+        let config = std::fs::read_to_string(self.scratch.at("config.toml")).unwrap_or_default();
+        format!(
+            "{what}\nfolder: {}\nconfig:\n{config}\nlog:\n{}\nreport:\n{}",
+            self.scratch.path().display(),
+            String::from_utf8_lossy(&log),
+            self.report().shown()
+        )
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}

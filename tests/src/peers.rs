@@ -1,0 +1,112 @@
+//! Real programs to talk to: certificates, ports, and nginx with a configuration of its own.
+
+use crate::scratch::Scratch;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::process::Command;
+
+/// Debian's Python, whatever else stands first in PATH.
+pub const PYTHON: &str = "/usr/bin/python3";
+/// Debian's git, which speaks TLS through GnuTLS.
+pub const GIT: &str = "/usr/bin/git";
+
+/// Where a program is: PATH, and the administrator's folders.
+pub fn find(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);
+    folders.map(|f| f.join(program)).find(|p| p.is_file())
+}
+
+/// Which of these programs is not there.
+pub fn missing<'a>(programs: &[&'a str]) -> Option<&'a str> {
+    programs.iter().copied().find(|p| find(p).is_none())
+}
+
+/// Ends the test early unless all these programs are there.
+#[macro_export]
+macro_rules! need {
+    ($($program:expr),+) => {
+        if let Some(program) = $crate::peers::missing(&[$($program),+]) {
+            $crate::skip!("{program} is not installed (tests/install-peers.sh)");
+        }
+    };
+}
+
+/// Whether we are root.
+pub fn root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// A port that nobody listened on a moment ago.
+pub fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("bind");
+    listener.local_addr().expect("address").port()
+}
+
+/// A script of `peers/`.
+pub fn script(name: &str) -> String {
+    format!("{}/peers/{name}", env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Runs an unobserved helper command in the scratch folder.
+pub fn prepare(scratch: &Scratch, words: &[&str]) {
+    let out = Command::new(words[0])
+        .args(&words[1..])
+        .current_dir(scratch.path())
+        .env_remove("LD_PRELOAD")
+        .output()
+        .unwrap_or_else(|e| panic!("{words:?}: {e}"));
+    assert!(out.status.success(), "{words:?}: {}", String::from_utf8_lossy(&out.stderr));
+}
+
+/// Puts `cert.pem` and `key.pem`, for localhost and 127.0.0.1, into the scratch folder.
+pub fn certificate(scratch: &Scratch) {
+    prepare(
+        scratch,
+        &[
+            "openssl",
+            "req",
+            "-x509",
+            "-newkey",
+            "rsa:2048",
+            "-nodes",
+            "-days",
+            "2",
+            "-subj",
+            "/CN=localhost",
+            "-addext",
+            "subjectAltName=DNS:localhost,IP:127.0.0.1",
+            "-keyout",
+            "key.pem",
+            "-out",
+            "cert.pem",
+        ],
+    );
+}
+
+/// Writes `nginx.conf`: serves `www` over TLS on `port`, takes PUT below `/up/`. `tls` is further
+/// configuration, such as `ssl_protocols TLSv1.2;`.
+pub fn nginx(scratch: &Scratch, port: u16, tls: &str) {
+    certificate(scratch);
+    for name in ["www/up", "tmp"] {
+        let folder = scratch.at(name);
+        std::fs::create_dir_all(&folder).expect("folder");
+        // The worker runs as another user.
+        std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o777)).expect("chmod");
+    }
+    let here = scratch.path().display();
+    let temp: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+        .iter()
+        .map(|n| format!("  {n}_temp_path {here}/tmp/{n};\n"))
+        .collect();
+    scratch.write(
+        "nginx.conf",
+        format!(
+            "worker_processes 1;\ndaemon off;\npid {here}/nginx.pid;\nerror_log {here}/nginx.log;\n\
+             events {{ worker_connections 64; }}\nhttp {{\n  access_log off;\n{temp}\
+             server {{\n    listen 127.0.0.1:{port} ssl http2;\n    ssl_certificate {here}/cert.pem;\n\
+             ssl_certificate_key {here}/key.pem;\n    {tls}\n    root {here}/www;\n    client_max_body_size 0;\n\
+             location /up/ {{ dav_methods PUT; }}\n  }}\n}}\n"
+        ),
+    );
+}

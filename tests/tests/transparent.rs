@@ -1,0 +1,76 @@
+//! Transparent (issue 2, item 5): with and without the library a program writes the same, ends the
+//! same, and sees the same of itself.
+
+use counterfoil_tests::hostile::{Liar, Lie};
+use counterfoil_tests::{Observed, Run, Scratch, check, for_each_case, product};
+
+fn same(line: &str) {
+    let observed = Observed::fixture(line).stderr_apart().env("TMPDIR", "/tmp").go();
+    agree(line, &observed);
+}
+
+/// The same where a daemon granted an arena and then never reads: all lanes fill up.
+fn same_while_nobody_reads(line: &str) {
+    let scratch = Scratch::new();
+    let socket = scratch.at("socket");
+    let daemon = Liar::start(&socket, Lie::Deaf);
+    let observed = Observed::fixture(line).stderr_apart().plain().env("TMPDIR", "/tmp");
+    let observed = observed.env("LD_PRELOAD", product::library()).env("COUNTERFOIL_SOCKET", &socket).go();
+    check!(observed, daemon.asked() > 0, "the library was not loaded");
+    agree(line, &observed);
+}
+
+fn agree(line: &str, observed: &Run) {
+    let plain = Observed::fixture(line).stderr_apart().plain().env("TMPDIR", "/tmp").go();
+    let own = |run: &Run| std::fs::read_to_string(run.scratch.at("own")).expect("its stderr");
+    check!(plain, plain.code() != 99, "the fixture is broken");
+    check!(observed, observed.stdout == plain.stdout, "stdout differs; plain was:\n{}", plain.stdout);
+    check!(
+        observed,
+        own(observed) == own(&plain),
+        "stderr differs: {:?}, plain {:?}",
+        own(observed),
+        own(&plain)
+    );
+    check!(observed, observed.code() == plain.code(), "exit status differs: plain {}", plain.code());
+}
+
+macro_rules! tests {
+    ($($name:ident : $line:literal, [$($truth:literal),*];)*) => {
+        $(#[test]
+        fn $name() {
+            same($line);
+        })*
+
+        mod while_nobody_reads {
+            $(#[test]
+            fn $name() {
+                super::same_while_nobody_reads($line);
+            })*
+        }
+    };
+}
+
+for_each_case!(tests);
+
+/// `--quiet` means it: a program that says nothing leaves stderr empty.
+#[test]
+fn quiet_is_quiet() {
+    let run = Observed::new(["true"]).option("--quiet").go().well();
+    check!(run, run.stdout.is_empty() && run.stderr.is_empty(), "it said something");
+}
+
+/// Nothing on stdout: it belongs to the program.
+#[test]
+fn report_goes_to_stderr() {
+    let run = Observed::fixture("source 20000 5000").go().well();
+    check!(run, run.stdout.chars().count() > 0, "the program's bytes are gone");
+    check!(run, !run.stdout.contains("intact"), "the report stands on stdout");
+}
+
+/// Switched off, the library does nothing at all.
+#[test]
+fn off_is_off() {
+    let run = Observed::fixture("stream tcp send recv 30000 5000").env("COUNTERFOIL_OFF", "1").go().well();
+    check!(run, run.report.transfers().is_empty(), "something was witnessed");
+}
