@@ -267,8 +267,3 @@ fn map_arena(memory: &OwnedFd, reply: &Reply) -> Option<*const u8> {
     (head.magic == MAGIC && head.abi == ABI_VERSION && head.lanes as usize == LANES)
         .then_some(arena.cast_const().cast())
 }
-
-/// A channel that has no descriptor of its own.
-pub fn is_session(channel: Channel) -> bool {
-    matches!(channel, Channel::Tls | Channel::GnuTls)
-}
