@@ -137,10 +137,10 @@ impl Alarms {
             return false;
         }
         self.order.push_back(pair);
-        if self.order.len() > COUNTED {
-            if let Some(oldest) = self.order.pop_front() {
-                self.counted.remove(&oldest);
-            }
+        if self.order.len() > COUNTED
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.counted.remove(&oldest);
         }
         true
     }

@@ -4,11 +4,11 @@
 //! [`Consumer`]s. `host` makes arenas, `collect` reads them. Control words and rings are two
 //! mappings: a quiet arena costs three pages, and its rings are never mapped.
 
-use counterfoil_abi::arena::{ArenaHead, ARENA_BYTES, LANES, LANE_HEADS_AT, MAGIC, RINGS_AT, RING_BYTES};
+use counterfoil_abi::arena::{ARENA_BYTES, ArenaHead, LANE_HEADS_AT, LANES, MAGIC, RING_BYTES, RINGS_AT};
 use counterfoil_abi::lane::{Consumer, Hostile, LaneHead, Slot};
 use counterfoil_abi::record::{Line, MAX_LINES};
 use memmap2::{MmapOptions, MmapRaw};
-use rustix::fs::{fcntl_add_seals, ftruncate, memfd_create, MemfdFlags, SealFlags};
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::Ordering;

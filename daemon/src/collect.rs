@@ -8,6 +8,8 @@
 //! it is quiet again. Lanes of quiet arenas are looked at now and then all the same: a process may be
 //! killed between a record and the bell.
 
+#![forbid(unsafe_code)]
+
 use crate::arena::{Arena, ReadError};
 use crate::assemble::program::ArenaId;
 use counterfoil_abi::arena::LANES;

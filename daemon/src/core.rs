@@ -3,22 +3,25 @@
 //! Comes in: newcomers from `listen`, the arenas' lanes, pidfds that say who is gone. Goes out:
 //! [`Judged`]. One thread, because a record costs less than handing it to another one.
 
+#![forbid(unsafe_code)]
+
 use crate::arena::Arena;
 use crate::assemble::program::{ArenaId, Inherited};
 use crate::assemble::{Assembler, Settings};
 use crate::collect::{Collector, Word};
 use crate::host::facts::{Facts, Proc};
+use crate::host::keep::{Keep, Kept};
 use crate::host::room::Room;
 use crate::judged::{Counts, Judged};
 use counterfoil_abi::hello::Resume;
 use crossbeam::channel::{Receiver, Sender, TrySendError};
-use rustix::event::{epoll, eventfd, EventfdFlags, Timespec};
-use rustix::time::{clock_gettime, ClockId};
+use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
+use rustix::time::{ClockId, clock_gettime};
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// Between two ticks while records flow.
@@ -33,6 +36,9 @@ const PACE: u32 = 20;
 const WAKE: u64 = 0;
 /// Said and not yet taken by the next stage, beyond which the core waits for it.
 const MAX_UNSAID: usize = 65_536;
+
+/// PID_MAX_LIMIT of a 64-bit kernel.
+const GREATEST_TID: u32 = 4 << 20;
 
 /// A program that said hello.
 pub struct Newcomer {
@@ -52,6 +58,17 @@ pub struct Newcomer {
     pub inherited: Vec<Inherited>,
     /// Where to say where that goes on.
     pub answer: Option<Sender<Vec<Resume>>>,
+    /// It said hello to an earlier daemon.
+    pub adopted: bool,
+}
+
+impl Newcomer {
+    /// A program that an earlier daemon observed.
+    pub fn adopted(kept: Kept) -> Self {
+        let Kept { id, uid, watched, facts, memfd, pidfd } = kept;
+        let facts = Arc::new(facts);
+        Self { id, memfd, pidfd, uid, facts, watched, inherited: Vec::new(), answer: None, adopted: true }
+    }
 }
 
 /// What others tell the core.
@@ -128,6 +145,7 @@ pub struct Core {
     collector: Collector,
     guests: HashMap<ArenaId, Guest>,
     room: Room,
+    keeper: Option<Arc<dyn Keep>>,
     proc: Arc<dyn Proc>,
     counts: Arc<SharedCounts>,
     said: Counts,
@@ -156,6 +174,7 @@ impl Core {
         room: Room,
         out: Sender<Judged>,
         counts: Arc<SharedCounts>,
+        keeper: Option<Arc<dyn Keep>>,
     ) -> io::Result<(Self, Outbox)> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
@@ -172,6 +191,7 @@ impl Core {
             collector: Collector::default(),
             guests: HashMap::new(),
             room,
+            keeper,
             counts,
             said: Counts::default(),
             said_at: 0,
@@ -250,7 +270,7 @@ impl Core {
     }
 
     fn welcome(&mut self, newcomer: Newcomer) {
-        let Newcomer { id, memfd, pidfd, uid, facts, watched, inherited, answer } = newcomer;
+        let Newcomer { id, memfd, pidfd, uid, facts, watched, inherited, answer, adopted } = newcomer;
         // The same process with another image: the old image's arena has lost its owner.
         let same =
             |g: &Guest| g.facts.process.pid == facts.process.pid && g.facts.starttime == facts.starttime;
@@ -265,12 +285,18 @@ impl Core {
         }
         let Ok(arena) = Arena::map(memfd) else {
             self.room.give(uid);
+            if let Some(keeper) = &self.keeper {
+                keeper.forget(id);
+            }
             return;
         };
         let data = epoll::EventData::new_u64(id);
         let _ = epoll::add(&self.epoll, &pidfd, data, epoll::EventFlags::IN);
         self.collector.add(id, arena, now());
         let resume = self.assembler.register(id, facts.clone(), watched, inherited);
+        if adopted {
+            self.assembler.restarted(id);
+        }
         self.guests.insert(id, Guest { pidfd, uid, facts });
         if let Some(answer) = answer {
             let _ = answer.try_send(resume);
@@ -296,6 +322,9 @@ impl Core {
                 Word::Hostile(detail) => self.assembler.hostile(arena, &detail),
                 Word::Gone => {
                     self.assembler.gone(arena);
+                    if let Some(keeper) = &self.keeper {
+                        keeper.forget(arena);
+                    }
                     if let Some(guest) = self.guests.remove(&arena) {
                         let _ = epoll::delete(&self.epoll, &guest.pidfd);
                         self.room.give(guest.uid);
@@ -375,7 +404,9 @@ impl Core {
 /// Does the thread still exist? Only certainty is a no.
 fn lives(guest: &Guest, proc: &dyn Proc, pid: u32, tid: u32) -> bool {
     if guest.facts.nspid.len() <= 1 {
-        return proc.thread_lives(pid, tid);
+        // A sandboxed thread can't ask for its number and gives one that none has: its lane is
+        // its process's.
+        return proc.thread_lives(pid, if tid > GREATEST_TID { pid } else { tid });
     }
     // In a nested namespace only the owner's own threads can be counted.
     guest.facts.nspid.last() != Some(&pid) || proc.nested_thread_lives(guest.facts.process.pid, tid)

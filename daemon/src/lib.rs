@@ -14,6 +14,7 @@ pub mod escape;
 pub mod host;
 pub mod judge;
 pub mod judged;
+pub mod keeper;
 pub mod ledger;
 pub mod library;
 pub mod model;
@@ -21,8 +22,8 @@ pub mod pipeline;
 pub mod place;
 pub mod redact;
 pub mod report;
+#[cfg(test)]
+pub(crate) mod sample;
 pub mod session;
 pub mod sinks;
 pub mod spool;
-#[cfg(test)]
-pub(crate) mod sample;

@@ -6,15 +6,18 @@
 //! Comes in: [`Options`]. Goes out: a channel of [`Judged`], and a [`Handle`] to end it with.
 //! `run` and `daemon` call it and put `detect` behind it.
 
+#![forbid(unsafe_code)]
+
 use crate::assemble::Settings;
-use crate::core::{self, Core, Message, Outbox, SharedCounts};
+use crate::core::{self, Core, Message, Newcomer, Outbox, SharedCounts};
 use crate::host::facts::{Facts, Proc, RealProc, Redactor, Watch, WatchDecision};
+use crate::host::keep::{Keep, Kept};
 use crate::host::listen::{Deciders, HelloCounts, Listener, Parts};
 use crate::host::room::Room;
 use crate::judged::{Counts, Judged};
 use counterfoil_abi::arena::{POLICY_BLAKE3, POLICY_SHA256};
 use crossbeam::channel::Receiver;
-use rustix::event::{eventfd, EventfdFlags};
+use rustix::event::{EventfdFlags, eventfd};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -63,6 +66,10 @@ pub struct Options {
     pub proc: Arc<dyn Proc>,
     /// How long an ended end waits for its other end to appear, where that could be anywhere.
     pub peer_wait: Duration,
+    /// Who keeps arenas through a restart.
+    pub keeper: Option<Arc<dyn Keep>>,
+    /// Arenas of an earlier daemon, to go on with; their key must be `key`.
+    pub kept: Vec<Kept>,
 }
 
 impl Options {
@@ -81,6 +88,8 @@ impl Options {
             tag_budget: 64 << 20,
             proc: Arc::new(RealProc::default()),
             peer_wait: Duration::from_secs(2),
+            keeper: None,
+            kept: Vec::new(),
         }
     }
 }
@@ -106,8 +115,9 @@ impl Pipeline {
             proc: options.proc.clone(),
             clock_offset: core::clock_offset(),
         };
-        let (core, outbox) =
-            Core::new(settings, room.clone(), out, shared.clone()).map_err(system("epoll"))?;
+        let (core, outbox) = Core::new(settings, room.clone(), out, shared.clone(), options.keeper.clone())
+            .map_err(system("epoll"))?;
+        let parts_room = room.clone();
         let deciders = Arc::new(RwLock::new(Deciders { watch: options.watch, redact: options.redact }));
         let hellos = Arc::new(HelloCounts::default());
         let parts = Parts {
@@ -126,6 +136,8 @@ impl Pipeline {
             room,
             core: outbox.clone(),
             counts: hellos.clone(),
+            keeper: options.keeper.clone(),
+            first_id: options.kept.iter().map(|k| k.id + 1).max().unwrap_or(1),
         };
         let listener = Listener::bind(&options.socket, options.socket_mode, parts)
             .map_err(|source| StartError::Listen { path: options.socket, source })?;
@@ -141,6 +153,10 @@ impl Pipeline {
             let run = move || listener.run(&stop, &wake);
             thread("listen").spawn(run).map_err(system("a thread"))?
         };
+        for kept in options.kept {
+            parts_room.take(kept.uid);
+            outbox.send(Message::Newcomer(Box::new(Newcomer::adopted(kept))));
+        }
         let threads = Some((core, listen));
         Ok((Handle { outbox, deciders, shared, hellos, stop, wake, threads }, judged))
     }
@@ -208,7 +224,7 @@ impl Drop for Handle {
 /// Takes as many descriptors as we may have: there are two for each observed program. For the host's
 /// daemon; `run` must not, since CMD would inherit the limit.
 pub fn raise_descriptor_limit() {
-    use rustix::process::{getrlimit, setrlimit, Resource, Rlimit};
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
 }
@@ -226,7 +242,9 @@ fn random_key() -> std::io::Result<[u8; 16]> {
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The socket.
-    #[error("cannot listen on {path}: {source}. Is the directory there and writable, and no other daemon using it?")]
+    #[error(
+        "cannot listen on {path}: {source}. Is the directory there and writable, and no other daemon using it?"
+    )]
     Listen {
         /// Where.
         path: PathBuf,

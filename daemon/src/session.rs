@@ -130,11 +130,7 @@ pub fn watch(names: &[String]) -> crate::host::facts::WatchDecision {
         // A program that was replaced while it runs (an upgrade) reads "/usr/sbin/nginx (deleted)".
         let exe = exe.strip_suffix(" (deleted)").unwrap_or(exe);
         let name = exe.rsplit('/').next().unwrap_or(exe);
-        if names.contains(exe) || names.contains(name) {
-            Watch::Watched
-        } else {
-            Watch::Unwatched
-        }
+        if names.contains(exe) || names.contains(name) { Watch::Watched } else { Watch::Unwatched }
     })
 }
 

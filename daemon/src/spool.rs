@@ -206,11 +206,7 @@ mod tests {
         // The receiver goes away again after 40.
         let _ = spool.drain(|_| {
             sent += 1;
-            if sent > 40 {
-                Err(io::ErrorKind::BrokenPipe.into())
-            } else {
-                Ok(())
-            }
+            if sent > 40 { Err(io::ErrorKind::BrokenPipe.into()) } else { Ok(()) }
         });
         drop(spool);
         let mut spool = Spool::on_disk(&path, LIMIT).unwrap();

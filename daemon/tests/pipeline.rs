@@ -1,5 +1,7 @@
 //! The whole pipeline, from a hello over a real socket to what `detect` hears.
 
+#![allow(clippy::undocumented_unsafe_blocks, reason = "fork and scribbling are what is tested")]
+
 mod fake;
 
 use counterfoil_abi::record::*;

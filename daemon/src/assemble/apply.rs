@@ -1,17 +1,17 @@
 //! What each kind of record does to an object.
 
 use super::manifest::{GapSpan, Partial, TagKind};
-use super::object::{place, Direction, Object, Place, TlsFacts};
+use super::object::{Direction, Object, Place, TlsFacts, place};
 use super::pair::{Pair, Side};
 use super::pending::Value;
 use super::program::ArenaId;
 use super::slab::Key;
-use super::{Assembler, Suspect, Transfer, SETTLE};
+use super::{Assembler, SETTLE, Suspect, Transfer};
 use crate::judged::What;
 use counterfoil_abi::record::{
     self, Blocks, Carrier, Channel, Ended, Flow, Gap, Reason, Record, Rejected, Tap,
 };
-use counterfoil_abi::{Tag, BLOCK};
+use counterfoil_abi::{BLOCK, Tag};
 
 /// Waiting bytes of a cipher pair: its two sides come from one thread, so more means that one of
 /// them is not coming.
@@ -174,10 +174,10 @@ impl Assembler {
         if carrier.hello != [0; 16] && program.hellos.len() < MAX_HELLOS {
             program.hellos.push((carrier.hello, key));
         }
-        if carrier.tls != 0 {
-            if let Some(&tls) = program.numbers.get(&carrier.tls) {
-                self.copy_addresses(key, tls);
-            }
+        if carrier.tls != 0
+            && let Some(&tls) = program.numbers.get(&carrier.tls)
+        {
+            self.copy_addresses(key, tls);
         }
     }
 
@@ -194,7 +194,7 @@ impl Assembler {
             }
         }
         if object.ended() {
-            self.settling.push_back((self.tick + SETTLE, key));
+            self.settle_soon(key);
         }
     }
 

@@ -7,8 +7,8 @@ use super::object::{Object, Proof, Use};
 use super::program::ArenaId;
 use super::slab::Key;
 use super::{Assembler, SETTLE};
-use crate::host::facts::Inode;
-use counterfoil_abi::record::{self, Address, Channel, Forked, Opened, Record};
+use crate::host::facts::{Access, Inode};
+use counterfoil_abi::record::{self, Address, Channel, Forked, Opened, Record, Tap};
 
 /// IPv4 within IPv6 is IPv4, and unused bytes don't make a difference.
 pub fn normal(address: Address) -> Address {
@@ -94,6 +94,10 @@ impl Assembler {
         let program = self.programs.get_mut(&arena)?;
         let told = program.inherited.iter().find(|i| Some(i.inode) == inode);
         let (held, access) = told.map_or((false, None), |i| (i.held, i.access));
+        // A pipe's descriptor says by its tap which end it is.
+        let end = Tap::from_code(opened.header.tap).filter(|_| channel == Channel::Pipe);
+        let access =
+            access.or(end.map(|tap| Access { reads: tap == Tap::PipeRead, writes: tap == Tap::PipeWrite }));
         program.numbers.insert(number, key);
         let object = self.objects.get_mut(key)?;
         object.uses.push(Use {
@@ -173,14 +177,13 @@ impl Assembler {
         }
         let pid = program.pid(by);
         let proc = &self.settings.proc;
-        if channel == Channel::Tcp {
-            if let Some(socket) = proc.socket(pid, user.fd) {
-                if socket.inode == inode {
-                    let addresses = normal(socket.local) == local && normal(socket.remote) == remote;
-                    user.proof = if addresses { Proof::Full } else { Proof::Held };
-                    return;
-                }
-            }
+        if channel == Channel::Tcp
+            && let Some(socket) = proc.socket(pid, user.fd)
+            && socket.inode == inode
+        {
+            let addresses = normal(socket.local) == local && normal(socket.remote) == remote;
+            user.proof = if addresses { Proof::Full } else { Proof::Held };
+            return;
         }
         if user.proof < Proof::Held && proc.descriptor(pid, user.fd) == Some(inode) {
             user.proof = Proof::Held;
@@ -232,7 +235,12 @@ impl Assembler {
 
     /// The object's uses have changed: look at it when every lane was read again.
     pub(super) fn settle_soon(&mut self, key: Key) {
-        self.settling.push_back((self.tick + SETTLE, key));
+        if let Some(object) = self.objects.get_mut(key)
+            && !object.settling
+        {
+            object.settling = true;
+            self.settling.push_back((self.tick + SETTLE, key));
+        }
     }
 }
 
@@ -247,7 +255,7 @@ fn learn(object: &mut Object, opened: &Opened) {
     if remote.version != 0 && remote.port != 0 && !object.listed {
         object.remote = remote;
     }
-    if opened.peer_inode != 0 && object.channel != Channel::Pipe {
+    if opened.peer_inode != 0 && object.peer_inode == 0 && object.channel != Channel::Pipe {
         object.peer_inode = opened.peer_inode;
     }
     if opened.peer_pid != 0 {

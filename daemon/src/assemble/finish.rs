@@ -1,13 +1,13 @@
 //! When is a transfer final, and what does `judge` get to see.
 
-use super::object::{known, Direction, Object, Proof};
+use super::object::{Direction, Object, Proof, known};
 use super::slab::Key;
-use super::{join, Assembler, Transfer};
+use super::{Assembler, Transfer, join};
 use crate::judge::{self, Case, End, Finish};
 use crate::judged::Judged;
 use crate::model::{Channel, Reason, Verdict};
-use counterfoil_abi::record::{IN_EOF, NOTIFY_SEEN};
 use counterfoil_abi::UNKNOWN;
+use counterfoil_abi::record::{IN_EOF, NOTIFY_SEEN};
 
 /// How often an unfinished thing is looked at again, nanoseconds.
 const AGAIN: u64 = 100_000_000;
@@ -39,7 +39,17 @@ impl Assembler {
             self.forget(key);
         } else if peer.and_then(|p| self.objects.get(p)).is_none_or(|p| p.settled) {
             // With a peer that has not ended, its end brings us back here.
-            self.later.insert((now + AGAIN, key));
+            self.look_again(key);
+        }
+    }
+
+    fn look_again(&mut self, key: Key) {
+        let at = self.now + AGAIN;
+        if let Some(object) = self.objects.get_mut(key)
+            && object.look_at == 0
+        {
+            object.look_at = at;
+            self.later.insert((at, key));
         }
     }
 
@@ -102,10 +112,10 @@ impl Assembler {
         for (key, direction) in [(origin, Direction::Out), (destination, Direction::In)] {
             let Some(object) = key.and_then(|k| self.objects.get_mut(k)) else { continue };
             object.legs[direction as usize] = None;
-            if object.settled {
-                if let Some(key) = key {
-                    self.settling.push_back((self.tick, key));
-                }
+            if object.settled
+                && let Some(key) = key
+            {
+                self.settle_soon(key);
             }
         }
     }
@@ -150,8 +160,20 @@ impl Assembler {
             }
             judgement = case(&from, &to);
         }
+        if judgement.verdict == Verdict::Unverified && self.outlived([origin, destination]) {
+            // What is missing went to the earlier daemon.
+            for reason in judgement.reasons.iter_mut().filter(|r| **r == Reason::RecordsDropped) {
+                *reason = Reason::DaemonRestarted;
+            }
+        }
         let said = self.outward(transfer, judgement, from, to);
         self.out.push_back(Judged::Transfer { transfer: Box::new(said.0), context: Box::new(said.1) });
+    }
+
+    /// Was one of the ends' programs there before this daemon, and lost nothing since?
+    fn outlived(&self, ends: [Option<&Object>; 2]) -> bool {
+        let users = ends.into_iter().flatten().flat_map(|o| &o.uses);
+        users.filter_map(|u| self.programs.get(&u.arena)).any(|p| p.restarted && !p.dropped)
     }
 
     fn same_user(&self, a: Option<&Object>, b: Option<&Object>) -> bool {
@@ -200,6 +222,9 @@ impl Assembler {
             if let Some(doubt) = self.program_doubt(user.arena, object.channel) {
                 end.doubts.push(doubt);
             }
+            if user.attached_late() {
+                end.doubts.push(Reason::AttachedLate);
+            }
         }
         if object.disputed {
             end.doubts.push(Reason::DisputedClaim);
@@ -223,11 +248,7 @@ fn tls_from(origin: Option<&Object>, destination: Option<&Object>) -> u64 {
 }
 
 fn needed_proof(channel: Channel) -> Proof {
-    if channel == Channel::Tcp {
-        Proof::Full
-    } else {
-        Proof::Held
-    }
+    if channel == Channel::Tcp { Proof::Full } else { Proof::Held }
 }
 
 /// It came from outside observation and belongs to whoever started this.
@@ -258,10 +279,10 @@ fn overlap(
     to: &mut Option<End>,
 ) {
     for (object, direction, end) in [(origin, Direction::Out, from), (destination, Direction::In, to)] {
-        if let (Some(object), Some(end)) = (object, end) {
-            if object.overlap(direction).is_some() {
-                end.doubts.push(Reason::SharedDescriptor);
-            }
+        if let (Some(object), Some(end)) = (object, end)
+            && object.overlap(direction).is_some()
+        {
+            end.doubts.push(Reason::SharedDescriptor);
         }
     }
 }

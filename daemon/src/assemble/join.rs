@@ -7,7 +7,7 @@ use super::object::{Direction, Object, Proof};
 use super::pair::Side;
 use super::program::ArenaId;
 use super::slab::Key;
-use super::{Assembler, Suspect, Transfer, SETTLE};
+use super::{Assembler, SETTLE, Suspect, Transfer};
 use counterfoil_abi::record::{Address, Channel};
 
 /// Claimants looked at for one pair of addresses.
@@ -130,13 +130,16 @@ impl Assembler {
             if object.peer_inode == 0 {
                 object.peer_inode = self.settings.proc.unix_peer(inode).unwrap_or(0);
             }
-            if object.peer_inode != 0 {
-                let peer = self.by_inode.get(&(device, object.peer_inode)).copied();
-                if let Some(peer) = peer.filter(|&p| p != key) {
-                    if self.agrees_on_peer(peer, inode) {
-                        self.lay_together(key, peer);
-                    }
-                }
+            let peer_inode = object.peer_inode;
+            let named = self.by_inode.get(&(device, peer_inode)).copied().filter(|_| peer_inode != 0);
+            let naming = self.wanted.remove(&(device, inode));
+            let peer = named.or(naming).filter(|&p| p != key && self.agrees_on_peer(p, inode));
+            if let Some(peer) = peer {
+                self.lay_together(key, peer);
+                return;
+            }
+            if peer_inode != 0 {
+                self.wanted.insert((device, peer_inode), key);
                 return;
             }
         }
@@ -198,13 +201,13 @@ impl Assembler {
         let ends = self.by_flow.entry(flow).or_default();
         let (ours, theirs) =
             if client { (&mut ends.client, ends.server) } else { (&mut ends.server, ends.client) };
-        if let Some(first) = ours.filter(|&k| k != key) {
-            if self.objects.get(first).is_some() {
-                // Only who has the session's secrets has its id, but one of the two is not the end.
-                self.dispute(first);
-                self.dispute(key);
-                return;
-            }
+        if let Some(first) = ours.filter(|&k| k != key)
+            && self.objects.get(first).is_some()
+        {
+            // Only who has the session's secrets has its id, but one of the two is not the end.
+            self.dispute(first);
+            self.dispute(key);
+            return;
         }
         *ours = Some(key);
         if let Some(peer) = theirs.filter(|&k| self.objects.get(k).is_some_and(|o| o.peer.is_none())) {
@@ -238,12 +241,11 @@ impl Assembler {
             (Some(one), None) | (None, Some(one)) => one,
             (Some(one), Some(other)) if one == other => one,
             (Some(one), Some(other)) => {
-                if let Some(theirs) = self.transfers.remove(other) {
-                    if let Some(ours) = self.transfers.get_mut(one) {
-                        if ours.pair.join(Side::Destination, theirs.pair, &mut self.budget) {
-                            self.suspects.push((self.tick + SETTLE, Suspect::Transfer(one)));
-                        }
-                    }
+                if let Some(theirs) = self.transfers.remove(other)
+                    && let Some(ours) = self.transfers.get_mut(one)
+                    && ours.pair.join(Side::Destination, theirs.pair, &mut self.budget)
+                {
+                    self.suspects.push((self.tick + SETTLE, Suspect::Transfer(one)));
                 }
                 one
             }
@@ -280,10 +282,10 @@ impl Assembler {
         let Some(from) = self.objects.get(socket) else { return };
         let (local, remote, namespace, accepted) =
             (from.local, from.remote, from.net_namespace, from.accepted);
-        if let Some(to) = self.objects.get_mut(tls) {
-            if matches!(to.channel, Channel::Tls | Channel::GnuTls) {
-                (to.local, to.remote, to.net_namespace, to.accepted) = (local, remote, namespace, accepted);
-            }
+        if let Some(to) = self.objects.get_mut(tls)
+            && matches!(to.channel, Channel::Tls | Channel::GnuTls)
+        {
+            (to.local, to.remote, to.net_namespace, to.accepted) = (local, remote, namespace, accepted);
         }
     }
 
@@ -291,10 +293,10 @@ impl Assembler {
     pub(super) fn forget(&mut self, key: Key) {
         let Some(mut object) = self.objects.remove(key) else { return };
         object.cipher_off(&mut self.budget);
-        if let Some(inode) = object.inode {
-            if self.by_inode.get(&inode) == Some(&key) {
-                self.by_inode.remove(&inode);
-            }
+        if let Some(inode) = object.inode
+            && self.by_inode.get(&inode) == Some(&key)
+        {
+            self.by_inode.remove(&inode);
         }
         let addresses = (object.local, object.remote);
         if let Some(claimants) = self.by_addresses.get_mut(&addresses) {
@@ -309,13 +311,13 @@ impl Assembler {
                 self.by_path.remove(&object.path);
             }
         }
-        if let Some(tls) = &object.tls {
-            if let Some(ends) = self.by_flow.get_mut(&tls.flow) {
-                ends.client = ends.client.filter(|&k| k != key);
-                ends.server = ends.server.filter(|&k| k != key);
-                if ends.client.is_none() && ends.server.is_none() {
-                    self.by_flow.remove(&tls.flow);
-                }
+        if let Some(tls) = &object.tls
+            && let Some(ends) = self.by_flow.get_mut(&tls.flow)
+        {
+            ends.client = ends.client.filter(|&k| k != key);
+            ends.server = ends.server.filter(|&k| k != key);
+            if ends.client.is_none() && ends.server.is_none() {
+                self.by_flow.remove(&tls.flow);
             }
         }
         self.last = None;

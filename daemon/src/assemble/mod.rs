@@ -4,10 +4,13 @@
 //! core's thread calls it for each record that `collect` read, and once a tick. What a hostile
 //! program says about itself is its own affair; every table here is bounded.
 
+#![forbid(unsafe_code)]
+
 mod apply;
 mod claims;
 mod finish;
 mod join;
+mod lost;
 pub mod manifest;
 pub mod object;
 mod outward;
@@ -23,13 +26,13 @@ mod watch;
 use crate::host::facts::{Facts, Inode, Proc};
 use crate::judged::{Counts, Judged, What};
 use crate::model::{Coverage, Reason};
+use counterfoil_abi::UNKNOWN;
 use counterfoil_abi::hello::Resume;
 use counterfoil_abi::record::{self, Address, Channel, Record};
-use counterfoil_abi::UNKNOWN;
 use object::{Object, Proof, Use};
 use pair::Pair;
 use pending::Budget;
-use program::{ArenaId, Inherited, Program, MAX_EARLY};
+use program::{ArenaId, Inherited, MAX_EARLY, Program};
 use slab::{Key, Slab};
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
@@ -67,8 +70,7 @@ pub struct Transfer {
 
 impl Transfer {
     fn new(origin: Option<Key>, destination: Option<Key>) -> Self {
-        let mut pair = Pair::default();
-        pair.joined = origin.is_some() && destination.is_some();
+        let pair = Pair { joined: origin.is_some() && destination.is_some(), ..Pair::default() };
         Self { id: Uuid::now_v7(), pair, origin, destination, said: false }
     }
 }
@@ -97,6 +99,8 @@ pub struct Assembler {
     by_flow: HashMap<[u8; 16], FlowEnds>,
     by_addresses: HashMap<(Address, Address), Vec<Key>>,
     by_path: HashMap<Vec<u8>, Vec<Key>>,
+    /// Unix sockets that were named as a peer and are not known yet, and who named them.
+    wanted: HashMap<Inode, Key>,
     budget: Budget,
     /// The object of the last record: records come in runs.
     last: Option<(ArenaId, u32, Key)>,
@@ -126,6 +130,7 @@ impl Assembler {
             by_flow: HashMap::new(),
             by_addresses: HashMap::new(),
             by_path: HashMap::new(),
+            wanted: HashMap::new(),
             budget,
             last: None,
             now: 0,
@@ -224,10 +229,11 @@ impl Assembler {
 
     #[inline]
     fn locate(&mut self, arena: ArenaId, number: u32) -> Option<Key> {
-        if let Some((a, n, key)) = self.last {
-            if a == arena && n == number {
-                return Some(key);
-            }
+        if let Some((a, n, key)) = self.last
+            && a == arena
+            && n == number
+        {
+            return Some(key);
         }
         let key = *self.programs.get(&arena)?.numbers.get(&number)?;
         self.last = Some((arena, number, key));
@@ -235,6 +241,7 @@ impl Assembler {
     }
 
     fn keep_early(&mut self, arena: ArenaId, by: u32, number: u32, record: &Record) {
+        self.note_lost(arena, by, number, record);
         let Some(program) = self.programs.get_mut(&arena) else { return };
         if program.early.len() < MAX_EARLY {
             program.early.push((number, by, Box::new(*record)));
@@ -244,7 +251,8 @@ impl Assembler {
 
     /// Records of it were lost: `records` of them since the last call.
     pub fn dropped(&mut self, arena: ArenaId, records: u64) {
-        self.counts.dropped += records;
+        // A hostile program's own number.
+        self.counts.dropped = self.counts.dropped.saturating_add(records);
         let Some(program) = self.programs.get_mut(&arena) else { return };
         program.dropped = true;
         self.notice(arena, 0, What::RecordsDropped { records });
@@ -264,11 +272,13 @@ impl Assembler {
         let Some(program) = self.programs.get_mut(&arena) else { return };
         program.gone = true;
         program.early.clear();
+        self.say_lost(arena, true);
+        let Some(program) = self.programs.get_mut(&arena) else { return };
         let keys: BTreeSet<Key> = program.numbers.values().copied().collect();
         for key in keys {
             let Some(object) = self.objects.get_mut(key) else { continue };
             object.uses.iter_mut().filter(|u| u.arena == arena).for_each(Use::gone);
-            self.settling.push_back((self.tick + SETTLE, key));
+            self.settle_soon(key);
         }
         self.forget_program_if_done(arena);
     }
@@ -289,6 +299,9 @@ impl Assembler {
                 break;
             }
             self.settling.pop_front();
+            if let Some(object) = self.objects.get_mut(key) {
+                object.settling = false;
+            }
             self.settle(key);
         }
         while let Some(&(due, key)) = self.later.first() {
@@ -296,6 +309,9 @@ impl Assembler {
                 break;
             }
             self.later.pop_first();
+            if let Some(object) = self.objects.get_mut(key) {
+                object.look_at = 0;
+            }
             self.settle(key);
         }
         if !self.suspects.is_empty() {
@@ -312,6 +328,11 @@ impl Assembler {
     }
 
     fn forget_early(&mut self) {
+        let with_lost: Vec<ArenaId> =
+            self.programs.iter().filter(|(_, p)| !p.lost.is_empty()).map(|(id, _)| *id).collect();
+        for arena in with_lost {
+            self.say_lost(arena, false);
+        }
         for program in self.programs.values_mut().filter(|p| !p.early.is_empty()) {
             program.early_age += 1;
             if program.early_age > 16 {
@@ -329,6 +350,10 @@ impl Assembler {
         for key in self.transfers.keys() {
             self.judge(key);
         }
+        let with_lost: Vec<ArenaId> = self.programs.keys().copied().collect();
+        for arena in with_lost {
+            self.say_lost(arena, true);
+        }
         self.out.push_back(Judged::Counts(self.counts));
     }
 
@@ -342,17 +367,13 @@ impl Assembler {
     fn object_limit_reached(&mut self) -> bool {
         let reached = self.objects.len() >= MAX_OBJECTS;
         if reached {
-            self.counts.dropped += 1;
+            self.counts.dropped = self.counts.dropped.saturating_add(1);
         }
         reached
     }
 
     /// What makes a program's streams of this channel uncertain as a whole.
     fn program_doubt(&self, arena: ArenaId, channel: Channel) -> Option<Reason> {
-        let program = self.programs.get(&arena)?;
-        if program.foreign_hook(channel) {
-            return Some(Reason::ForeignHook);
-        }
-        program.restarted.then_some(Reason::DaemonRestarted)
+        self.programs.get(&arena)?.foreign_hook(channel).then_some(Reason::ForeignHook)
     }
 }

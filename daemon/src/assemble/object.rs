@@ -93,6 +93,22 @@ impl Use {
         self.extent[d] > self.resumed[d]
     }
 
+    /// Bytes that passed in a direction: its last word, or as far as its records reach.
+    pub fn total(&self, direction: Direction) -> u64 {
+        match (self.finish, &self.ended, direction) {
+            // Tags may reach further: of bytes that were sealed and never accepted.
+            (Some(Finish::Ended), Some(ended), Direction::Out) => ended.out_total,
+            (Some(Finish::Ended), Some(ended), Direction::In) => ended.in_total,
+            _ => self.extent[direction as usize],
+        }
+    }
+
+    /// It came with the program, and what passed before is not known.
+    pub fn attached_late(&self) -> bool {
+        self.flags & record::ATTACHED_LATE != 0
+            || self.flags & record::INHERITED != 0 && self.flags & record::RESUMED == 0
+    }
+
     /// Notes that records reach `end`, moved by `by`.
     #[inline]
     pub fn reach(&mut self, direction: Direction, end: u64, by: u32) {
@@ -191,6 +207,10 @@ pub struct Object {
     pub opened: u64,
     /// Last record.
     pub last: u64,
+    /// It is about to be looked at.
+    pub settling: bool,
+    /// When it is looked at again, 0 never.
+    pub look_at: u64,
     /// All uses have ended, and every lane was read since.
     pub settled: bool,
     /// When that was, monotonic nanoseconds.
@@ -222,6 +242,8 @@ impl Object {
             disputed: false,
             opened: time,
             last: time,
+            settling: false,
+            look_at: 0,
             settled: false,
             settled_at: 0,
         }
@@ -254,7 +276,7 @@ impl Object {
 
     /// Bytes that passed in a direction, as far as is known.
     pub fn total(&self, direction: Direction) -> u64 {
-        self.uses.iter().map(|u| u.extent[direction as usize]).max().unwrap_or(0)
+        self.uses.iter().map(|u| u.total(direction)).max().unwrap_or(0)
     }
 
     /// The best proof that any of its users gave.
@@ -264,10 +286,7 @@ impl Object {
 
     /// Nobody observed made it: all users got it from outside.
     pub fn from_outside(&self) -> bool {
-        let first = |u: &Use| u.flags & record::INHERITED != 0 && u.flags & record::RESUMED == 0;
-        !self.uses.is_empty()
-            && self.uses.iter().any(first)
-            && self.uses.iter().all(|u| u.flags & record::INHERITED != 0)
+        self.uses.iter().any(Use::attached_late) && self.uses.iter().all(|u| u.flags & record::INHERITED != 0)
     }
 
     /// How a direction came to its end: an ended user speaks for those that moved nothing.
@@ -297,7 +316,7 @@ impl Object {
         for (i, newer) in self.uses.iter().enumerate().skip(1) {
             let older_went_on = self.uses[..i]
                 .iter()
-                .any(|older| older.arena != newer.arena && older.extent[d] > newer.resumed[d]);
+                .any(|older| older.arena != newer.arena && older.total(direction) > newer.resumed[d]);
             if newer.active(direction) && older_went_on {
                 least = Some(least.map_or(newer.resumed[d], |l| l.min(newer.resumed[d])));
             }

@@ -83,10 +83,11 @@ impl Pair {
         if !ours.note(block, value, kind) {
             return false;
         }
-        if joined && theirs.kind == Some(kind) {
-            if let Some(other) = theirs.pending.take(block, kind.units(), budget) {
-                return self.compared(block, value == other);
-            }
+        if joined
+            && theirs.kind == Some(kind)
+            && let Some(other) = theirs.pending.take(block, kind.units(), budget)
+        {
+            return self.compared(block, value == other);
         }
         ours.keep(block, value, kind, budget);
         false
@@ -108,10 +109,11 @@ impl Pair {
         if !ours.note_partial(partial, kind) {
             return false;
         }
-        if joined && theirs.kind == Some(kind) {
-            if let Some(other) = theirs.take_partial(partial.offset, partial.length) {
-                return self.compared_partial(partial, other.value);
-            }
+        if joined
+            && theirs.kind == Some(kind)
+            && let Some(other) = theirs.take_partial(partial.offset, partial.length)
+        {
+            return self.compared_partial(partial, other.value);
         }
         ours.keep_partial(partial);
         false

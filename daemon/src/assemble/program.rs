@@ -1,10 +1,11 @@
 //! A program: one image and its forks, writing into one arena.
 
+use super::lost::Lost;
 use super::slab::Key;
 use crate::host::facts::{Access, Facts, Inode};
 use crate::model::{Process, ProcessName};
-use counterfoil_abi::record::{Channel, Record};
 use counterfoil_abi::Tag;
+use counterfoil_abi::record::{Channel, Record};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -55,6 +56,8 @@ pub struct Program {
     pub dropped: bool,
     /// It was there before the daemon was.
     pub restarted: bool,
+    /// Objects whose beginning only an earlier daemon knew.
+    pub lost: HashMap<u32, Lost>,
     /// Nobody maps its arena.
     pub gone: bool,
 }
@@ -75,6 +78,7 @@ impl Program {
             notes: 0,
             dropped: false,
             restarted: false,
+            lost: HashMap::new(),
             gone: false,
         }
     }

@@ -1,1 +1,510 @@
+//! Records in, verdicts out, without arenas or processes.
 
+use super::program::Inherited;
+use super::*;
+use crate::host::facts::{Access, SocketFacts};
+use crate::model::{Transfer as Outward, Verdict};
+use counterfoil_abi::BLOCK;
+use counterfoil_abi::record::*;
+
+/// Knows what a test tells it.
+#[derive(Default)]
+struct Told {
+    sockets: HashMap<(u32, i32), SocketFacts>,
+    descriptors: HashMap<(u32, i32), Inode>,
+    unix_peers: HashMap<u64, u64>,
+    nspids: HashMap<u32, Vec<u32>>,
+}
+
+impl Proc for Told {
+    fn facts(&self, _: u32) -> Option<Facts> {
+        None
+    }
+    fn descriptor(&self, pid: u32, fd: i32) -> Option<Inode> {
+        self.descriptors.get(&(pid, fd)).copied()
+    }
+    fn holds(&self, pid: u32, what: Inode) -> Option<bool> {
+        Some(self.descriptors.iter().any(|((p, _), i)| (*p, *i) == (pid, what)))
+    }
+    fn access(&self, _: u32, _: i32) -> Option<Access> {
+        None
+    }
+    fn descendants(&self, _: u32) -> Vec<u32> {
+        self.nspids.keys().copied().collect()
+    }
+    fn socket(&self, pid: u32, fd: i32) -> Option<SocketFacts> {
+        self.sockets.get(&(pid, fd)).copied()
+    }
+    fn unix_peer(&self, inode: u64) -> Option<u64> {
+        self.unix_peers.get(&inode).copied()
+    }
+    fn thread_lives(&self, _: u32, _: u32) -> bool {
+        true
+    }
+    fn nested_thread_lives(&self, _: u32, _: u32) -> bool {
+        true
+    }
+    fn nspid(&self, pid: u32) -> Option<Vec<u32>> {
+        self.nspids.get(&pid).cloned()
+    }
+}
+
+struct Table {
+    assembler: Assembler,
+    now: u64,
+}
+
+fn table(told: Told) -> Table {
+    let settings = Settings {
+        hostname: "host".into(),
+        tag_budget: 1 << 20,
+        peer_wait: Duration::from_secs(2),
+        proc: Arc::new(told),
+        clock_offset: 0,
+    };
+    Table { assembler: Assembler::new(settings), now: 1_000_000_000 }
+}
+
+fn facts(pid: u32, uid: u32) -> Arc<Facts> {
+    let mut facts = Facts { nspid: vec![pid], net_namespace: Some(1), ..Facts::default() };
+    (facts.process.pid, facts.process.uid) = (pid, Some(uid));
+    Arc::new(facts)
+}
+
+impl Table {
+    fn program(&mut self, arena: ArenaId, uid: u32) {
+        self.assembler.register(arena, facts(arena as u32, uid), true, Vec::new());
+    }
+    fn say(&mut self, arena: ArenaId, record: Record) {
+        self.assembler.record(arena, arena as u32, &record);
+    }
+    /// Time passes until nothing more is due.
+    fn wait(&mut self, seconds: u64) {
+        for _ in 0..seconds * 20 {
+            self.now += 50_000_000;
+            self.assembler.tick(self.now);
+        }
+    }
+    fn transfers(&mut self) -> Vec<Outward> {
+        let of = |j| match j {
+            Judged::Transfer { transfer, .. } => Some(*transfer),
+            _ => None,
+        };
+        self.assembler.out.drain(..).filter_map(of).collect()
+    }
+    fn empty(&self) -> bool {
+        let a = &self.assembler;
+        a.objects.is_empty()
+            && a.transfers.is_empty()
+            && a.by_inode.is_empty()
+            && a.by_flow.is_empty()
+            && a.by_addresses.is_empty()
+            && a.by_path.is_empty()
+            && a.wanted.is_empty()
+            && a.budget.used() == 0
+    }
+}
+
+fn header(kind: Kind, object: u32) -> Header {
+    Header { kind: kind as u8, lines: 1, tap: 0, flags: 0, object, time: 5 }
+}
+
+fn opened(object: u32, channel: Channel, with: impl FnOnce(&mut Opened)) -> Record {
+    let mut r: Opened = bytemuck::Zeroable::zeroed();
+    r.header = header(Kind::Opened, object);
+    (r.channel, r.fd) = (channel as u8, -1);
+    with(&mut r);
+    Record::Opened(r)
+}
+
+fn flow(object: u32, flow: u8, client: bool) -> Record {
+    let mut r: Flow = bytemuck::Zeroable::zeroed();
+    r.header = header(Kind::Flow, object);
+    r.header.flags = if client { CLIENT } else { 0 };
+    r.flow = [flow; 16];
+    Record::Flow(r)
+}
+
+fn block(object: u32, tap: Tap, index: u64, value: u8) -> Record {
+    let mut r: Blocks = bytemuck::Zeroable::zeroed();
+    r.header = header(Kind::Blocks, object);
+    r.header.tap = tap as u8;
+    (r.offset, r.length, r.count) = (index * BLOCK, BLOCK as u32, 1);
+    r.tags[0] = [value; 16];
+    Record::Blocks(r)
+}
+
+fn partial(object: u32, tap: Tap, index: u64, length: u32, value: u8) -> Record {
+    let Record::Blocks(mut r) = block(object, tap, index, value) else { unreachable!() };
+    r.header.flags = PARTIAL;
+    r.length = length;
+    Record::Blocks(r)
+}
+
+fn gap(object: u32, tap: Tap, offset: u64, length: u64, reason: Reason) -> Record {
+    let mut r: Gap = bytemuck::Zeroable::zeroed();
+    r.header = header(Kind::Gap, object);
+    r.header.tap = tap as u8;
+    (r.offset, r.length, r.reason) = (offset, length, reason as u8);
+    Record::Gap(r)
+}
+
+fn ended(object: u32, how: How, out: u64, inward: u64, with: impl FnOnce(&mut Ended)) -> Record {
+    let mut r: Ended = bytemuck::Zeroable::zeroed();
+    r.header = header(Kind::Ended, object);
+    r.header.flags = IN_EOF;
+    (r.how, r.out_total, r.in_total) = (how as u8, out, inward);
+    (r.kernel_out, r.kernel_in) = (UNKNOWN, UNKNOWN);
+    with(&mut r);
+    Record::Ended(r)
+}
+
+fn address(last: u8, port: u16) -> Address {
+    let mut ip = [0; 16];
+    ip[..4].copy_from_slice(&[10, 0, 0, last]);
+    Address { ip, port, version: 4, pad: [0; 5] }
+}
+
+fn random(state: &mut u64) -> u64 {
+    *state ^= *state << 13;
+    *state ^= *state >> 7;
+    *state ^= *state << 17;
+    *state
+}
+
+/// Both ends of a TLS connection, 12 blocks and a bit, both directions; what differs at the reader.
+fn connection(change: Option<u64>, lose: Option<u64>) -> Vec<(ArenaId, Record)> {
+    let mut all = Vec::new();
+    let total = 12 * BLOCK + 7;
+    for (arena, out, inward, client) in
+        [(1, Tap::TlsWrite, Tap::TlsRead, true), (2, Tap::TlsWrite, Tap::TlsRead, false)]
+    {
+        all.push((arena, opened(1, Channel::Tls, |_| {})));
+        all.push((arena, flow(1, 7, client)));
+        for index in 0..12 {
+            all.push((arena, block(1, out, index, index as u8 + 1)));
+            let other = u8::from(change == Some(index) && !client) * 100;
+            if lose != Some(index) || client {
+                all.push((arena, block(1, inward, index, index as u8 + 1 + other)));
+            }
+        }
+        // Turned round on the way, and at the end.
+        for length in [3, 7] {
+            all.push((arena, partial(1, out, 12, length, length as u8)));
+            all.push((arena, partial(1, inward, 12, length, length as u8)));
+        }
+        all.push((arena, ended(1, How::Checkpoint, BLOCK, BLOCK, |_| {})));
+        all.push((arena, ended(1, How::Freed, total, total, |_| {})));
+    }
+    all
+}
+
+#[test]
+fn any_order_gives_the_same_verdicts() {
+    let mut state = 88172645463325252;
+    for round in 0..300 {
+        let (change, lose) = match round % 3 {
+            0 => (None, None),
+            1 => (Some(random(&mut state) % 12), None),
+            _ => (None, Some(random(&mut state) % 12)),
+        };
+        let mut records = connection(change, lose);
+        for i in (1..records.len()).rev() {
+            records.swap(i, random(&mut state) as usize % (i + 1));
+        }
+        let mut t = table(Told::default());
+        t.program(1, 0);
+        t.program(2, 0);
+        for (arena, record) in records {
+            t.say(arena, record);
+            if random(&mut state).is_multiple_of(20) {
+                // At most once before an `Ended` counts: lanes are read within a tick or two.
+                t.assembler.settling.iter_mut().for_each(|(due, _)| *due += 1);
+                t.assembler.tick(t.now);
+            }
+        }
+        t.wait(3);
+        let mut transfers = t.transfers();
+        assert_eq!(transfers.len(), 2, "round {round}");
+        transfers.sort_by_key(|t| t.origin.as_ref().map(|o| o.pid));
+        assert_eq!(transfers[1].verdict, Verdict::Intact, "round {round}: {:?}", transfers[1]);
+        let changed = &transfers[0];
+        match (change, lose) {
+            (Some(index), _) => {
+                assert_eq!(changed.verdict, Verdict::Altered, "round {round}");
+                let range = crate::model::Range { offset: index * BLOCK, length: BLOCK };
+                assert_eq!(changed.altered, [range]);
+            }
+            (_, Some(_)) => assert_eq!(changed.reasons, [Reason::RecordsDropped], "round {round}"),
+            _ => assert_eq!(changed.verdict, Verdict::Intact, "round {round}: {changed:?}"),
+        }
+        t.assembler.gone(1);
+        t.assembler.gone(2);
+        t.wait(3);
+        assert!(t.empty(), "round {round}: everything is forgotten in the end");
+        assert!(t.assembler.programs.is_empty());
+    }
+}
+
+#[test]
+fn an_unjoined_stream_takes_bounded_memory() {
+    let mut t = table(Told::default());
+    t.program(1, 0);
+    t.say(1, opened(1, Channel::Tls, |_| {}));
+    for index in 0..100_000 {
+        t.say(1, block(1, Tap::TlsWrite, index, 1));
+    }
+    assert!(t.assembler.waiting_bytes() <= 1 << 20);
+    t.say(1, ended(1, How::Freed, 100_000 * BLOCK, 0, |_| {}));
+    t.wait(5);
+    let all = t.transfers();
+    assert_eq!(all[0].reasons, [Reason::PeerNotObserved]);
+    assert!(t.empty());
+}
+
+#[test]
+fn an_unknown_gap_from_another_lane_comes_before_the_alarm() {
+    let mut t = table(Told::default());
+    t.program(1, 0);
+    t.program(2, 0);
+    for (arena, client) in [(1, true), (2, false)] {
+        t.say(arena, opened(1, Channel::Tls, |_| {}));
+        t.say(arena, flow(1, 7, client));
+    }
+    t.say(1, block(1, Tap::TlsWrite, 0, 1));
+    t.say(2, block(1, Tap::TlsRead, 0, 2));
+    t.assembler.tick(t.now);
+    t.say(1, gap(1, Tap::TlsWrite, 5, UNKNOWN, Reason::SharedDescriptor));
+    t.wait(1);
+    let notices = t.assembler.out.iter().filter(|j| matches!(j, Judged::Notice(_)));
+    assert_eq!(notices.count(), 0);
+}
+
+#[test]
+fn a_claim_to_anothers_socket_harms_only_the_claimant() {
+    let inode = (9, 77);
+    let told = Told { descriptors: HashMap::from([((1, 4), inode)]), ..Told::default() };
+    let mut t = table(told);
+    t.program(1, 1000);
+    t.program(2, 1000);
+    t.program(3, 2000);
+    let claim = |o: &mut Opened| {
+        (o.device, o.inode, o.fd, o.local, o.remote) = (9, 77, 4, address(1, 5), address(2, 80))
+    };
+    t.say(1, opened(1, Channel::Tcp, claim));
+    t.say(3, opened(1, Channel::Tcp, claim));
+    t.say(
+        2,
+        opened(1, Channel::Tcp, |o| {
+            (o.device, o.inode, o.local, o.remote) = (9, 78, address(2, 80), address(1, 5))
+        }),
+    );
+    let total = BLOCK;
+    for (arena, value) in [(3, 9), (1, 1)] {
+        t.say(arena, block(1, Tap::SockSend, 0, value));
+        t.say(arena, ended(1, How::Closed, total, 0, |e| e.kernel_out = total));
+    }
+    t.say(2, block(1, Tap::SockRecv, 0, 1));
+    t.say(2, ended(1, How::Closed, 0, total, |e| e.kernel_in = total));
+    t.wait(5);
+    let mut all = t.transfers();
+    all.sort_by_key(|t| t.origin.as_ref().map(|o| o.pid));
+    assert_eq!(all.len(), 2, "{all:#?}");
+    assert_eq!(all[0].verdict, Verdict::Intact, "{:#?}", all[0]);
+    assert!(all[0].destination.is_some());
+    assert_eq!(all[1].reasons, [Reason::PeerNotObserved, Reason::DisputedClaim]);
+}
+
+/// A stranger plays the other end of a connection whose real other end is not observed.
+#[test]
+fn an_unproven_stranger_cannot_accuse() {
+    for (uid, proven, verdict) in [
+        (2000, false, Verdict::Unverified),
+        (2000, true, Verdict::Altered),
+        // The same user could change the other's bytes anyway.
+        (1000, false, Verdict::Altered),
+    ] {
+        let mut told = Told::default();
+        let of = |inode, local, remote| SocketFacts { inode, local, remote, sent: None, received: None };
+        told.sockets.insert((1, 4), of((9, 1), address(1, 5), address(2, 80)));
+        if proven {
+            told.sockets.insert((2, 4), of((9, 2), address(2, 80), address(1, 5)));
+        } else {
+            // It has that socket, but it leads elsewhere.
+            told.sockets.insert((2, 4), of((9, 2), address(2, 81), address(1, 5)));
+        }
+        let mut t = table(told);
+        t.program(1, 1000);
+        t.program(2, uid);
+        t.say(
+            1,
+            opened(1, Channel::Tcp, |o| {
+                (o.device, o.inode, o.fd, o.local, o.remote) = (9, 1, 4, address(1, 5), address(2, 80))
+            }),
+        );
+        t.say(
+            2,
+            opened(1, Channel::Tcp, |o| {
+                (o.device, o.inode, o.fd, o.local, o.remote) = (9, 2, 4, address(2, 80), address(1, 5))
+            }),
+        );
+        t.say(1, block(1, Tap::SockSend, 0, 1));
+        t.say(2, block(1, Tap::SockRecv, 0, 2));
+        t.say(1, ended(1, How::Closed, BLOCK, 0, |e| e.kernel_out = BLOCK));
+        t.say(2, ended(1, How::Closed, 0, BLOCK, |e| e.kernel_in = BLOCK));
+        t.wait(5);
+        let all = t.transfers();
+        assert_eq!(all.len(), 1);
+        assert_eq!(all[0].verdict, verdict, "uid {uid} proven {proven}: {:#?}", all[0]);
+        if verdict == Verdict::Unverified {
+            assert_eq!(all[0].reasons, [Reason::DisputedClaim]);
+        }
+    }
+}
+
+#[test]
+fn plain_tcp_is_altered_while_open_only_with_the_kernels_word() {
+    for (counted, said) in [(100, 1), (150, 0)] {
+        let mut told = Told::default();
+        let of = |inode, local, remote, sent, received| SocketFacts { inode, local, remote, sent, received };
+        told.sockets.insert((1, 4), of((9, 1), address(1, 5), address(2, 80), Some(counted), Some(0)));
+        told.sockets.insert((2, 4), of((9, 2), address(2, 80), address(1, 5), Some(0), Some(100)));
+        let mut t = table(told);
+        t.program(1, 1000);
+        t.program(2, 1000);
+        t.say(
+            1,
+            opened(1, Channel::Tcp, |o| {
+                (o.device, o.inode, o.fd, o.local, o.remote) = (9, 1, 4, address(1, 5), address(2, 80))
+            }),
+        );
+        t.say(
+            2,
+            opened(1, Channel::Tcp, |o| {
+                (o.device, o.inode, o.fd, o.local, o.remote) = (9, 2, 4, address(2, 80), address(1, 5))
+            }),
+        );
+        t.say(1, partial(1, Tap::SockSend, 0, 100, 1));
+        t.say(2, partial(1, Tap::SockRecv, 0, 100, 2));
+        t.wait(10);
+        let is =
+            |j: &&Judged| matches!(j, Judged::Notice(n) if matches!(n.what, What::AlteredWhileOpen { .. }));
+        assert_eq!(t.assembler.out.iter().filter(is).count(), said);
+    }
+}
+
+#[test]
+fn unix_sockets_meet_by_the_kernels_word() {
+    let told = Told { unix_peers: HashMap::from([(11, 12)]), ..Told::default() };
+    let mut t = table(told);
+    t.program(1, 0);
+    t.program(2, 0);
+    t.say(1, opened(1, Channel::Unix, |o| (o.device, o.inode) = (9, 11)));
+    t.say(2, opened(1, Channel::Unix, |o| (o.device, o.inode) = (9, 12)));
+    t.say(1, block(1, Tap::SockSend, 0, 1));
+    t.say(2, block(1, Tap::SockRecv, 0, 1));
+    t.say(1, ended(1, How::Closed, BLOCK, 0, |_| {}));
+    t.say(2, ended(1, How::Closed, 0, BLOCK, |_| {}));
+    t.wait(3);
+    let all = t.transfers();
+    assert_eq!((all.len(), all[0].verdict), (1, Verdict::Intact), "{all:#?}");
+}
+
+#[test]
+fn overlapping_users_are_a_shared_descriptor() {
+    let inode = (9, 77);
+    let mut t = table(Told::default());
+    t.program(1, 0);
+    t.say(1, opened(1, Channel::Pipe, |o| (o.device, o.inode) = inode));
+    t.say(1, ended(1, How::Checkpoint, 0, 0, |_| {}));
+    let inherited =
+        vec![Inherited { number: 1, inode, held: true, access: Some(Access { reads: false, writes: true }) }];
+    let resume = t.assembler.register(2, facts(2, 0), true, inherited);
+    assert_eq!((resume[0].out_offset, resume[0].in_offset), (0, 0));
+    t.say(
+        2,
+        opened(1, Channel::Pipe, |o| {
+            (o.device, o.inode) = inode;
+            o.header.flags = INHERITED | RESUMED;
+        }),
+    );
+    // Both write from the place where the second one came.
+    for arena in [1, 2] {
+        t.say(arena, block(1, Tap::PipeWrite, 0, arena as u8));
+        t.say(arena, ended(1, How::Closed, BLOCK, 0, |_| {}));
+    }
+    t.program(3, 0);
+    t.say(3, opened(1, Channel::Pipe, |o| (o.device, o.inode) = inode));
+    t.wait(3);
+    let all = t.transfers();
+    assert_eq!(all.len(), 1, "{all:#?}");
+    assert!(all[0].reasons.contains(&Reason::SharedDescriptor), "{all:#?}");
+    assert_eq!(all[0].origin.as_ref().map(|o| o.also.len()), Some(1));
+}
+
+#[test]
+fn a_forks_pid_is_believed_if_proc_agrees() {
+    let told = Told { nspids: HashMap::from([(500, vec![500, 12])]), ..Told::default() };
+    let mut t = table(told);
+    let mut owner = Facts { nspid: vec![400, 10], ..Facts::default() };
+    owner.process.pid = 400;
+    t.assembler.register(1, Arc::new(owner), true, Vec::new());
+    for pid in [12, 13] {
+        let mut forked: Forked = bytemuck::Zeroable::zeroed();
+        forked.header = header(Kind::Forked, 0);
+        (forked.pid, forked.parent) = (pid, 10);
+        t.say(1, Record::Forked(forked));
+    }
+    let program = &t.assembler.programs[&1];
+    assert_eq!((program.pid(10), program.pid(12), program.pid(13)), (400, 500, 400));
+}
+
+#[test]
+fn a_foreign_hook_makes_its_family_of_streams_unverified() {
+    let mut t = table(Told::default());
+    t.program(1, 0);
+    t.program(2, 0);
+    let mut note: Note = bytemuck::Zeroable::zeroed();
+    note.header = header(Kind::Note, 0);
+    note.about = About::ForeignHook as u8;
+    let text = b"SSL_write /lib/other.so";
+    note.text[..text.len()].copy_from_slice(text);
+    note.text_len = text.len() as u16;
+    t.say(1, Record::Note(note));
+    for (arena, record) in connection(None, None) {
+        t.say(arena, record);
+    }
+    t.wait(1);
+    let heard = t.assembler.out.iter().any(|j| {
+        matches!(j, Judged::Notice(n) if matches!(&n.what, What::ForeignHook { symbol, object } if symbol == "SSL_write" && object == "/lib/other.so"))
+    });
+    assert!(heard);
+    assert!(t.transfers().iter().all(|t| t.reasons == [Reason::ForeignHook]));
+}
+
+#[test]
+fn ten_thousand_open_flows_stay_small() {
+    let mut t = table(Told::default());
+    t.program(1, 0);
+    t.program(2, 0);
+    for n in 1..=10_000u32 {
+        for (arena, client) in [(1, true), (2, false)] {
+            t.say(arena, opened(n, Channel::Tls, |_| {}));
+            let Record::Flow(mut f) = flow(n, 0, client) else { unreachable!() };
+            f.flow[..4].copy_from_slice(&n.to_le_bytes());
+            t.say(arena, Record::Flow(f));
+            t.say(arena, block(n, Tap::TlsWrite, 0, 1));
+            t.say(arena, block(n, Tap::TlsRead, 0, 1));
+        }
+    }
+    assert_eq!(t.assembler.transfers.len(), 20_000);
+    // Both directions and both ends, and what a cipher witness would add, in bytes on the heap.
+    let each = 2 * (size_of::<Transfer>() + 2 * 64 * 3)
+        + 2 * (size_of::<Object>() + size_of::<Use>())
+        + 4 * size_of::<Pair>();
+    assert!(each * 10_000 < 150 << 20, "{each} bytes a flow");
+    t.assembler.finish_all();
+    assert!(
+        t.transfers().iter().all(|t| t.verdict == Verdict::Unverified && t.reasons == [Reason::StillOpen])
+    );
+}

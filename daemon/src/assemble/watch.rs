@@ -9,8 +9,8 @@ use crate::host::path_text;
 use crate::judge::{self, Case, Finish};
 use crate::judged::{Judged, What};
 use crate::model::{Channel, Coverage, Range, Tap, Verdict};
-use counterfoil_abi::record::{About, Lost, Note};
 use counterfoil_abi::BLOCK;
+use counterfoil_abi::record::{About, Lost, Note};
 
 /// Ticks between two looks at a plain TCP difference that the kernel's counts don't settle yet.
 const PATIENCE: u64 = 50;

@@ -1,7 +1,7 @@
 //! `counterfoil alarms`: the alarm list of a ledger.
 #![forbid(unsafe_code)]
 
-use super::{print, say, NO};
+use super::{NO, print, say};
 use crate::escape::{clip, text};
 use crate::ledger::Reader;
 use crate::model::{Alarm, AlarmState};

@@ -1,7 +1,7 @@
 //! `counterfoil check`: the configuration's mistakes, all of them at once.
 #![forbid(unsafe_code)]
 
-use super::{daemon::CONFIG, print, say, NO};
+use super::{NO, daemon::CONFIG, print, say};
 use crate::config::{self, ConfigError};
 use crate::escape;
 use std::path::{Path, PathBuf};

@@ -3,17 +3,21 @@
 
 use crate::config::{self, Config};
 use crate::desk::Desk;
-use crate::pipeline::{Options, Pipeline};
+use crate::host::keep::Keep;
+use crate::judged::{Judged, Notice, What};
+use crate::keeper::{Beginning, Keeper};
+use crate::pipeline::{Options, Pipeline, raise_descriptor_limit};
 use crate::redact::Redactor;
 use crate::session::{default_state, options, redact, watch};
-use anyhow::{bail, Context};
-use crossbeam::channel::{bounded, Sender};
+use anyhow::{Context, bail};
+use crossbeam::channel::{Sender, bounded};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use sd_notify::NotifyState;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Read if there is no `--config` and it is there.
 pub(super) const CONFIG: &str = "/etc/counterfoil/counterfoil.toml";
@@ -81,13 +85,21 @@ pub fn daemon(args: &Args) -> anyhow::Result<u8> {
     let state = args.state.clone().unwrap_or_else(default_state);
     claim(&socket)?;
 
-    let desk = Desk::open(&config, Some(state.clone()))?;
+    raise_descriptor_limit();
+    let mut desk = Desk::open(&config, Some(state.clone()))?;
+    let Kept { keeper, key, kept, returned } = keeper(&state);
+    if returned {
+        desk.take(restarted(kept.len()));
+    }
     let redactor = Redactor::new(config.privacy.argv);
     let options = Options {
         // Any user's program may say hello; the kernel says whose it is.
         socket_mode: 0o666,
         watch: watch(&config.watch.watched_processes),
         redact: redact(&redactor),
+        key,
+        keeper: keeper.clone().map(|k| k as Arc<dyn Keep>),
+        kept,
         ..options(&config, socket.clone())
     };
     // Before READY: a signal that comes right after it must find its handler.
@@ -120,6 +132,9 @@ pub fn daemon(args: &Args) -> anyhow::Result<u8> {
     }
     tell(&[NotifyState::Stopping]);
     let counts = handle.stop();
+    if let Some(keeper) = keeper {
+        keeper.farewell();
+    }
     drop(reloads);
     let outcome = desk.join().map_err(|_| anyhow::anyhow!("the desk's thread panicked"))?;
     let _ = std::fs::remove_file(&socket);
@@ -130,6 +145,39 @@ pub fn daemon(args: &Args) -> anyhow::Result<u8> {
         outcome.summary.transfers.values().sum::<u64>()
     );
     Ok(0)
+}
+
+/// What there is of an earlier daemon.
+struct Kept {
+    keeper: Option<Arc<Keeper>>,
+    key: Option<[u8; 16]>,
+    kept: Vec<crate::host::keep::Kept>,
+    returned: bool,
+}
+
+/// The keeper, and what it kept. Without one the daemon works as well; only a restart loses more.
+fn keeper(state: &Path) -> Kept {
+    match Keeper::find(state) {
+        Ok(Beginning { keeper, key, kept, returned }) => {
+            Kept { keeper: Some(Arc::new(keeper)), key: Some(key), kept, returned }
+        }
+        Err(e) => {
+            tracing::error!("no keeper of arenas ({e}): a restart will lose what is open");
+            Kept { keeper: None, key: None, kept: vec![], returned: false }
+        }
+    }
+}
+
+/// An earlier daemon ended without a farewell.
+fn restarted(arenas: usize) -> Judged {
+    Judged::Notice(Box::new(Notice {
+        seen: jiff::Timestamp::now(),
+        process: None,
+        connection: None,
+        flow: None,
+        transfer: None,
+        what: What::DaemonRestarted { arenas: arenas as u64 },
+    }))
 }
 
 /// Gives the desk a configuration; one that it hasn't taken yet is replaced.

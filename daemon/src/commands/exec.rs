@@ -1,7 +1,7 @@
 //! `counterfoil exec -- CMD`: CMD observed by a daemon that is already there.
 #![forbid(unsafe_code)]
 
-use super::daemon::{default_socket, Probe};
+use super::daemon::{Probe, default_socket};
 use super::{child, inherited, say};
 use crate::library;
 use anyhow::bail;

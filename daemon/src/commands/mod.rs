@@ -9,6 +9,7 @@ mod child;
 mod daemon;
 mod demo;
 mod exec;
+mod hold;
 mod inherited;
 mod run;
 mod transfers;
@@ -57,6 +58,8 @@ enum Command {
     Alarms(alarms::Args),
     Check(check::Args),
     Demo(demo::Args),
+    #[command(name = crate::keeper::holder::COMMAND, hide = true)]
+    Hold(hold::Args),
 }
 
 /// Runs the command that the command line names.
@@ -85,6 +88,7 @@ pub fn main() -> ExitCode {
         Command::Alarms(args) => (alarms::alarms(&args), NO),
         Command::Check(args) => (check::check(&args), NO),
         Command::Demo(args) => (demo::demo(&args), NO),
+        Command::Hold(args) => (hold::hold(&args), NO),
     };
     result.map_or_else(
         |e| {

@@ -34,19 +34,19 @@ Environment:
   NO_COLOR           no colour in the report")]
 pub struct Args {
     /// Read settings from this file (see `counterfoil check`); alarms are sent only if it says where to
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", overrides_with = "config")]
     pub config: Option<PathBuf>,
     /// Write every event to this file as JSON Lines; the last line is the summary
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", overrides_with = "json")]
     pub json: Option<PathBuf>,
     /// Exit with 3 if there was any of these
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     pub fail_on: Vec<FailOn>,
     /// Keep the ledger of transfers and alarms in this directory
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", overrides_with = "state")]
     pub state: Option<PathBuf>,
     /// Say nothing if everything is intact
-    #[arg(long, short)]
+    #[arg(long, short, overrides_with = "quiet")]
     pub quiet: bool,
     /// The command to watch, and its arguments
     #[arg(value_name = "CMD", required = true, last = true)]

@@ -1,7 +1,7 @@
 //! TOML text to [`Parsed`], section by section; goes on after a mistake, so that all are found.
 #![forbid(unsafe_code)]
 
-use super::section::{article, Mistakes, Section};
+use super::section::{Mistakes, Section, article};
 use super::values::{cidr, duration, facility, one_of, ports, severity, size, syslog_address};
 use super::{Config, Mistake, Parsed, Ports, Sink, SinkKind, StreamDigest};
 use crate::model::Severity;

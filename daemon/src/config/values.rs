@@ -105,7 +105,7 @@ pub(super) fn syslog_address(text: &str) -> Result<SyslogAddress, String> {
         match (bare, host.contains(':')) {
             _ if host.is_empty() => return Err(format!("`{text}` has no host; {form}")),
             (Some(ip), _) if ip.parse::<std::net::Ipv6Addr>().is_err() => {
-                return Err(format!("`{ip}` is no IPv6 address"))
+                return Err(format!("`{ip}` is no IPv6 address"));
             }
             (None, true) => return Err(format!("`{text}`: write an IPv6 address in brackets, [::1]:514")),
             _ => {}
@@ -182,11 +182,7 @@ pub(super) fn one_of<T: Copy>(text: &str, words: &[(&str, T)]) -> Result<T, Stri
 
 fn only_near(text: &str, names: &[&str]) -> String {
     let near = nearest(text, names);
-    if near.starts_with("; did") {
-        near
-    } else {
-        String::new()
-    }
+    if near.starts_with("; did") { near } else { String::new() }
 }
 
 pub(super) fn severity(text: &str) -> Result<Severity, String> {

@@ -15,7 +15,7 @@ use crate::model::Severity;
 use crate::place::Place;
 use crate::report::style::{Colour, Style};
 use crate::session::Session;
-use anyhow::{ensure, Context};
+use anyhow::{Context, ensure};
 use std::io::Write;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
@@ -30,7 +30,7 @@ const FILE: &str = "payments.json";
 /// The order whose amount the culprit changes; `tamper.c` names it too.
 const ORDER: &str = "PO-0612";
 
-/// Payment orders, a line each, about 116 KiB: seven blocks and a bit.
+/// Payment orders, a line each, about 87 KiB: five blocks and a bit.
 fn orders() -> String {
     const PAYEES: [&str; 4] = ["Northwind Ltd", "Contoso SA", "Fabrikam AG", "Tailspin BV"];
     let lines: Vec<String> = (0..1500u32)

@@ -4,7 +4,7 @@
 //! of HTTP on top of that are spoken here.
 #![forbid(unsafe_code)]
 
-use anyhow::{bail, ensure, Context};
+use anyhow::{Context, bail, ensure};
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::path::Path;

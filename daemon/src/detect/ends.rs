@@ -68,31 +68,29 @@ fn addresses(connection: &Connection) -> Option<(SocketAddr, SocketAddr)> {
     Some((connection.local.as_ref()?.parse().ok()?, connection.remote.as_ref()?.parse().ok()?))
 }
 
-/// True if the remote address is the service's: we connected, or its port is the lower one (those
-/// that the kernel picks are high).
-fn remote_serves(connection: &Connection, local: SocketAddr, remote: SocketAddr) -> bool {
-    const PICKED: u16 = 32768; // net.ipv4.ip_local_port_range
-    match (local.port() >= PICKED, remote.port() >= PICKED, connection.direction.as_deref()) {
-        (true, false, _) => true,
-        (false, true, _) => false,
-        (_, _, Some("out")) => true,
-        (_, _, Some("in")) => false,
-        _ => remote.port() <= local.port(),
-    }
+/// Ports from here on are picked by the kernel (net.ipv4.ip_local_port_range).
+const PICKED: u16 = 32768;
+
+/// True if the remote address is the service's: its port is the lower one. None where both ports
+/// may be the kernel's choice: who connected is not known here.
+fn remote_serves(local: SocketAddr, remote: SocketAddr) -> Option<bool> {
+    let lower = remote.port().min(local.port());
+    (lower < PICKED).then_some(remote.port() == lower)
 }
 
 /// The address that serves.
 pub(super) fn service(connection: &Connection) -> Option<SocketAddr> {
     let (local, remote) = addresses(connection)?;
-    Some(if remote_serves(connection, local, remote) { remote } else { local })
+    Some(if remote_serves(local, remote).unwrap_or(true) { remote } else { local })
 }
 
-/// Both addresses, with the port of the serving one only.
+/// Both addresses, with the port of the serving one only: an alarm is about a service.
 pub(super) fn stable(connection: &Connection) -> (Option<String>, Option<String>) {
     let Some((local, remote)) = addresses(connection) else { return (None, None) };
-    if remote_serves(connection, local, remote) {
-        (Some(local.ip().to_string()), Some(remote.to_string()))
-    } else {
-        (Some(local.to_string()), Some(remote.ip().to_string()))
+    let ip = |address: SocketAddr| Some(address.ip().to_string());
+    match remote_serves(local, remote) {
+        Some(true) => (ip(local), Some(remote.to_string())),
+        Some(false) => (Some(local.to_string()), ip(remote)),
+        None => (ip(local), ip(remote)),
     }
 }

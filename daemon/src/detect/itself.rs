@@ -58,8 +58,9 @@ pub(super) fn records_dropped(notice: &Notice, records: u64) -> Finding {
     let mut f = about_us("records-dropped", Severity::Medium, notice);
     let who = process(notice.process.as_ref());
     f.title = format!("{records} records of {who} were lost");
-    f.message =
-        format!("{who} published faster than the daemon read: {records} records found no room, and its transfers of that time can't be verified.");
+    f.message = format!(
+        "{who} published faster than the daemon read: {records} records found no room, and its transfers of that time can't be verified."
+    );
     f.next =
         "See whether the daemon gets enough processor time (systemd-cgtop, nice); a process that is not \
               worth watching can be left out of watched_processes."

@@ -20,7 +20,7 @@ use crate::judged::{Judged, Notice, What};
 use crate::model::{Analytic, Connection, Finding, Process, Severity};
 use ends::service;
 use jiff::Timestamp;
-use serde_json::{json, Value};
+use serde_json::{Value, json};
 
 /// Transmitted Data Manipulation.
 const MANIPULATION: &str = "T1565.002";

@@ -5,7 +5,7 @@ use super::ends::{channel as channel_words, endpoint, process as process_words, 
 use super::{finding, key, why};
 use crate::judged::{Context, Notice};
 use crate::model::{Channel, FileFact, Finding, Process, Range, Reason, Severity, Transfer, Verdict};
-use serde_json::{json, Value};
+use serde_json::{Value, json};
 
 /// The finding of a final transfer, if it has one.
 pub(super) fn judge(transfer: &Transfer, context: &Context) -> Option<Finding> {

@@ -4,6 +4,8 @@
 //! at hello and for the ends of transfers, and who holds which descriptor. `listen` and `assemble`
 //! call it through the [`Proc`] trait, the seam where tests put their own.
 
+#![forbid(unsafe_code)]
+
 use crate::model::{Process, ProcessName};
 use counterfoil_abi::record::Address;
 use jiff::Timestamp;

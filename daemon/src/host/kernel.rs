@@ -6,8 +6,8 @@
 
 use super::facts::SocketFacts;
 use counterfoil_abi::record::Address;
-use rustix::net::{netlink, AddressFamily, RecvFlags, SendFlags, SocketAddrAny, SocketFlags, SocketType};
-use rustix::process::{pidfd_getfd, pidfd_open, Pid, PidfdFlags, PidfdGetfdFlags};
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrAny, SocketFlags, SocketType, netlink};
+use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd};
 

@@ -5,21 +5,24 @@
 //! anybody but the core, and for that not long. A client that says nothing costs a descriptor
 //! until its time is up.
 
+#![forbid(unsafe_code)]
+
 use super::facts::{Facts, Proc, Redactor, Watch, WatchDecision};
+use super::keep::{Keep, Keeping};
 use super::room::Room;
 use crate::arena;
 use crate::assemble::program::{ArenaId, Inherited};
 use crate::core::{Message, Newcomer, Outbox};
 use counterfoil_abi::arena::ARENA_BYTES;
-use counterfoil_abi::hello::{Reply, Request, Resume, DECLINED, GRANTED, MAGIC, MAX_INHERITED, WRONG_ABI};
+use counterfoil_abi::hello::{DECLINED, GRANTED, MAGIC, MAX_INHERITED, Reply, Request, Resume, WRONG_ABI};
 use counterfoil_abi::record::Channel;
 use counterfoil_abi::{ABI_VERSION, UNKNOWN};
-use rustix::event::{poll, PollFd, PollFlags, Timespec};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{
     self, AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix,
     SocketFlags, SocketType,
 };
-use rustix::process::{pidfd_open, Pid, PidfdFlags};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
@@ -71,6 +74,7 @@ pub struct Listener {
     room: Room,
     core: Outbox,
     counts: Arc<HelloCounts>,
+    keeper: Option<Arc<dyn Keep>>,
     next_id: ArenaId,
 }
 
@@ -92,6 +96,10 @@ pub struct Parts {
     pub core: Outbox,
     #[expect(missing_docs, reason = "as in Listener")]
     pub counts: Arc<HelloCounts>,
+    #[expect(missing_docs, reason = "as in Listener")]
+    pub keeper: Option<Arc<dyn Keep>>,
+    /// The number of the next arena.
+    pub first_id: ArenaId,
 }
 
 struct Client {
@@ -126,7 +134,8 @@ impl Listener {
             room: parts.room,
             core: parts.core,
             counts: parts.counts,
-            next_id: 1,
+            keeper: parts.keeper,
+            next_id: parts.first_id,
         })
     }
 
@@ -256,6 +265,11 @@ impl Listener {
         let policy = self.policy | if watched { counterfoil_abi::arena::POLICY_WATCHED } else { 0 };
         let memfd = arena::create(id, policy).ok()?;
         let theirs = memfd.try_clone().ok()?;
+        // Before the program has it: from then on there may be something to lose.
+        if let Some(keeper) = &self.keeper {
+            let (memfd, pidfd) = (memfd.as_fd(), pidfd.as_fd());
+            keeper.keep(&Keeping { id, uid, watched, facts, memfd, pidfd });
+        }
         let inherited = self.inherited(facts.process.pid, request);
         let known = inherited.iter().any(|i| i.held);
         let (answer, resume) = crossbeam::channel::bounded(1);
@@ -268,6 +282,7 @@ impl Listener {
             watched,
             inherited,
             answer: known.then_some(answer),
+            adopted: false,
         };
         self.counts.granted.fetch_add(1, Ordering::Relaxed);
         if known {

@@ -1,6 +1,7 @@
 //! The host: hello, identity, and what `/proc` and the kernel know about processes.
 
 pub mod facts;
+pub mod keep;
 mod kernel;
 pub mod listen;
 pub mod room;

@@ -1,5 +1,7 @@
 //! Room for arenas: how many there may be, and how many of one user.
 
+#![forbid(unsafe_code)]
+
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 

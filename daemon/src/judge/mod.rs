@@ -6,6 +6,8 @@
 //! The rule: *altered* if witnessed blocks at equal offsets differ and nothing before them has
 //! unknown length; else *unverified* on any gap; else *truncated*; else *intact*.
 
+#![forbid(unsafe_code)]
+
 mod ranges;
 #[cfg(test)]
 mod tests;
@@ -301,6 +303,9 @@ fn own_reasons(manifest: &Manifest, end: &End, arrived: bool, reasons: &mut Reas
     }
     if let Some(reason) = missing(manifest, end) {
         reasons.add(reason);
+    } else if end.dropped && !(end.ended() && manifest.witnessed(end.total) == end.total) {
+        // What was dropped may have been of this stream, a gap too.
+        reasons.add(Reason::RecordsDropped);
     }
 }
 
@@ -326,7 +331,10 @@ fn missing(manifest: &Manifest, end: &End) -> Option<Reason> {
     let runs_whole = manifest.seen.missing_below(whole).into_iter().all(|(s, e)| excused(s, e));
     // The tail of a stream that did not end was never tagged: that is no loss of its own.
     let tail_due = rest > 0 && end.ended();
+    // Tags that reach further are of bytes that were sealed and never accepted.
+    let further = manifest.seen.contains(whole) || manifest.last_partial.is_some_and(|p| p.end() > end.total);
     let tail_whole = !tail_due
+        || end.offered > 0 && further
         || manifest.last_partial.is_some_and(|p| p.end() == end.total && p.offset == whole * BLOCK)
         || excused(whole, whole + 1);
     if runs_whole && tail_whole {

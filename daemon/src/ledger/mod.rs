@@ -20,7 +20,7 @@ pub use read::{Reader, TransferFilter};
 
 use crate::model::{Alarm, Transfer};
 use jiff::Timestamp;
-use rusqlite::{params, Connection, ErrorCode};
+use rusqlite::{Connection, ErrorCode, params};
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};

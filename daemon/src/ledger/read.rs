@@ -1,11 +1,11 @@
 //! The reading side of the ledger, for `transfers` and `alarms`; a daemon may be writing meanwhile.
 #![forbid(unsafe_code)]
 
-use super::{word, LedgerError, FILE, SCHEMA};
+use super::{FILE, LedgerError, SCHEMA, word};
 use crate::model::{Alarm, Transfer, Verdict};
 use jiff::Timestamp;
 use rusqlite::types::Value;
-use rusqlite::{params_from_iter, Connection, OpenFlags};
+use rusqlite::{Connection, OpenFlags, params_from_iter};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 

@@ -174,11 +174,11 @@ fn one(t: &Transfer, style: &Style, out: &mut impl Write) -> io::Result<()> {
         writeln!(out, "{INDENT}{strip}{}", style.paint(Colour::Red, &differ))?;
     }
     let digests = (&t.origin_digest, &t.destination_digest);
-    if let (Verdict::Altered | Verdict::Truncated, (Some(wrote), Some(read))) = (t.verdict, digests) {
-        if wrote != read {
-            writeln!(out, "{INDENT}digest written {}", clip(&text(wrote), 64))?;
-            writeln!(out, "{INDENT}digest read    {}", clip(&text(read), 64))?;
-        }
+    if let (Verdict::Altered | Verdict::Truncated, (Some(wrote), Some(read))) = (t.verdict, digests)
+        && wrote != read
+    {
+        writeln!(out, "{INDENT}digest written {}", clip(&text(wrote), 64))?;
+        writeln!(out, "{INDENT}digest read    {}", clip(&text(read), 64))?;
     }
     for reason in &t.reasons {
         for line in style.wrap(&words::reason(*reason, t), INDENT.len()) {

@@ -88,11 +88,7 @@ impl Style {
     /// An arrow.
     #[must_use]
     pub fn arrow(&self) -> &'static str {
-        if self.unicode {
-            "→"
-        } else {
-            "->"
-        }
+        if self.unicode { "→" } else { "->" }
     }
 
     /// `text` in lines that fit beside an indent.

@@ -66,7 +66,9 @@ pub fn reason(reason: Reason, t: &Transfer) -> String {
         Reason::BypassedBytes => {
             "the kernel moved bytes that no hook saw (stdio, raw system calls, io_uring)."
         }
-        Reason::KernelCopy => "the kernel copied the bytes itself (sendfile, splice); they were never in the program.",
+        Reason::KernelCopy => {
+            "the kernel copied the bytes itself (sendfile, splice); they were never in the program."
+        }
         Reason::UnsupportedCipher => "this cipher's framing is not known to the cipher witness.",
         Reason::Transformed => "the data was compressed, encrypted or converted on the way.",
         Reason::StillOpen => {

@@ -3,7 +3,7 @@
 
 use super::{Message, Sink};
 use crate::model::{Alarm, Coverage, Summary, Transfer};
-use serde_json::{json, Value};
+use serde_json::{Value, json};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;

@@ -10,14 +10,14 @@ mod jsonl;
 pub mod syslog;
 mod wire;
 
-pub use jsonl::{alarm_json, transfer_json, JsonLines};
+pub use jsonl::{JsonLines, alarm_json, transfer_json};
 
 use crate::config::{self, SinkKind};
 use crate::model::{Alarm, Coverage, Transfer};
-use crossbeam::channel::{bounded, Receiver, RecvTimeoutError, Sender, TrySendError};
+use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -82,10 +82,10 @@ impl Sinks {
     #[must_use]
     pub fn start(configured: &[config::Sink], state: Option<&Path>) -> Self {
         let spools = state.map(|s| s.join("spool"));
-        if let Some(dir) = &spools {
-            if let Err(e) = crate::ledger::prepare(dir) {
-                tracing::error!("{e}; what waits for a receiver is kept in memory only");
-            }
+        if let Some(dir) = &spools
+            && let Err(e) = crate::ledger::prepare(dir)
+        {
+            tracing::error!("{e}; what waits for a receiver is kept in memory only");
         }
         let running = configured
             .iter()

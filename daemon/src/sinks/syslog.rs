@@ -6,7 +6,7 @@
 #![forbid(unsafe_code)]
 
 use super::jsonl::time;
-use super::wire::{open, Wire};
+use super::wire::{Wire, open};
 use super::{Heartbeat, Message, Sink};
 use crate::config::{Facility, SyslogAddress};
 use crate::escape::{clip, text};
@@ -115,7 +115,7 @@ impl Lines {
             .filter_map(|(name, value)| Some((name, clip(&text(&value?), VALUE).into_owned())))
             .collect();
         let own: Vec<(&str, &str)> = values.iter().map(|(n, v)| (*n, v.as_str())).collect();
-        let message = clip(&text(message), TEXT).into_owned();
+        let message = plain(&clip(&text(message), TEXT));
         // Section 6.4: UTF-8 has a byte order mark before it, which plain ASCII doesn't need.
         let message: Msg<'_> = if message.is_ascii() {
             Msg::NonUnicodeBytes(message.as_bytes())
@@ -129,6 +129,11 @@ impl Lines {
         let _ = self.formatter.write_with_data(&mut out, priority, time, message, Some(msg_id), data);
         out
     }
+}
+
+/// Our own typography in ASCII: then only a name that isn't makes a line need UTF-8.
+fn plain(text: &str) -> String {
+    text.replace('–', "-").replace('→', "->").replace('…', "...")
 }
 
 fn word(value: &impl serde::Serialize) -> Option<String> {

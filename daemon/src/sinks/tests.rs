@@ -110,7 +110,8 @@ fn a_line_has_what_interface_promises() {
     }
     assert!(param(&elements, "digest_origin").is_some() && param(&elements, "digest_destination").is_some());
     assert_eq!(param(&elements, "sha256_origin"), None, "what doesn't apply is left out");
-    assert!(message.contains("16384–32767"), "{message}");
+    assert!(message.contains("bytes 16384-32767 differ"), "{message}");
+    assert!(line.is_ascii(), "no byte order mark without need: {line}");
     assert!(line.len() <= 2048, "{}", line.len());
 }
 

@@ -2,12 +2,13 @@
 //! through the real [`Producer`]. Content is tagged with SHA-256: any function will do, as long as
 //! both ends use the same.
 #![allow(dead_code, reason = "each test uses a part of it")]
+#![allow(clippy::undocumented_unsafe_blocks, reason = "a mapping that lives as long as its `Shim`")]
 
-use counterfoil_abi::arena::{lane_head_at, ring_at, ArenaHead, ARENA_BYTES};
-use counterfoil_abi::hello::{Reply, Request, MAGIC};
+use counterfoil_abi::arena::{ARENA_BYTES, ArenaHead, lane_head_at, ring_at};
+use counterfoil_abi::hello::{MAGIC, Reply, Request};
 use counterfoil_abi::lane::{LaneHead, Producer, Slot};
 use counterfoil_abi::record::*;
-use counterfoil_abi::{Tag, ABI_VERSION, BLOCK, UNKNOWN};
+use counterfoil_abi::{ABI_VERSION, BLOCK, Tag, UNKNOWN};
 use memmap2::{MmapOptions, MmapRaw};
 use rustix::net::*;
 use sha2::{Digest, Sha256};

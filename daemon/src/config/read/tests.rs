@@ -60,32 +60,36 @@ const WRONG: &[(&str, &[(&str, &str)])] = &[
     ("[integrity]\nstream_digest = \"blake2\"\n", &[("2:17", "did you mean `blake3`?")]),
     ("[integrity]\nstream_digest = 7\n", &[("2:17", "must be a string, not an integer")]),
     ("watch = 3\n", &[("1:1", "must be a section, [watch], not an integer")]),
-    ("[watch]\nmonitored_ports = [70000, \"9-1\", true]\n", &[
-        ("2:20", "is no port"),
-        ("2:27", "ends before it begins"),
-        ("2:34", "is no port"),
-    ]),
+    (
+        "[watch]\nmonitored_ports = [70000, \"9-1\", true]\n",
+        &[("2:20", "is no port"), ("2:27", "ends before it begins"), ("2:34", "is no port")],
+    ),
     ("[watch]\nmonitored_ports = 80\n", &[("2:19", "\"all\" or an array")]),
-    ("[watch]\ninternal_ranges = [\"10.0.0.0/40\", 1]\n", &[("2:20", "at most 32"), ("2:35", "must be a string")]),
+    (
+        "[watch]\ninternal_ranges = [\"10.0.0.0/40\", 1]\n",
+        &[("2:20", "at most 32"), ("2:35", "must be a string")],
+    ),
     ("[watch]\nwatched_processes = [\"bin/curl\"]\n", &[("2:22", "from `/` on")]),
     ("[sink]\nkind = \"syslog\"\n", &[("1:2", "[[sink]]")]),
     ("[[sink]]\nadress = \"unix:/dev/log\"\n", &[("1:1", "needs a kind")]),
-    ("[[sink]]\nkind = \"syslog\"\nadress = \"unix:/dev/log\"\n", &[
-        ("1:1", "needs an address"),
-        ("3:1", "did you mean `address`?"),
-    ]),
+    (
+        "[[sink]]\nkind = \"syslog\"\nadress = \"unix:/dev/log\"\n",
+        &[("1:1", "needs an address"), ("3:1", "did you mean `address`?")],
+    ),
     ("[[sink]]\nkind = \"sylog\"\n", &[("2:8", "did you mean `syslog`?")]),
     ("[[sink]]\nkind = \"journald\"\n", &[("2:8", "later version")]),
-    ("[[sink]]\nkind = \"syslog\"\naddress = \"tls:h:6514\"\nmin_severity = \"hihg\"\nfacility = \"authprv\"\n", &[
-        ("3:11", "later version"),
-        ("4:16", "did you mean `high`?"),
-        ("5:12", "did you mean `authpriv`?"),
-    ]),
-    ("[[sink]]\nkind = \"jsonl\"\npath = \"x.jsonl\"\nheartbeat = \"1ms\"\n", &[
-        ("3:8", "must begin with `/`"),
-        ("4:13", "at least 100ms"),
-    ]),
-    ("[ledger]\nkeep = \"forever\"\nmax_size = \"1KiB\"\n", &[("2:8", "no span of time"), ("3:12", "at least 1MiB")]),
+    (
+        "[[sink]]\nkind = \"syslog\"\naddress = \"tls:h:6514\"\nmin_severity = \"hihg\"\nfacility = \"authprv\"\n",
+        &[("3:11", "later version"), ("4:16", "did you mean `high`?"), ("5:12", "did you mean `authpriv`?")],
+    ),
+    (
+        "[[sink]]\nkind = \"jsonl\"\npath = \"x.jsonl\"\nheartbeat = \"1ms\"\n",
+        &[("3:8", "must begin with `/`"), ("4:13", "at least 100ms")],
+    ),
+    (
+        "[ledger]\nkeep = \"forever\"\nmax_size = \"1KiB\"\n",
+        &[("2:8", "no span of time"), ("3:12", "at least 1MiB")],
+    ),
     ("[privacy]\nargv = \"hashed\"\n", &[("2:8", "redacted, full, none")]),
     ("[alarms]\nlimit = 1\n", &[("2:1", "did you mean `limits`?")]),
     ("[egress\n", &[("1:8", "not TOML")]),

@@ -1,0 +1,122 @@
+//! The keeper's own side: a process that holds descriptors and does nothing else.
+#![forbid(unsafe_code)]
+
+use super::wire::Wire;
+use super::{Entry, SOCKET, ToDaemon, ToKeeper};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// The hidden command that the daemon starts it with.
+pub const COMMAND: &str = "hold-arenas";
+/// How long it waits for a daemon to come back.
+pub const PATIENCE: Duration = Duration::from_secs(120);
+
+struct Holder {
+    key: [u8; 16],
+    held: BTreeMap<u64, (Entry, OwnedFd, OwnedFd)>,
+}
+
+/// Removes its socket at the end, unless another keeper has put its own there.
+struct Listening {
+    wire: Wire,
+    path: PathBuf,
+    inode: u64,
+}
+
+impl Listening {
+    fn new(state: &Path) -> io::Result<Self> {
+        let path = state.join(SOCKET);
+        let wire = Wire::listen(&path)?;
+        let inode = inode(&path).unwrap_or(0);
+        Ok(Self { wire, path, inode })
+    }
+
+    /// The state directory is still there, and ours.
+    fn stands(&self) -> bool {
+        inode(&self.path) == Some(self.inode)
+    }
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        if self.stands() {
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn inode(path: &Path) -> Option<u64> {
+    std::os::unix::fs::MetadataExt::ino(&std::fs::symlink_metadata(path).ok()?).into()
+}
+
+/// Holds what the daemon at the other end of `first` gives, and gives it to the next one.
+///
+/// # Errors
+/// The socket can't be made, or random bytes can't be had.
+pub fn hold(state: &Path, first: OwnedFd) -> io::Result<()> {
+    let listening = Listening::new(state)?;
+    let mut key = [0; 16];
+    rustix::rand::getrandom(&mut key, rustix::rand::GetRandomFlags::empty())?;
+    let mut holder = Holder { key, held: BTreeMap::new() };
+    let mut daemon = Wire::from(first);
+    let mut returned = false;
+    loop {
+        if holder.hand_over(&daemon, returned).is_ok() && holder.serve(&daemon) {
+            return Ok(());
+        }
+        drop(daemon);
+        returned = true;
+        let Some(next) = holder.wait(&listening)? else { return Ok(()) };
+        daemon = next;
+    }
+}
+
+impl Holder {
+    fn hand_over(&self, daemon: &Wire, returned: bool) -> io::Result<()> {
+        daemon.send(&ToDaemon::Start { key: self.key, returned }, &[])?;
+        for (entry, memfd, pidfd) in self.held.values() {
+            daemon.send(&ToDaemon::Kept(Box::new(entry.clone())), &[memfd.as_fd(), pidfd.as_fd()])?;
+        }
+        daemon.send(&ToDaemon::Done, &[])
+    }
+
+    /// Until the daemon is gone. True: in order.
+    fn serve(&mut self, daemon: &Wire) -> bool {
+        loop {
+            match daemon.receive() {
+                Ok(Some((ToKeeper::Keep(entry), descriptors))) => {
+                    if let Ok([memfd, pidfd]) = <[OwnedFd; 2]>::try_from(descriptors) {
+                        self.held.insert(entry.id, (*entry, memfd, pidfd));
+                    }
+                }
+                Ok(Some((ToKeeper::Forget(id), _))) => {
+                    self.held.remove(&id);
+                }
+                Ok(Some((ToKeeper::Farewell, _))) => return true,
+                Ok(None) | Err(_) => return false,
+            }
+        }
+    }
+
+    /// Waits for the next daemon. None: none came, or there is nothing to give it.
+    fn wait(&self, listening: &Listening) -> io::Result<Option<Wire>> {
+        let end = Instant::now() + PATIENCE;
+        while !self.held.is_empty() && listening.stands() && Instant::now() < end {
+            let mut ready = [PollFd::new(&listening.wire, PollFlags::IN)];
+            let second = Timespec { tv_sec: 1, tv_nsec: 0 };
+            match poll(&mut ready, Some(&second)) {
+                Ok(0) | Err(rustix::io::Errno::INTR) => continue,
+                Ok(_) => {}
+                Err(e) => return Err(e.into()),
+            }
+            if let Ok(daemon) = listening.wire.accept() {
+                return Ok(Some(daemon));
+            }
+        }
+        Ok(None)
+    }
+}

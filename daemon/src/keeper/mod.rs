@@ -1,0 +1,166 @@
+//! The keeper: a small process beside the daemon that only holds descriptors.
+//!
+//! Comes in: each arena that is granted. Goes out: all of them, to the next daemon on the same state
+//! directory. A daemon that is killed loses nothing that was published: programs go on writing into
+//! their arenas, and the next daemon reads on where this one stopped, with the same key. It is a
+//! process of its own and not the daemon's parent, so that whoever started the daemon (a service
+//! manager, a test) has the daemon's own pid.
+//!
+//! It ends when the daemon ends in order, when nothing is left to keep, or when no daemon has come
+//! back for [`holder::PATIENCE`].
+#![forbid(unsafe_code)]
+
+pub mod holder;
+mod wire;
+
+use crate::assemble::program::ArenaId;
+use crate::host::facts::Facts;
+use crate::host::keep::{Keep, Keeping, Kept};
+use crate::model::Process;
+use serde::{Deserialize, Serialize};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use wire::Wire;
+
+/// The socket's name in the state directory, which is closed to others.
+const SOCKET: &str = "keeper";
+
+/// What the daemon says.
+#[derive(Debug, Serialize, Deserialize)]
+enum ToKeeper {
+    /// With memfd and pidfd.
+    Keep(Box<Entry>),
+    Forget(ArenaId),
+    /// The daemon ends in order: nothing is to be kept.
+    Farewell,
+}
+
+/// What the keeper says to a daemon that comes.
+#[derive(Debug, Serialize, Deserialize)]
+enum ToDaemon {
+    /// The key of all tags. `returned`: an earlier daemon ended without a farewell.
+    Start { key: [u8; 16], returned: bool },
+    /// With memfd and pidfd.
+    Kept(Box<Entry>),
+    /// That was all.
+    Done,
+}
+
+/// An arena without its descriptors.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Entry {
+    id: ArenaId,
+    uid: u32,
+    watched: bool,
+    process: Process,
+    ppid: u32,
+    starttime: u64,
+    net_namespace: Option<u64>,
+    nspid: Vec<u32>,
+}
+
+/// The daemon's side.
+pub struct Keeper {
+    wire: Wire,
+    lost: AtomicBool,
+}
+
+/// What a daemon begins with.
+pub struct Beginning {
+    /// Keeps from now on.
+    pub keeper: Keeper,
+    /// The key of all tags.
+    pub key: [u8; 16],
+    /// Arenas of an earlier daemon.
+    pub kept: Vec<Kept>,
+    /// An earlier daemon ended without a farewell.
+    pub returned: bool,
+}
+
+impl Keeper {
+    /// Finds the keeper of `state`, or starts one.
+    ///
+    /// # Errors
+    /// There is none and none can be started, or it speaks nonsense.
+    pub fn find(state: &Path) -> io::Result<Beginning> {
+        let wire = match Wire::connect(&state.join(SOCKET)) {
+            Ok(wire) => wire,
+            Err(_) => start(state)?,
+        };
+        wire.patience(std::time::Duration::from_secs(5))?;
+        let nonsense = || io::Error::new(io::ErrorKind::InvalidData, "the keeper speaks nonsense");
+        let Some((ToDaemon::Start { key, returned }, _)) = wire.receive()? else { return Err(nonsense()) };
+        let mut kept = Vec::new();
+        loop {
+            match wire.receive()? {
+                Some((ToDaemon::Kept(entry), descriptors)) => kept.extend(whole(*entry, descriptors)),
+                Some((ToDaemon::Done, _)) => break,
+                _ => return Err(nonsense()),
+            }
+        }
+        Ok(Beginning { keeper: Self { wire, lost: AtomicBool::new(false) }, key, kept, returned })
+    }
+
+    /// The daemon ends in order.
+    pub fn farewell(&self) {
+        let _ = self.wire.send(&ToKeeper::Farewell, &[]);
+    }
+
+    fn tell(&self, message: &ToKeeper, descriptors: &[std::os::fd::BorrowedFd<'_>]) {
+        let result = self.wire.offer(message, descriptors);
+        if let Err(e) = result
+            && !self.lost.swap(true, Ordering::Relaxed)
+        {
+            tracing::error!("the keeper of arenas does not answer ({e}): a restart will lose what is open");
+        }
+    }
+}
+
+impl Keep for Keeper {
+    fn keep(&self, arena: &Keeping<'_>) {
+        let facts = arena.facts.clone();
+        let entry = Entry {
+            id: arena.id,
+            uid: arena.uid,
+            watched: arena.watched,
+            process: facts.process,
+            ppid: facts.ppid,
+            starttime: facts.starttime,
+            net_namespace: facts.net_namespace,
+            nspid: facts.nspid,
+        };
+        self.tell(&ToKeeper::Keep(Box::new(entry)), &[arena.memfd, arena.pidfd]);
+    }
+
+    fn forget(&self, id: ArenaId) {
+        self.tell(&ToKeeper::Forget(id), &[]);
+    }
+}
+
+fn whole(entry: Entry, descriptors: Vec<OwnedFd>) -> Option<Kept> {
+    let [memfd, pidfd]: [OwnedFd; 2] = descriptors.try_into().ok()?;
+    let Entry { id, uid, watched, process, ppid, starttime, net_namespace, nspid } = entry;
+    let facts = Facts { process, ppid, starttime, net_namespace, nspid };
+    Some(Kept { id, uid, watched, facts, memfd, pidfd })
+}
+
+/// Starts a keeper, in a process group of its own: a terminal's interrupt is not for it. Nothing of
+/// ours stays open in it, or who waits for the end of our output would wait for it.
+fn start(state: &Path) -> io::Result<Wire> {
+    let (ours, theirs) = Wire::pair()?;
+    let program = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("/proc/self/exe"));
+    Command::new(program)
+        .arg(holder::COMMAND)
+        .arg(state)
+        .stdin(theirs)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .current_dir("/")
+        .process_group(0)
+        .spawn()?;
+    Ok(ours)
+}

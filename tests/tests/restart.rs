@@ -1,0 +1,51 @@
+//! A daemon that was killed comes back: programs that run on are observed on, with what they
+//! published meanwhile; what was open is said to be unverified and never left out.
+
+use counterfoil_tests::daemon::Daemon;
+use counterfoil_tests::{check, wait};
+use std::time::Duration;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// One program in the middle of a transfer, one transfer before and one after in another program
+/// that was there all the time.
+#[test]
+fn arenas_are_taken_up_again() {
+    let mut daemon = Daemon::start("");
+    let running =
+        daemon.observing_fixture("tls 1.3 - write read 100000 5000 answer=3000 mark=mark wait=go").start();
+    let mark = running.scratch.at("mark");
+    wait::until(PATIENCE, "the connection stands", || mark.exists().then_some(()));
+    daemon.kill();
+    // It ends while nobody is there: its last words wait in its arena.
+    running.scratch.write("go", "");
+    let run = running.finish();
+    check!(run, run.status.success(), "the host was disturbed");
+    daemon.launch();
+    let report = daemon.until_reported("the transfer that was open", |r| {
+        r.on("tls").iter().any(|t| t.verdict() == "unverified")
+    });
+    let open = report.on("tls");
+    assert!(
+        open.iter().all(|t| t.verdict() == "unverified" && t.reasons() == ["daemon-restarted"]),
+        "{}",
+        daemon.shown("what was open is unverified, for this reason")
+    );
+    daemon.until_reported("the alarm", |r| r.alarms().iter().any(|a| a.rule() == "daemon-restarted"));
+    let keeper = daemon.state().join("keeper");
+    assert!(keeper.exists());
+    daemon.stop();
+    wait::until(PATIENCE, "a daemon that ends in order leaves no keeper", || {
+        (!keeper.exists()).then_some(())
+    });
+}
+
+/// The keeper goes where there is nothing to keep.
+#[test]
+fn no_keeper_stays_for_nothing() {
+    let mut daemon = Daemon::start("");
+    let keeper = daemon.state().join("keeper");
+    assert!(keeper.exists());
+    daemon.kill();
+    wait::until(PATIENCE, "the keeper ends", || (!keeper.exists()).then_some(()));
+}
