@@ -126,6 +126,8 @@ fn unix_name(address: SocketAddrAny, out: &mut [u8]) -> usize {
     let Ok(unix) = rustix::net::SocketAddrUnix::try_from(address) else { return 0 };
     let bytes = match (unix.path_bytes(), unix.abstract_name()) {
         (Some(path), _) => path,
+        // Unnamed: whoever connected without binding first.
+        (None, Some([])) => return 0,
         (None, Some(name)) => {
             let length = name.len().min(out.len() - 1);
             out[1..=length].copy_from_slice(&name[..length]);
