@@ -117,11 +117,9 @@ int main(int argc, char **argv) {
 
     fill(buffer, BULK, 1);
     if (alarm) {
-        unsigned char reply[SMALL];
         for (uint64_t number = 0, count = strtoull(argv[2], NULL, 10); number < count; number++) {
             fill(buffer, SMALL, 1);
             memcpy(buffer, &number, sizeof number);
-            memcpy(reply, buffer, SMALL);
             all_out(ssl, SMALL);
             all_in(ssl, SMALL);
         }

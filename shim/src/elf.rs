@@ -35,6 +35,7 @@ const PT_INTERP: u32 = 3;
 
 /// An executable file.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "nothing here may allocate; lives on the stack, one at a time")]
 pub enum Image {
     /// Its loader is a glibc loader of our kind: it reads LD_PRELOAD.
     Ours,

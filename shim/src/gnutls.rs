@@ -45,6 +45,7 @@ macro_rules! functions {
         ///
         /// # Safety
         /// That function's contract, with a live session.
+        #[allow(clippy::too_many_arguments, reason = "gnutls.h's")]
         pub unsafe fn $name(caller: *const c_void, $($arg: $type),*) -> Option<$out> {
             static FUNCTION: Function = Function::new(
                 // SAFETY: ends with the NUL just added, and a name holds none.

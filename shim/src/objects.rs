@@ -301,11 +301,6 @@ impl Object {
         self.number.store(0, Ordering::Release);
     }
 
-    /// This is the only reference.
-    pub fn is_last(&self) -> bool {
-        self.refs.load(Ordering::Relaxed) <= 1
-    }
-
     /// A byte has passed.
     pub fn anything(&self) -> bool {
         self.out.offset() != 0 || self.into.offset() != 0

@@ -87,11 +87,6 @@ pub fn present_pid() -> u32 {
     own_pid()
 }
 
-/// This process came from another one of its family, by a fork.
-pub fn is_forked() -> bool {
-    epoch() > 1
-}
-
 /// False in a forked child that has recorded nothing: it has used no stream.
 pub fn has_recorded() -> bool {
     let mark = FORK_MARK.load(Ordering::Relaxed);

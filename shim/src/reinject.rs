@@ -293,3 +293,86 @@ fn without_ours(text: &mut [u8], value: &[u8]) -> *const c_char {
     }
     if length == PRELOAD.len() { null() } else { text.as_ptr().cast() }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::ffi::CString;
+
+    /// What `change` makes of an environment. `None`: no change could be made.
+    fn changed(before: &[&str], change: Change) -> Option<Vec<String>> {
+        library_file::learn().expect("the test's own file");
+        let strings: Vec<CString> = before.iter().map(|s| CString::new(*s).unwrap()).collect();
+        let mut list: Vec<*const c_char> = strings.iter().map(|s| s.as_ptr()).collect();
+        list.push(null());
+        let mut room = Room::new();
+        // SAFETY: a list of C strings that outlives the call, as does the room.
+        unsafe {
+            let found = search(list.as_ptr());
+            let after = build(list.as_ptr(), &found, change, &mut room)?;
+            let mut out = Vec::new();
+            while let Some(entry) = entry_at(after, out.len()) {
+                out.push(String::from_utf8(entry.to_vec()).unwrap());
+            }
+            room.give_back();
+            Some(out)
+        }
+    }
+
+    fn ours() -> String {
+        library_file::learn().expect("the test's own file");
+        let entry = library_file::entry().unwrap();
+        String::from_utf8(entry[..entry.len() - 1].to_vec()).unwrap()
+    }
+
+    const ADD: Change = Change::Add { preload: true, socket: false };
+
+    #[test]
+    fn ours_is_added_to_a_scrubbed_environment() {
+        assert_eq!(changed(&[], ADD), Some(vec![ours()]));
+        assert_eq!(changed(&["A=1"], ADD), Some(vec!["A=1".into(), ours()]));
+    }
+
+    #[test]
+    fn other_entries_stay_behind_ours() {
+        let after = changed(&["LD_PRELOAD=/x/liba.so libb.so", "A=1"], ADD).unwrap();
+        assert_eq!(after, [ours() + ":/x/liba.so libb.so", "A=1".into()]);
+        assert_eq!(changed(&["LD_PRELOAD="], ADD), Some(vec![ours()]));
+    }
+
+    #[test]
+    fn only_ours_is_removed() {
+        let remove = |value: &str| changed(&["A=1", &format!("LD_PRELOAD={value}")], Change::Remove).unwrap();
+        assert_eq!(remove("/opt/libcounterfoil.so"), ["A=1"]);
+        assert_eq!(remove("a.so:/opt/libcounterfoil.so b.so"), ["A=1", "LD_PRELOAD=a.so:b.so"]);
+        assert_eq!(
+            remove("libcounterfoil.so.so:libcounterfoil.so"),
+            ["A=1", "LD_PRELOAD=libcounterfoil.so.so"]
+        );
+    }
+
+    #[test]
+    fn a_large_environment_takes_a_mapping() {
+        let many: Vec<String> = (0..5000).map(|i| format!("V{i}={i}")).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        let after = changed(&many, ADD).unwrap();
+        assert_eq!(after.len(), 5001);
+        assert_eq!(after[..5000], many);
+        assert_eq!(after[5000], ours());
+    }
+
+    #[test]
+    fn the_last_preload_is_the_one_that_counts() {
+        let strings = [c"LD_PRELOAD=/a/libcounterfoil.so".as_ptr(), c"LD_PRELOAD=x".as_ptr(), null()];
+        // SAFETY: a list of C strings.
+        let found = unsafe { search(strings.as_ptr()) };
+        assert!(!found.ours && found.preload == Some(1) && found.count == 2);
+    }
+
+    #[test]
+    fn no_environment_is_an_empty_one() {
+        // SAFETY: NULL is allowed.
+        let found = unsafe { search(null()) };
+        assert_eq!(found.count, 0);
+    }
+}

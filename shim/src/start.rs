@@ -9,7 +9,7 @@ use crate::thread::{self, Guard};
 use crate::{fds, foreign, hooks, kernel, objects, reinject, scratch};
 use bytemuck::Zeroable;
 use core::ptr::null_mut;
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use counterfoil_abi::arena::{ARENA_BYTES, ArenaHead, LANES, MAGIC};
 use counterfoil_abi::hello::{self, GRANTED, MAX_INHERITED, Reply, Request};
 use counterfoil_abi::record::{Channel, How, INHERITED, RESUMED};
@@ -54,36 +54,41 @@ unsafe extern "C" fn before_fork() {
     });
 }
 
-/// Before an exec: what this process holds in common with its forks is theirs alone.
-pub fn leave_family() {
-    fds::for_each(|_, object| _ = object.let_go());
-    crate::sessions::for_each(|object| _ = object.let_go());
-}
-
-/// The exec has failed. An object that nobody else held is counted once too often now: it ends with
-/// the process, not before.
-pub fn rejoin_family() {
-    fds::for_each(|_, object| object.add_ref());
-    crate::sessions::for_each(Object::add_ref);
-}
+/// This process has said its last words: once, though exit handlers may call _exit.
+static LEFT: AtomicBool = AtomicBool::new(false);
 
 extern "C" fn finish() {
     keeping_errno(|| shielded((), || last_words(How::Exited)));
 }
 
-/// Says the totals of all that is open: at exit, and before the program image is replaced.
+/// Says the totals of all that is open, and leaves it to the other forks of the family: at exit, and
+/// before the program image is replaced.
 pub fn last_words(how: How) {
-    if !process::active() || !process::has_recorded() {
+    if !process::active() || LEFT.swap(true, Ordering::Relaxed) {
         return;
     }
-    let Some(guard) = Guard::enter() else { return };
-    fds::for_each(|fd, object| say(&guard, object, how, fds::counts(object, fd)));
-    crate::sessions::for_each(|object| say(&guard, object, how, kernel::Counts::UNKNOWN));
+    // A child that has used nothing has nothing to say, unless it is the last to say anything.
+    let used = process::has_recorded();
+    fds::for_each(|fd, object| leave(object, how, used, || fds::counts(object, fd)));
+    crate::sessions::for_each(|object| leave(object, how, used, || kernel::Counts::UNKNOWN));
 }
 
-fn say(guard: &Guard, object: &'static Object, how: How, counts: kernel::Counts) {
-    if object.anything() {
-        object.checkpoint(guard, if object.is_last() { how } else { How::Checkpoint }, counts);
+fn leave(object: &'static Object, how: How, used: bool, counts: impl FnOnce() -> kernel::Counts) {
+    let how = if object.let_go() { How::Checkpoint } else { how };
+    if (used || how != How::Checkpoint)
+        && object.anything()
+        && let Some(guard) = Guard::enter()
+    {
+        object.checkpoint(&guard, how, counts());
+    }
+}
+
+/// The exec has failed. An object that nobody else held is counted once too often now: it ends with
+/// the process, not before.
+pub fn stay() {
+    if LEFT.swap(false, Ordering::Relaxed) {
+        fds::for_each(|_, object| object.add_ref());
+        crate::sessions::for_each(Object::add_ref);
     }
 }
 
@@ -157,7 +162,11 @@ fn connect_and_activate() -> Option<()> {
         for (stream, tap, offset) in
             [(&object.out, out, resume.out_offset), (&object.into, into, resume.in_offset)]
         {
-            if offset != UNKNOWN {
+            // Both ends of a pipe have one inode: only this end's direction is this end's.
+            let own = object.channel() != Channel::Pipe
+                || core::ptr::eq(stream, &raw const object.out)
+                    == (object.last.load(Ordering::Relaxed) == objects::OUT);
+            if own && offset != UNKNOWN {
                 stream.resume(&guard, number, tap, offset);
             }
         }
@@ -257,9 +266,4 @@ fn map_arena(memory: &OwnedFd, reply: &Reply) -> Option<*const u8> {
     let head = unsafe { &*arena.cast::<ArenaHead>() };
     (head.magic == MAGIC && head.abi == ABI_VERSION && head.lanes as usize == LANES)
         .then_some(arena.cast_const().cast())
-}
-
-/// A channel that has no descriptor of its own.
-pub fn is_session(channel: Channel) -> bool {
-    matches!(channel, Channel::Tls | Channel::GnuTls)
 }

@@ -5,7 +5,7 @@ use bytemuck::Zeroable;
 use counterfoil_abi::{ABI_VERSION, arena, hello};
 use rustix::net::{
     self, AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketType,
+    SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType,
 };
 use std::io::{IoSlice, IoSliceMut, Result};
 use std::mem::MaybeUninit;
@@ -29,7 +29,8 @@ pub struct Answer {
 impl Client {
     /// Connects.
     pub fn connect(path: &Path) -> Result<Self> {
-        let socket = net::socket(AddressFamily::UNIX, SocketType::SEQPACKET, None)?;
+        let socket =
+            net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
         net::connect(&socket, &SocketAddrUnix::new(path)?)?;
         let limit = Some(std::time::Duration::from_secs(10));
         net::sockopt::set_socket_timeout(&socket, net::sockopt::Timeout::Recv, limit)?;
@@ -123,7 +124,8 @@ pub struct Liar {
 impl Liar {
     /// Listens at `path`.
     pub fn start(path: &Path, lie: Lie) -> Self {
-        let socket = net::socket(AddressFamily::UNIX, SocketType::SEQPACKET, None).expect("socket");
+        let socket = net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+            .expect("socket");
         net::bind(&socket, &SocketAddrUnix::new(path).expect("address")).expect("bind");
         net::listen(&socket, 64).expect("listen");
         let limit = Some(std::time::Duration::from_millis(50));
@@ -133,7 +135,7 @@ impl Liar {
         let thread = std::thread::spawn(move || {
             let mut held = vec![];
             while !stop.load(Ordering::Acquire) {
-                if let Ok(client) = net::accept(&socket) {
+                if let Ok(client) = net::accept_with(&socket, SocketFlags::CLOEXEC) {
                     count.fetch_add(1, Ordering::AcqRel);
                     let _ = answer(&client, lie);
                     if matches!(lie, Lie::Silence) {

@@ -43,12 +43,20 @@ impl Observed {
         Self::new(std::iter::once(program).chain(words.map(str::to_owned)))
     }
 
-    /// A script for `sh -eu`. `$FIXTURES` is the fixtures' folder, `listening PORT` waits until
-    /// somebody listens there without connecting to it, `await COMMAND` until it succeeds.
+    /// A script for `sh -eu`. `$FIXTURES` is the fixtures' folder, `await COMMAND` waits until it succeeds,
+    /// a line `listening PORT` until somebody listens there, without connecting to it and without a pipe.
     pub fn script(text: &str) -> Self {
-        const PRELUDE: &str = "await() { n=0; until \"$@\" >/dev/null 2>&1; do n=$((n+1)); [ $n -lt 1500 ] || { echo \"await: $*\" >&2; exit 99; }; sleep 0.01; done; }\n\
-            listening() { await grep -qiE \":$(printf %04X \"$1\") 0+:0000 0A\" /proc/net/tcp /proc/net/tcp6; }\n";
-        Self::new(["sh", "-euc", &format!("{PRELUDE}{text}")])
+        const PRELUDE: &str = "await() { n=0; until \"$@\" >/dev/null 2>&1; do n=$((n+1)); \
+            [ $n -lt 1500 ] || { echo \"await: $*\" >&2; exit 99; }; sleep 0.01; done; }\n";
+        let mut script = PRELUDE.to_owned();
+        for line in text.lines() {
+            match line.trim().strip_prefix("listening ").map(str::parse::<u16>) {
+                Some(Ok(port)) => script += &listening(port),
+                _ => script += line,
+            }
+            script.push('\n');
+        }
+        Self::new(["sh", "-euc", &script])
     }
 
     /// One variable more.
@@ -66,6 +74,15 @@ impl Observed {
     /// What stands on its standard input; else nothing does.
     pub fn stdin(mut self, content: impl AsRef<[u8]>) -> Self {
         self.stdin = Some(self.scratch.write("stdin", content));
+        self
+    }
+
+    /// Its standard error goes to the file `own` of the scratch folder, apart from `counterfoil`'s report.
+    pub fn stderr_apart(mut self) -> Self {
+        let mut words: Vec<OsString> =
+            vec!["sh".into(), "-c".into(), "exec \"$@\" 2>own".into(), "sh".into()];
+        words.append(&mut self.words);
+        self.words = words;
         self
     }
 
@@ -105,7 +122,10 @@ impl Observed {
         let json = self.scratch.at("events.jsonl");
         let mut words = vec![];
         if self.observed {
-            words.extend([product::program().into(), "run".into(), "--json".into(), json.clone().into()]);
+            words.extend([product::program().into(), "run".into()]);
+            if !self.options.iter().any(|o| o == "--json") {
+                words.extend(["--json".into(), json.clone().into()]);
+            }
             words.extend(self.options.iter().cloned());
             words.push("--".into());
         }
@@ -134,6 +154,11 @@ impl Observed {
     pub fn go(self) -> Run {
         self.start().finish()
     }
+}
+
+/// Shell for "wait until somebody listens on that port".
+pub fn listening(port: u16) -> String {
+    format!("await grep -qiE ':{port:04X} 0+:0000 0A' /proc/net/tcp /proc/net/tcp6")
 }
 
 /// A command on its way.

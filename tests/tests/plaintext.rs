@@ -2,7 +2,7 @@
 //! stdin, is found in nothing that leaves the observed process.
 
 use counterfoil_tests::daemon::Daemon;
-use counterfoil_tests::{Scratch, need, peers, skip, wait};
+use counterfoil_tests::{Scratch, need, observed, peers, skip, wait};
 use std::fs;
 use std::io::Read;
 use std::net::UdpSocket;
@@ -19,7 +19,7 @@ fn found(bytes: &[u8]) -> usize {
     let hex: String = MARKER.bytes().map(|b| format!("{b:02x}")).collect();
     [MARKER.as_bytes(), hex.as_bytes(), &hex.to_uppercase().into_bytes()]
         .iter()
-        .map(|needle| bytes.windows(needle.len()).filter(|w| w == needle).count())
+        .map(|needle| memchr::memmem::find_iter(bytes, needle).count())
         .sum()
 }
 
@@ -74,13 +74,15 @@ fn marker_stays_inside() {
         "await() {{ until \"$@\" >/dev/null 2>&1; do sleep 0.01; done; }}\n\
          nginx -c \"$PWD/nginx.conf\" & server=$!\nmkfifo hold\n\
          openssl s_server -accept 127.0.0.1:{plain} -cert cert.pem -key key.pem -quiet -naccept 1 <hold >got2 &\nexec 9>hold\n\
-         for p in {port} {plain}; do await grep -qiE \":$(printf %04X $p) 0+:0000 0A\" /proc/net/tcp; done\n\
+         {}\n{}\n\
          TAMPER=tls-out:flip:100000 LD_PRELOAD=\"$LD_PRELOAD:$FIXTURES/tamper.so\" \\\n\
          curl -sS --http1.1 --cacert cert.pem -T data https://localhost:{port}/up/got1 2>/dev/null\n\
          cat data | openssl s_client -connect 127.0.0.1:{plain} -quiet -no_ign_eof -nocommands >/dev/null 2>&1\n\
          cat data | \"$FIXTURES/sink\"\n\
          touch sent; until test -e go; do sleep 0.02; done\n\
-         kill -QUIT $server; wait $server"
+         kill -QUIT $server; wait $server",
+        observed::listening(port),
+        observed::listening(plain),
     );
     let session = daemon.observing(&["sh", "-euc", &script]);
     peers::nginx(&session.scratch, port, "");

@@ -235,7 +235,12 @@ impl Assembler {
 
     /// The object's uses have changed: look at it when every lane was read again.
     pub(super) fn settle_soon(&mut self, key: Key) {
-        self.settling.push_back((self.tick + SETTLE, key));
+        if let Some(object) = self.objects.get_mut(key)
+            && !object.settling
+        {
+            object.settling = true;
+            self.settling.push_back((self.tick + SETTLE, key));
+        }
     }
 }
 
@@ -250,7 +255,7 @@ fn learn(object: &mut Object, opened: &Opened) {
     if remote.version != 0 && remote.port != 0 && !object.listed {
         object.remote = remote;
     }
-    if opened.peer_inode != 0 && object.channel != Channel::Pipe {
+    if opened.peer_inode != 0 && object.peer_inode == 0 && object.channel != Channel::Pipe {
         object.peer_inode = opened.peer_inode;
     }
     if opened.peer_pid != 0 {

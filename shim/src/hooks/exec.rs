@@ -33,8 +33,7 @@ unsafe fn leaving(named: Named, environment: Strings, room: &mut Room) -> Option
             room.tell(process::present_pid());
             // A vfork child's streams are its parent's.
             if !room.fails && !process::is_vfork_child() {
-                start::last_words(if process::is_forked() { How::Checkpoint } else { How::Execed });
-                start::leave_family();
+                start::last_words(How::Execed);
                 room.left = true;
             }
             made
@@ -75,7 +74,7 @@ fn stayed(room: &mut Room) {
     keeping_errno(|| {
         room.give_back();
         if core::mem::take(&mut room.left) {
-            start::rejoin_family();
+            start::stay();
         }
     });
 }

@@ -15,9 +15,9 @@ pub mod pieces;
 pub mod plain;
 pub mod sockets;
 
-/// Every exported definition: name and address. A test compares the names with `nm -D`; the
-/// constructor looks whether ours is the first in scope.
-pub const FAMILIES: &[&[(&str, *const ())]] = &[
+/// The C names of all hooks. Held against `exports.txt`, and that against what is exported.
+#[cfg(test)]
+const FAMILIES: &[&[&str]] = &[
     cipher::HOOKS,
     descriptors::HOOKS,
     dl::HOOKS,
@@ -42,4 +42,22 @@ pub fn resolve() {
     made::resolve();
     plain::resolve();
     sockets::resolve();
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    /// tests/exports.rs holds the same list against what the linker exports.
+    #[test]
+    fn the_families_are_what_is_listed() {
+        let named: Vec<&str> = super::FAMILIES.iter().copied().flatten().copied().collect();
+        let hooks: BTreeSet<&str> = named.iter().copied().collect();
+        let listed: BTreeSet<&str> =
+            include_str!("../../exports.txt").lines().filter(|line| !line.starts_with('#')).collect();
+        let missing: Vec<_> = listed.difference(&hooks).collect();
+        let extra: Vec<_> = hooks.difference(&listed).collect();
+        assert!(missing.is_empty() && extra.is_empty(), "in no family: {missing:?}; not listed: {extra:?}");
+        assert_eq!(named.len(), hooks.len(), "a hook in two families");
+    }
 }
