@@ -80,7 +80,7 @@ impl Assembler {
                 }
                 // Looked up again: the claim of those before may just have been given up.
                 let known = inode.and_then(|i| self.by_inode.get(&i).copied());
-                let mut object = Object::new(channel, opened.header.time.min(self.now.max(1)));
+                let mut object = Object::new(channel, opened.header.time);
                 object.net_namespace = self.programs.get(&arena)?.facts.net_namespace;
                 object.disputed = known.is_some();
                 object.inode = inode.filter(|_| known.is_none());

@@ -217,7 +217,8 @@ impl Assembler {
         for user in object.uses.iter().filter(|u| u.extent[d] > u.resumed[d] || object.uses.len() == 1) {
             if let Some(program) = self.programs.get(&user.arena) {
                 end.watched &= program.watched;
-                end.dropped |= program.dropped;
+                // Of an object that is older than this daemon, a gap may have gone to the last one.
+                end.dropped |= program.dropped || program.restarted && object.opened < program.adopted_at;
             }
             if let Some(doubt) = self.program_doubt(user.arena, object.channel) {
                 end.doubts.push(doubt);

@@ -358,9 +358,11 @@ impl Assembler {
     }
 
     /// The daemon was restarted: the arenas that it took up again have a past that it doesn't know.
-    pub fn restarted(&mut self, arena: ArenaId) {
+    /// `now` is monotonic nanoseconds.
+    pub fn restarted(&mut self, arena: ArenaId, now: u64) {
         if let Some(program) = self.programs.get_mut(&arena) {
             program.restarted = true;
+            program.adopted_at = now;
         }
     }
 
