@@ -214,7 +214,7 @@ fn systemds_descriptor_store_brings_arenas_and_key_back() {
         (text, arena.remove(0))
     };
     let name = text.lines().find_map(|l| l.strip_prefix("FDNAME=")).unwrap().to_owned();
-    assert!(name.starts_with(&format!("counterfoil-1-")), "{name}");
+    assert!(name.starts_with("counterfoil-1-"), "{name}");
     // The whole service is killed.
     service.signal(libc::SIGKILL);
     service.ended();
