@@ -254,12 +254,10 @@ fn alarmed_while_open(fixture: &str, orders: &str) {
     let alarms = run.report.alarms();
     let ids: std::collections::BTreeSet<_> =
         alarms.iter().filter(|a| a.rule() == "payload-altered").map(|a| a.0["id"].to_string()).collect();
-    check!(run, ids.len() == 1, "one alarm, even if it is told of again at the end");
-    check!(
-        run,
-        run.report.transfers().iter().any(|t| t.verdict() == "altered"),
-        "the transfer itself is not altered"
-    );
+    // The order holds at both ends, so that an answer may be altered, too.
+    let altered = run.report.transfers().iter().filter(|t| t.verdict() == "altered").count();
+    check!(run, altered >= 1, "the transfer itself is not altered");
+    check!(run, ids.len() == altered, "one alarm each, even if it is told of again at the end");
 }
 
 #[test]

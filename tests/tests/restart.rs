@@ -12,7 +12,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 #[test]
 fn arenas_are_taken_up_again() {
     let mut daemon = Daemon::start("");
-    let running = daemon.observing_fixture("tls 1.3 - write read 100000 5000 answer=3000 mark=mark wait=go").start();
+    let running =
+        daemon.observing_fixture("tls 1.3 - write read 100000 5000 answer=3000 mark=mark wait=go").start();
     let mark = running.scratch.at("mark");
     wait::until(PATIENCE, "the connection stands", || mark.exists().then_some(()));
     daemon.kill();
@@ -34,7 +35,9 @@ fn arenas_are_taken_up_again() {
     let keeper = daemon.state().join("keeper");
     assert!(keeper.exists());
     daemon.stop();
-    wait::until(PATIENCE, "a daemon that ends in order leaves no keeper", || (!keeper.exists()).then_some(()));
+    wait::until(PATIENCE, "a daemon that ends in order leaves no keeper", || {
+        (!keeper.exists()).then_some(())
+    });
 }
 
 /// The keeper goes where there is nothing to keep.
