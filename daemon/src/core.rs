@@ -295,7 +295,7 @@ impl Core {
         self.collector.add(id, arena, now());
         let resume = self.assembler.register(id, facts.clone(), watched, inherited);
         if adopted {
-            self.assembler.restarted(id);
+            self.assembler.restarted(id, now());
         }
         self.guests.insert(id, Guest { pidfd, uid, facts });
         if let Some(answer) = answer {

@@ -76,6 +76,17 @@ impl Producer {
         Self { lane, ring, head, seen_tail: tail }
     }
 
+    /// More than half of the lane waits to be read: what can be said later is better not said now.
+    #[inline]
+    pub fn is_crowded(&mut self) -> bool {
+        if self.head.wrapping_sub(self.seen_tail) <= LANE_LINES / 2 {
+            return false;
+        }
+        // SAFETY: mapped (contract of `new`). Acquire as in `push`.
+        self.seen_tail = unsafe { (*self.lane).tail.load(Ordering::Acquire) };
+        self.head.wrapping_sub(self.seen_tail) > LANE_LINES / 2
+    }
+
     /// Publishes one record. False: there was no room, and the lane's `dropped` was counted up.
     #[inline]
     pub fn push(&mut self, record: &[Line]) -> bool {

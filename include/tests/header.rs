@@ -3,7 +3,7 @@
 //! walked by their codes, so what is added here and forgotten there fails.
 #![cfg(not(loom))]
 
-use counterfoil_abi::{arena, hello, lane, record, ABI_VERSION, BLOCK, UNKNOWN};
+use counterfoil_abi::{ABI_VERSION, BLOCK, UNKNOWN, arena, hello, lane, record};
 use std::fmt::Write as _;
 use std::process::Command;
 

@@ -1,9 +1,9 @@
 //! The lane with real threads, at its real size, and with a hostile other side. Small enough for miri.
 #![cfg(not(loom))]
 
-use counterfoil_abi::lane::{Consumer, Hostile, LaneHead, Producer, Slot, LANE_LINES};
+use counterfoil_abi::lane::{Consumer, Hostile, LANE_LINES, LaneHead, Producer, Slot};
 use counterfoil_abi::record::{Line, MAX_LINES};
-use std::alloc::{alloc_zeroed, dealloc, Layout};
+use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::sync::atomic::Ordering::Relaxed;
 
 /// A lane in memory as the kernel would hand it out: zeroed.

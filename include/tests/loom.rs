@@ -3,9 +3,9 @@
 //! happened yet, the only thing that the acquire and release of `tail` guard against.
 #![cfg(loom)]
 
-use counterfoil_abi::lane::{Consumer, LaneHead, Producer, Slot, LANE_LINES};
+use counterfoil_abi::lane::{Consumer, LANE_LINES, LaneHead, Producer, Slot};
 use counterfoil_abi::record::{Line, MAX_LINES};
-use loom::sync::{atomic::AtomicU64, Arc};
+use loom::sync::{Arc, atomic::AtomicU64};
 use loom::thread;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 

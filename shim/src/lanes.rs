@@ -14,6 +14,14 @@ pub fn push(guard: &Guard, record: &[Line]) -> bool {
     push_from(guard.thread, record)
 }
 
+/// This thread's lane fills faster than it is read.
+pub fn is_crowded(guard: &Guard) -> bool {
+    let Some(mut lane) = guard.thread.lane.take() else { return false };
+    let crowded = lane.is_crowded();
+    guard.thread.lane.set(Some(lane));
+    crowded
+}
+
 /// Publishes a record of one of the ABI's structs.
 pub fn push_record<T: bytemuck::Pod>(guard: &Guard, record: &T) -> bool {
     push(guard, lines_of(record))
@@ -49,7 +57,8 @@ fn claim(thread: &'static Thread) {
     thread.lane.set(None);
     let base = process::settings().arena;
     let pid = process::pid();
-    let owner = u64::from(pid) << 32 | u64::from(thread_id());
+    thread.number.set(thread_id());
+    let owner = u64::from(pid) << 32 | u64::from(thread.number.get());
     // Forks and threads start looking at different places.
     let start = owner as usize % LANES;
     for step in 0..LANES {
@@ -71,6 +80,29 @@ fn claim(thread: &'static Thread) {
             return;
         }
     }
+}
+
+/// Names this thread among all: pid << 32 | its number.
+#[inline]
+pub fn identity(thread: &'static Thread) -> u64 {
+    if thread.lane_epoch.get() != process::epoch() {
+        claim(thread);
+    }
+    (u64::from(process::pid()) << 32) | u64::from(thread.number.get())
+}
+
+/// The thread that [`identity`] named is no more. Asks the kernel; only where two meet.
+#[cold]
+pub fn is_gone(identity: u64) -> bool {
+    let (pid, thread) = ((identity >> 32) as i32, identity as u32);
+    if process::sandboxed() || thread & NO_TID != 0 {
+        return false;
+    }
+    // SAFETY: signal 0 only asks.
+    crate::record::keeping_errno(|| unsafe {
+        libc::syscall(libc::SYS_tgkill, pid, thread as i32, 0) != 0
+            && *libc::__errno_location() == libc::ESRCH
+    })
 }
 
 /// The first thread of a process has the process's number; that spares a sandboxed child gettid.

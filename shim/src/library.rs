@@ -5,7 +5,7 @@
 //! behind us (RTLD_NEXT), unless that is another copy of the same library than the caller's own;
 //! then the caller's own dependencies; then any copy that is loaded.
 
-use core::ffi::{CStr, c_char, c_void};
+use core::ffi::{CStr, c_char, c_int, c_void};
 use core::ptr::null_mut;
 use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 use libc::{Dl_info, RTLD_LAZY, RTLD_NEXT, RTLD_NOLOAD, dladdr, dlopen, dlsym};
@@ -91,24 +91,111 @@ pub fn forget_all() {
     }
 }
 
-fn object_of(address: *const c_void) -> Option<Dl_info> {
-    let mut info = core::mem::MaybeUninit::<Dl_info>::zeroed();
-    // SAFETY: fills `info` when it returns non-zero.
-    let info = unsafe { (dladdr(address, info.as_mut_ptr()) != 0).then(|| info.assume_init())? };
-    (!info.dli_fname.is_null()).then_some(info)
+/// A loaded object: where it begins, and its path ("" for the program itself).
+struct Loaded {
+    base: usize,
+    path: &'static CStr,
 }
 
-/// The file's name of the object that `address` lies in.
-fn base_name(address: *const c_void) -> &'static [u8] {
-    let Some(info) = object_of(address) else { return b"" };
-    // SAFETY: the loader's own string; the object is loaded while its code is on our stack.
-    let path = unsafe { CStr::from_ptr(info.dli_fname) }.to_bytes();
+/// glibc's `struct dl_find_object` (dlfcn.h, since 2.35), up to what is needed.
+#[repr(C)]
+struct Found {
+    flags: u64,
+    start: *mut c_void,
+    end: *mut c_void,
+    map: *const LinkMap,
+    rest: [u64; 16],
+}
+
+/// `struct link_map` (link.h), the public part.
+#[repr(C)]
+struct LinkMap {
+    address: usize,
+    name: *const c_char,
+}
+
+/// The object that `address` lies in. dladdr would do, but it reads all of the object's symbols.
+fn object_of(address: *const c_void) -> Option<Loaded> {
+    static FIND: AtomicPtr<c_void> = AtomicPtr::new(null_mut());
+    let mut find = FIND.load(Ordering::Relaxed);
+    if find.is_null() {
+        // SAFETY: a C string.
+        find = unsafe { dlsym(libc::RTLD_DEFAULT, c"_dl_find_object".as_ptr()) };
+        FIND.store(find, Ordering::Relaxed);
+    }
+    if find.is_null() {
+        return object_of_old(address);
+    }
+    // SAFETY: the declaration in dlfcn.h; takes no lock and allocates nothing.
+    unsafe {
+        let find: unsafe extern "C" fn(*const c_void, *mut Found) -> c_int = core::mem::transmute(find);
+        let mut found = core::mem::MaybeUninit::<Found>::zeroed();
+        if find(address, found.as_mut_ptr()) != 0 {
+            return None;
+        }
+        let found = found.assume_init();
+        let name = (*found.map).name;
+        let path = if name.is_null() { c"" } else { CStr::from_ptr(name) };
+        Some(Loaded { base: found.start.addr(), path })
+    }
+}
+
+#[cold]
+fn object_of_old(address: *const c_void) -> Option<Loaded> {
+    let mut info = core::mem::MaybeUninit::<Dl_info>::zeroed();
+    // SAFETY: fills `info` when it returns non-zero; the path is the loader's own string.
+    unsafe {
+        let info = (dladdr(address, info.as_mut_ptr()) != 0).then(|| info.assume_init())?;
+        (!info.dli_fname.is_null())
+            .then(|| Loaded { base: info.dli_fbase.addr(), path: CStr::from_ptr(info.dli_fname) })
+    }
+}
+
+/// The last part of a path.
+fn base_name(path: &CStr) -> &[u8] {
+    let path = path.to_bytes();
     path.rsplit(|&b| b == b'/').next().unwrap_or(path)
 }
 
+fn is_tls_name(name: &[u8]) -> bool {
+    [&b"libssl."[..], b"libssl-", b"libcrypto.", b"libcrypto-", b"libgnutls"]
+        .iter()
+        .any(|known| name.starts_with(known))
+}
+
 fn is_tls_library(address: *const c_void) -> bool {
-    let name = base_name(address);
-    [&b"libssl"[..], b"libcrypto", b"libgnutls"].iter().any(|known| name.starts_with(known))
+    object_of(address).is_some_and(|object| is_tls_name(base_name(object.path)))
+}
+
+/// `name` in any TLS library that is loaded, wherever it hides.
+#[cold]
+fn in_any(name: &CStr) -> *mut c_void {
+    struct Search<'a> {
+        name: &'a CStr,
+        paths: [*const c_char; 8],
+        count: usize,
+    }
+    unsafe extern "C" fn each(info: *mut libc::dl_phdr_info, _: usize, data: *mut c_void) -> c_int {
+        // SAFETY: the loader's own data, and the search that is passed below.
+        let (info, search) = unsafe { (&*info, &mut *data.cast::<Search>()) };
+        // SAFETY: a C string of the loader's.
+        if !info.dlpi_name.is_null()
+            && search.count < search.paths.len()
+            && is_tls_name(base_name(unsafe { CStr::from_ptr(info.dlpi_name) }))
+        {
+            search.paths[search.count] = info.dlpi_name;
+            search.count += 1;
+        }
+        0
+    }
+    let mut search = Search { name, paths: [core::ptr::null(); 8], count: 0 };
+    // SAFETY: the callback's data outlives the call. Paths stay while their objects are loaded.
+    unsafe { libc::dl_iterate_phdr(Some(each), (&raw mut search).cast()) };
+    search.paths[..search.count]
+        .iter()
+        .map(|&path| in_loaded(path, search.name))
+        .find(|at| !at.is_null())
+        .unwrap_or(null_mut())
 }
 
 fn in_loaded(path: *const c_char, name: &CStr) -> *mut c_void {
@@ -132,18 +219,17 @@ fn resolve(caller: *const c_void, name: &CStr) -> *mut c_void {
         // Another preload's: it has its own way to the real one, and keeps its place.
         return next;
     }
-    let own = object_of(caller).map_or(null_mut(), |info| in_loaded(info.dli_fname, name));
-    let ours = object_of(resolve as *const c_void).map_or(null_mut(), |info| info.dli_fbase);
-    let usable = |at: *mut c_void| !at.is_null() && object_of(at).is_some_and(|info| info.dli_fbase != ours);
-    if usable(own) {
+    let own = object_of(caller)
+        .filter(|object| !object.path.is_empty())
+        .map_or(null_mut(), |object| in_loaded(object.path.as_ptr(), name));
+    let ours = object_of(resolve as *const c_void).map_or(0, |object| object.base);
+    if !own.is_null() && object_of(own).is_some_and(|object| object.base != ours) {
         return own;
     }
     if !next.is_null() {
         return next;
     }
-    let known =
-        [c"libssl.so.3", c"libssl.so.1.1", c"libcrypto.so.3", c"libcrypto.so.1.1", c"libgnutls.so.30"];
-    known.iter().map(|path| in_loaded(path.as_ptr(), name)).find(|&at| usable(at)).unwrap_or(null_mut())
+    in_any(name)
 }
 
 /// Another function of the library that a call from `caller` reaches; null if it has none.

@@ -4,6 +4,7 @@
 //! Hooks call these with a descriptor or object and slices; nothing here knows C.
 
 use crate::fds;
+use crate::lanes;
 use crate::objects::{self, Object};
 use crate::process;
 use crate::stream::{Offer, Pieces};
@@ -115,7 +116,7 @@ pub fn begin_on(guard: &Guard, object: &'static Object, way: u8) -> Call {
         // The stream turns round: what went the other way is said, so that it can be compared
         // while the connection is open.
         let (other, tap) = if way == objects::OUT { (&object.into, into) } else { (&object.out, out) };
-        if other.untold() {
+        if other.untold() && !lanes::is_crowded(guard) {
             other.try_tell(guard, number, tap);
             object.tell_witness(guard, way != objects::OUT);
         }

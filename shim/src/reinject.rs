@@ -62,6 +62,15 @@ fn socket_entry() -> Option<*const c_char> {
     (SOCKET_LENGTH.load(Ordering::Acquire) != 0).then(|| SOCKET_ENTRY.0.get().cast_const().cast())
 }
 
+/// A child can ask the daemon, as far as can be seen: not out of a chroot that lacks the socket.
+fn daemon_reachable() -> bool {
+    // SAFETY: written before its length was set, never after; NUL padded.
+    let own = socket_entry().map(|entry| unsafe { CStr::from_ptr(entry.add(SOCKET.len())) });
+    let flags = rustix::fs::AtFlags::EACCESS;
+    let path = own.unwrap_or(start::SYSTEM_SOCKET);
+    rustix::fs::accessat(rustix::fs::CWD, path, rustix::fs::Access::WRITE_OK, flags).is_ok()
+}
+
 /// LD_PRELOAD's entries (ld.so(8): separated by spaces or colons).
 fn entries(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value.split(|b| matches!(b, b' ' | b':')).filter(|entry| !entry.is_empty())
@@ -200,7 +209,11 @@ pub unsafe fn prepare(named: Named, environment: Strings, room: &mut Room) -> Op
     // SAFETY: contract.
     let target = unsafe { target::examine(named) };
     let add = Change::Add { preload: !found.ours, socket: !found.socket && socket_entry().is_some() };
-    let (lost, change) = match target.fit {
+    let fit = match target.fit {
+        Fit::Loads | Fit::NotByUs(_) if !daemon_reachable() => Fit::Ignores(Lost::NotReachable),
+        fit => fit,
+    };
+    let (lost, change) = match fit {
         Fit::Fails => {
             room.fails = true;
             (None, None)

@@ -20,7 +20,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use std::ffi::CStr;
 
 /// The only socket that a privileged program (AT_SECURE) talks to.
-const SYSTEM_SOCKET: &[u8] = b"/run/counterfoil/counterfoil.sock";
+pub const SYSTEM_SOCKET: &CStr = c"/run/counterfoil/counterfoil.sock";
 /// A daemon that takes longer than this to answer is no daemon: the program waits at most so long.
 const PATIENCE_MS: i64 = 1000;
 /// Descriptors below this are looked at when the program starts.
@@ -112,7 +112,7 @@ pub fn variable(name: &CStr) -> Option<&'static [u8]> {
 
 /// Path of the daemon's socket.
 pub fn socket_path() -> &'static [u8] {
-    variable(c"COUNTERFOIL_SOCKET").filter(|path| !path.is_empty()).unwrap_or(SYSTEM_SOCKET)
+    variable(c"COUNTERFOIL_SOCKET").filter(|path| !path.is_empty()).unwrap_or(SYSTEM_SOCKET.to_bytes())
 }
 
 fn connect_and_activate() -> Option<()> {
@@ -266,9 +266,4 @@ fn map_arena(memory: &OwnedFd, reply: &Reply) -> Option<*const u8> {
     let head = unsafe { &*arena.cast::<ArenaHead>() };
     (head.magic == MAGIC && head.abi == ABI_VERSION && head.lanes as usize == LANES)
         .then_some(arena.cast_const().cast())
-}
-
-/// A channel that has no descriptor of its own.
-pub fn is_session(channel: Channel) -> bool {
-    matches!(channel, Channel::Tls | Channel::GnuTls)
 }

@@ -7,7 +7,6 @@
 
 use crate::lanes;
 use crate::mac::Mac;
-use crate::process;
 use crate::scratch::Scratch;
 use crate::thread::{self, Claim, Guard};
 use bytemuck::Zeroable;
@@ -20,7 +19,7 @@ use counterfoil_abi::{BLOCK, Tag, UNKNOWN};
 /// See the module's text.
 #[repr(C, align(64))]
 pub struct Stream {
-    /// Who is in a call: pid << 32 | a number for the thread; 0 nobody.
+    /// Who is in a call ([`lanes::identity`]); 0 nobody.
     claim: AtomicU64,
     /// Bytes that passed, gaps of known length included.
     offset: AtomicU64,
@@ -129,18 +128,24 @@ fn remember(guard: &Guard, claim: Claim) {
     }
 }
 
-fn claimer(guard: &Guard) -> u64 {
-    u64::from(process::pid()) << 32 | ((core::ptr::from_ref(guard.thread).addr() as u64 >> 6) & 0xffff_ffff)
-}
-
 impl Stream {
     /// Takes the stream for one call. False: somebody else is in a call on it, and a gap says so.
     #[inline]
     pub fn claim(&self, guard: &Guard, object: u32, tap: Tap) -> bool {
-        let me = claimer(guard);
+        let me = lanes::identity(guard.thread);
         // Acquire pairs with the release in `release`: the state is as the last holder left it.
         match self.claim.compare_exchange(0, me, Ordering::Acquire, Ordering::Relaxed) {
             Ok(_) => {}
+            // A thread that was cancelled in its call.
+            Err(other)
+                if lanes::is_gone(other)
+                    && self
+                        .claim
+                        .compare_exchange(other, me, Ordering::Acquire, Ordering::Relaxed)
+                        .is_ok() =>
+            {
+                self.doubt(guard, object, tap, Reason::SharedDescriptor);
+            }
             Err(_) => {
                 self.doubt(guard, object, tap, Reason::SharedDescriptor);
                 return false;
@@ -444,7 +449,7 @@ impl Stream {
 
     /// [`Self::tell`] for who holds no claim: does nothing when somebody is in a call.
     pub fn try_tell(&self, guard: &Guard, object: u32, tap: Tap) {
-        let me = claimer(guard);
+        let me = lanes::identity(guard.thread);
         if self.claim.compare_exchange(0, me, Ordering::Acquire, Ordering::Relaxed).is_ok() {
             if self.missed.swap(0, Ordering::Relaxed) != 0 {
                 self.doubt(guard, object, tap, Reason::BypassedBytes);

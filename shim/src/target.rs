@@ -63,6 +63,16 @@ impl Target {
         &self.name[..self.length]
     }
 
+    /// The whole path of an open file, where there is a /proc.
+    fn name_of(&mut self, file: BorrowedFd<'_>) {
+        let mut name = [MaybeUninit::uninit(); NAME];
+        if let Ok((name, _)) =
+            rustix::fs::readlinkat_raw(rustix::fs::CWD, link_to(file).path(), &mut name[..])
+        {
+            self.set_name(name);
+        }
+    }
+
     fn set_name(&mut self, name: &[u8]) {
         self.length = name.len().min(NAME);
         self.name[..self.length].copy_from_slice(&name[..self.length]);
@@ -90,10 +100,15 @@ pub unsafe fn examine(named: Named) -> Target {
         // SAFETY: contract.
         Named::Search(name) => find_and_open(unsafe { CStr::from_ptr(name) }, &mut target),
     };
-    target.fit = match opened {
-        Ok(file) => fit(&file, target.name(), matches!(named, Named::Search(_)), DEPTH),
-        Err(closed) => closed.fit(),
-    };
+    match opened {
+        Ok(file) => {
+            target.fit = fit(&file, target.name(), matches!(named, Named::Search(_)), DEPTH);
+            if target.fit != Fit::Loads {
+                target.name_of(file.as_fd());
+            }
+        }
+        Err(closed) => target.fit = closed.fit(),
+    }
     target
 }
 
@@ -213,19 +228,29 @@ impl ReadAt for Opened<'_> {
     }
 }
 
+/// "/proc/self/fd/N".
+struct Link([u8; 26]);
+
+impl Link {
+    fn path(&self) -> &CStr {
+        CStr::from_bytes_until_nul(&self.0).unwrap_or(c"")
+    }
+}
+
+fn link_to(file: BorrowedFd<'_>) -> Link {
+    let mut link = *b"/proc/self/fd/\0\0\0\0\0\0\0\0\0\0\0\0";
+    let number = rustix::path::DecInt::from_fd(file);
+    let digits = number.as_bytes();
+    link[14..14 + digits.len()].copy_from_slice(digits);
+    Link(link)
+}
+
 /// fexecve's descriptor may be O_PATH: then it is opened again, where there is a /proc.
 fn examine_descriptor(fd: c_int, target: &mut Target) -> Fit {
     let Some(given) = borrow(fd).filter(|_| fd >= 0) else { return Fit::Unknown };
-    let mut link = *b"/proc/self/fd/\0\0\0\0\0\0\0\0\0\0\0\0";
-    let number = rustix::path::DecInt::new(fd);
-    let digits = number.as_bytes();
-    link[14..14 + digits.len()].copy_from_slice(digits);
-    let link = CStr::from_bytes_until_nul(&link).unwrap_or(c"");
-    let mut name = [MaybeUninit::uninit(); NAME];
-    match rustix::fs::readlinkat_raw(rustix::fs::CWD, link, name.as_mut_slice()) {
-        Ok((name, _)) => target.set_name(name),
-        Err(_) => target.set_name(link.to_bytes()),
-    }
+    let link = link_to(given);
+    target.set_name(link.path().to_bytes());
+    target.name_of(given);
     if !rustix::fs::fstat(given).is_ok_and(|s| is_regular(&s)) {
         return Fit::Unknown;
     }
@@ -233,7 +258,7 @@ fn examine_descriptor(fd: c_int, target: &mut Target) -> Fit {
     if !path_only {
         return fit(&given, target.name(), false, DEPTH);
     }
-    match open(libc::AT_FDCWD, link, true) {
+    match open(libc::AT_FDCWD, link.path(), true) {
         Ok(file) => fit(&file, target.name(), false, DEPTH),
         Err(Closed::Setuid) => Closed::Setuid.fit(),
         Err(_) => Closed::Unreadable.fit(),

@@ -20,6 +20,8 @@ pub struct Thread {
     recording: Cell<usize>,
     /// Which process (see [`process::epoch`]) `lane` belongs to.
     pub lane_epoch: Cell<u32>,
+    /// This thread's number, or what stands for it: set with the lane.
+    pub number: Cell<u32>,
     /// The lane that this thread writes.
     pub lane: Cell<Option<Producer>>,
     /// The TLS call that this thread is inside of.

@@ -194,7 +194,7 @@ impl Assembler {
             }
         }
         if object.ended() {
-            self.settling.push_back((self.tick + SETTLE, key));
+            self.settle_soon(key);
         }
     }
 

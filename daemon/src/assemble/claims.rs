@@ -80,7 +80,7 @@ impl Assembler {
                 }
                 // Looked up again: the claim of those before may just have been given up.
                 let known = inode.and_then(|i| self.by_inode.get(&i).copied());
-                let mut object = Object::new(channel, opened.header.time.min(self.now.max(1)));
+                let mut object = Object::new(channel, opened.header.time);
                 object.net_namespace = self.programs.get(&arena)?.facts.net_namespace;
                 object.disputed = known.is_some();
                 object.inode = inode.filter(|_| known.is_none());
@@ -235,7 +235,12 @@ impl Assembler {
 
     /// The object's uses have changed: look at it when every lane was read again.
     pub(super) fn settle_soon(&mut self, key: Key) {
-        self.settling.push_back((self.tick + SETTLE, key));
+        if let Some(object) = self.objects.get_mut(key)
+            && !object.settling
+        {
+            object.settling = true;
+            self.settling.push_back((self.tick + SETTLE, key));
+        }
     }
 }
 
@@ -250,7 +255,7 @@ fn learn(object: &mut Object, opened: &Opened) {
     if remote.version != 0 && remote.port != 0 && !object.listed {
         object.remote = remote;
     }
-    if opened.peer_inode != 0 && object.channel != Channel::Pipe {
+    if opened.peer_inode != 0 && object.peer_inode == 0 && object.channel != Channel::Pipe {
         object.peer_inode = opened.peer_inode;
     }
     if opened.peer_pid != 0 {

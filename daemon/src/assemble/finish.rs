@@ -39,7 +39,17 @@ impl Assembler {
             self.forget(key);
         } else if peer.and_then(|p| self.objects.get(p)).is_none_or(|p| p.settled) {
             // With a peer that has not ended, its end brings us back here.
-            self.later.insert((now + AGAIN, key));
+            self.look_again(key);
+        }
+    }
+
+    fn look_again(&mut self, key: Key) {
+        let at = self.now + AGAIN;
+        if let Some(object) = self.objects.get_mut(key)
+            && object.look_at == 0
+        {
+            object.look_at = at;
+            self.later.insert((at, key));
         }
     }
 
@@ -105,7 +115,7 @@ impl Assembler {
             if object.settled
                 && let Some(key) = key
             {
-                self.settling.push_back((self.tick, key));
+                self.settle_soon(key);
             }
         }
     }
@@ -207,7 +217,8 @@ impl Assembler {
         for user in object.uses.iter().filter(|u| u.extent[d] > u.resumed[d] || object.uses.len() == 1) {
             if let Some(program) = self.programs.get(&user.arena) {
                 end.watched &= program.watched;
-                end.dropped |= program.dropped;
+                // Of an object that is older than this daemon, a gap may have gone to the last one.
+                end.dropped |= program.dropped || program.restarted && object.opened < program.adopted_at;
             }
             if let Some(doubt) = self.program_doubt(user.arena, object.channel) {
                 end.doubts.push(doubt);

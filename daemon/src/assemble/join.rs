@@ -130,13 +130,16 @@ impl Assembler {
             if object.peer_inode == 0 {
                 object.peer_inode = self.settings.proc.unix_peer(inode).unwrap_or(0);
             }
-            if object.peer_inode != 0 {
-                let peer = self.by_inode.get(&(device, object.peer_inode)).copied();
-                if let Some(peer) = peer.filter(|&p| p != key)
-                    && self.agrees_on_peer(peer, inode)
-                {
-                    self.lay_together(key, peer);
-                }
+            let peer_inode = object.peer_inode;
+            let named = self.by_inode.get(&(device, peer_inode)).copied().filter(|_| peer_inode != 0);
+            let naming = self.wanted.remove(&(device, inode));
+            let peer = named.or(naming).filter(|&p| p != key && self.agrees_on_peer(p, inode));
+            if let Some(peer) = peer {
+                self.lay_together(key, peer);
+                return;
+            }
+            if peer_inode != 0 {
+                self.wanted.insert((device, peer_inode), key);
                 return;
             }
         }

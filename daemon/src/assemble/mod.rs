@@ -99,6 +99,8 @@ pub struct Assembler {
     by_flow: HashMap<[u8; 16], FlowEnds>,
     by_addresses: HashMap<(Address, Address), Vec<Key>>,
     by_path: HashMap<Vec<u8>, Vec<Key>>,
+    /// Unix sockets that were named as a peer and are not known yet, and who named them.
+    wanted: HashMap<Inode, Key>,
     budget: Budget,
     /// The object of the last record: records come in runs.
     last: Option<(ArenaId, u32, Key)>,
@@ -128,6 +130,7 @@ impl Assembler {
             by_flow: HashMap::new(),
             by_addresses: HashMap::new(),
             by_path: HashMap::new(),
+            wanted: HashMap::new(),
             budget,
             last: None,
             now: 0,
@@ -275,7 +278,7 @@ impl Assembler {
         for key in keys {
             let Some(object) = self.objects.get_mut(key) else { continue };
             object.uses.iter_mut().filter(|u| u.arena == arena).for_each(Use::gone);
-            self.settling.push_back((self.tick + SETTLE, key));
+            self.settle_soon(key);
         }
         self.forget_program_if_done(arena);
     }
@@ -296,6 +299,9 @@ impl Assembler {
                 break;
             }
             self.settling.pop_front();
+            if let Some(object) = self.objects.get_mut(key) {
+                object.settling = false;
+            }
             self.settle(key);
         }
         while let Some(&(due, key)) = self.later.first() {
@@ -303,6 +309,9 @@ impl Assembler {
                 break;
             }
             self.later.pop_first();
+            if let Some(object) = self.objects.get_mut(key) {
+                object.look_at = 0;
+            }
             self.settle(key);
         }
         if !self.suspects.is_empty() {
@@ -349,9 +358,11 @@ impl Assembler {
     }
 
     /// The daemon was restarted: the arenas that it took up again have a past that it doesn't know.
-    pub fn restarted(&mut self, arena: ArenaId) {
+    /// `now` is monotonic nanoseconds.
+    pub fn restarted(&mut self, arena: ArenaId, now: u64) {
         if let Some(program) = self.programs.get_mut(&arena) {
             program.restarted = true;
+            program.adopted_at = now;
         }
     }
 

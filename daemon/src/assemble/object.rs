@@ -207,6 +207,10 @@ pub struct Object {
     pub opened: u64,
     /// Last record.
     pub last: u64,
+    /// It is about to be looked at.
+    pub settling: bool,
+    /// When it is looked at again, 0 never.
+    pub look_at: u64,
     /// All uses have ended, and every lane was read since.
     pub settled: bool,
     /// When that was, monotonic nanoseconds.
@@ -238,6 +242,8 @@ impl Object {
             disputed: false,
             opened: time,
             last: time,
+            settling: false,
+            look_at: 0,
             settled: false,
             settled_at: 0,
         }

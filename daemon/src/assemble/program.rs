@@ -56,6 +56,8 @@ pub struct Program {
     pub dropped: bool,
     /// It was there before the daemon was.
     pub restarted: bool,
+    /// When it was taken up again, monotonic nanoseconds.
+    pub adopted_at: u64,
     /// Objects whose beginning only an earlier daemon knew.
     pub lost: HashMap<u32, Lost>,
     /// Nobody maps its arena.
@@ -78,6 +80,7 @@ impl Program {
             notes: 0,
             dropped: false,
             restarted: false,
+            adopted_at: 0,
             lost: HashMap::new(),
             gone: false,
         }

@@ -12,7 +12,7 @@ mod ranges;
 #[cfg(test)]
 mod tests;
 
-use crate::assemble::manifest::{Manifest, TagKind};
+use crate::assemble::manifest::{GapSpan, Manifest, TagKind};
 use crate::assemble::pair::{Pair, Side};
 use crate::model::{Assurance, BlockRun, Channel, Range, Reason, Verdict};
 use counterfoil_abi::{BLOCK, UNKNOWN};
@@ -164,8 +164,17 @@ pub fn judge(case: Case<'_>) -> Judgement {
     if origin.bypassed() || destination.bypassed() {
         reasons.add(Reason::BypassedBytes);
     }
-    own_reasons(&pair.origin, origin, false, &mut reasons);
-    own_reasons(&pair.destination, destination, all_arrived, &mut reasons);
+    // Where all of both streams was compared and is the same, a shift would have shown.
+    let proven = all_arrived && destination.total == origin.total && !doubted;
+    let excuses = |gap: &GapSpan| {
+        proven
+            && gap.length == UNKNOWN
+            && (gap.reason == Reason::SharedDescriptor
+                || case.channel == Channel::Tls
+                || origin.counted() && destination.counted())
+    };
+    own_reasons(&pair.origin, origin, false, &excuses, &mut reasons);
+    own_reasons(&pair.destination, destination, all_arrived, &excuses, &mut reasons);
     let lengths_differ = sent != destination.total && !all_arrived;
     let abandoned =
         lengths_differ && destination.ended() && !destination.eof && destination.total < origin.total;
@@ -185,7 +194,7 @@ pub fn judge(case: Case<'_>) -> Judgement {
         // Bytes that nobody saw may stand behind the difference (plain TCP without the kernel's word).
         reasons.add(Reason::BypassedBytes);
     }
-    if certain != UNKNOWN && reasons.0.is_empty() {
+    if certain != UNKNOWN && !proven && reasons.0.is_empty() {
         reasons.add(Reason::BypassedBytes);
     }
     if reasons.0.is_empty()
@@ -224,7 +233,7 @@ fn one_ended(case: Case<'_>) -> Judgement {
         total = total.max(end.total);
         end.doubts.iter().for_each(|&doubt| reasons.add(doubt));
         if case.channel != Channel::Datagram {
-            own_reasons(manifest, end, false, &mut reasons);
+            own_reasons(manifest, end, false, &|_| false, &mut reasons);
         }
     }
     if case.channel == Channel::Datagram {
@@ -286,8 +295,15 @@ fn urgent_clean(origin: &End, destination: &End) -> bool {
 }
 
 /// Why this end's manifest is not whole. `arrived`: it is known to have all there was.
-fn own_reasons(manifest: &Manifest, end: &End, arrived: bool, reasons: &mut Reasons) {
-    for gap in &manifest.gaps {
+/// `excuses`: gaps that have turned out not to matter.
+fn own_reasons(
+    manifest: &Manifest,
+    end: &End,
+    arrived: bool,
+    excuses: &dyn Fn(&GapSpan) -> bool,
+    reasons: &mut Reasons,
+) {
+    for gap in manifest.gaps.iter().filter(|gap| !excuses(gap)) {
         let inside = gap.length == UNKNOWN || gap.offset < end.total || !end.ended();
         if inside {
             reasons.add(gap.reason);

@@ -92,3 +92,52 @@ impl Pieces for Vector {
         }
     }
 }
+
+/// The messages of a sendmmsg or recvmmsg, one behind the other.
+#[derive(Clone, Copy)]
+pub struct Messages {
+    messages: *const libc::mmsghdr,
+    count: usize,
+    /// Each counts only as far as its `msg_len` says (received ones).
+    filled: bool,
+}
+
+impl Messages {
+    /// # Safety
+    /// `messages` is valid for `count` entries while this lives, as the call's own argument is.
+    pub unsafe fn new(messages: *const libc::mmsghdr, count: u32, filled: bool) -> Self {
+        // UIO_MAXIOV bounds these too.
+        Self { messages, count: if messages.is_null() || count > 1024 { 0 } else { count as usize }, filled }
+    }
+
+    fn each(&self) -> impl Iterator<Item = (Vector, u64)> + '_ {
+        (0..self.count).map(|at| {
+            // SAFETY: contract of `new`.
+            let (message, vector) = unsafe {
+                let message = &*self.messages.add(at);
+                (message, Vector::new(message.msg_hdr.msg_iov, message.msg_hdr.msg_iovlen))
+            };
+            (vector, if self.filled { u64::from(message.msg_len) } else { vector.total() as u64 })
+        })
+    }
+
+    /// Bytes of all messages together.
+    pub fn total(&self) -> usize {
+        self.each().fold(0usize, |sum, (_, length)| sum.saturating_add(length as usize))
+    }
+}
+
+impl Pieces for Messages {
+    fn walk(&self, mut skip: u64, mut limit: u64, each: &mut dyn FnMut(&[u8])) {
+        for (vector, length) in self.each() {
+            if skip >= length {
+                skip -= length;
+                continue;
+            }
+            let now = (length - skip).min(limit);
+            vector.walk(skip, now, each);
+            skip = 0;
+            limit -= now;
+        }
+    }
+}

@@ -1,9 +1,9 @@
 //! Sending and receiving on sockets.
 
-use super::pieces::{Into, Vector, bytes};
+use super::pieces::{Into, Messages, Vector, bytes};
 use crate::objects::{IN, OUT};
 use crate::real::hooks;
-use crate::record::{self, Call, doubt, moving, received, receiving, sending, sent};
+use crate::record::{self, Call, doubt, received, receiving, sending, sent};
 use crate::stream::Offer;
 use core::ffi::{c_int, c_uint, c_void};
 use counterfoil_abi::record::Reason;
@@ -85,21 +85,15 @@ hooks! {
     }
 
     real sendmmsg(fd: c_int, messages: *mut mmsghdr, count: c_uint, flags: c_int) -> c_int {
-        // On a stream socket this is a row of sends; one call can't be watched in parts, so it is
-        // counted, and only a single message is tagged.
-        if count == 1 && !messages.is_null() {
-            let data = message_data(&raw const (*messages).msg_hdr);
-            let mut offer = Offer::new();
-            let call = sending(fd, &data, stream_part(flags, data.total()), &mut offer);
-            let result = real(fd, messages, count, flags);
-            let length = if result == 1 { (*messages).msg_len as ssize_t } else { -1 };
-            sent(call, stream_result(flags, data.total(), length), &data, &mut offer);
-            urgent(fd, flags, length);
-            return result;
-        }
-        let call = moving(fd, OUT);
+        // A row of sends: the kernel stops at the first that it can't take whole, so what it took
+        // is the beginning of all of them together.
+        let data = Messages::new(messages, count, false);
+        let mut offer = Offer::new();
+        let call = sending(fd, &data, stream_part(flags, data.total()), &mut offer);
         let result = real(fd, messages, count, flags);
-        record::sent_unseen(call, lengths(messages, result), Reason::BypassedBytes);
+        let length = lengths(messages, result);
+        sent(call, stream_result(flags, data.total(), length), &data, &mut offer);
+        urgent(fd, flags, length);
         result
     }
 
@@ -141,13 +135,12 @@ hooks! {
     }
 
     real recvmmsg(fd: c_int, messages: *mut mmsghdr, count: c_uint, flags: c_int, timeout: *mut timespec) -> c_int {
-        let call = if flags & (MSG_PEEK | MSG_ERRQUEUE | MSG_OOB) != 0 { Call::PASS } else { moving(fd, IN) };
+        let call = takes(fd, flags);
         let result = real(fd, messages, count, flags, timeout);
-        if count == 1 && result == 1 {
-            let data = message_data(&raw const (*messages).msg_hdr);
-            took(fd, flags, call, (*messages).msg_len as ssize_t, data.total(), &data);
-        } else {
-            record::received_unseen(call, lengths(messages, result), Reason::BypassedBytes);
+        let data = Messages::new(messages, c_uint::try_from(result).unwrap_or(0), true);
+        took(fd, flags, call, lengths(messages, result), 1, &data);
+        for at in 0..usize::try_from(result).unwrap_or(0) {
+            received_descriptors(&raw mut (*messages.add(at)).msg_hdr, 1);
         }
         result
     }
@@ -156,12 +149,14 @@ hooks! {
 /// # Safety
 /// `message` is the call's own argument.
 unsafe fn message_data(message: *const msghdr) -> Vector {
-    if message.is_null() {
-        // SAFETY: no entries.
-        return unsafe { Vector::new(core::ptr::null(), 0) };
+    // SAFETY: contract; NULL has no entries.
+    unsafe {
+        if message.is_null() {
+            Vector::new(core::ptr::null(), 0)
+        } else {
+            Vector::new((*message).msg_iov, (*message).msg_iovlen)
+        }
     }
-    // SAFETY: contract.
-    unsafe { Vector::new((*message).msg_iov, (*message).msg_iovlen) }
 }
 
 /// # Safety
