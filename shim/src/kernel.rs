@@ -219,8 +219,11 @@ pub fn tcp_counts(fd: i32, eof_seen: bool) -> Counts {
     } else {
         info.bytes_received.saturating_sub(u64::from(fin_came)).saturating_sub(unread)
     };
+    // FIN_WAIT1, LAST_ACK, CLOSING: our own FIN stands last in the queue, and counts while it does.
+    let fin_waits = matches!(info.state, 4 | 9 | 11) && info.notsent_bytes > 0;
+    let notsent = u64::from(info.notsent_bytes) - u64::from(fin_waits);
     Counts {
-        sent: info.bytes_sent.saturating_sub(info.bytes_retrans) + u64::from(info.notsent_bytes),
+        sent: info.bytes_sent.saturating_sub(info.bytes_retrans) + notsent,
         received,
     }
 }

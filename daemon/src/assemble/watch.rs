@@ -10,14 +10,12 @@ use crate::judge::{self, Case, Finish};
 use crate::judged::{Judged, What};
 use crate::model::{Channel, Coverage, Range, Tap, Verdict};
 use counterfoil_abi::BLOCK;
-use counterfoil_abi::record::{About, Lost, Note};
+use counterfoil_abi::record::{About, FOREIGN_BEHIND, Lost, Note};
 
 /// Ticks between two looks at a plain TCP difference that the kernel's counts don't settle yet.
 const PATIENCE: u64 = 50;
 /// Ranges told of at once, at most.
 const MAX_RANGES: usize = 64;
-/// [`Note::code`] of a foreign hook that our own calls on to.
-const BEHIND: u8 = 2;
 /// Notes of one program that are passed on, at most.
 const MAX_NOTES: u32 = 1000;
 
@@ -193,11 +191,12 @@ impl Assembler {
                     s if s.starts_with("gnutls_") => 1,
                     _ => 2,
                 };
-                // One that stands behind us changes what we pass on, which is what is watched for;
-                // one that stands before us may keep bytes from us.
-                program.foreign[family] |= note.code != BEHIND;
+                // Behind ours it can change what passes, but not what we see of it: that the ends
+                // differ then is just what is to be found.
+                let before = note.code != FOREIGN_BEHIND;
+                program.foreign[family] |= before;
                 let (symbol, object) = (symbol.to_owned(), object.to_owned());
-                self.notice(arena, by, What::ForeignHook { symbol, object });
+                self.notice(arena, by, What::ForeignHook { symbol, object, before });
             }
             Some(About::CoverageLost) => {
                 let exe = path_text(text);

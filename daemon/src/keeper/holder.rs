@@ -1,6 +1,7 @@
 //! The keeper's own side: a process that holds descriptors and does nothing else.
 #![forbid(unsafe_code)]
 
+use super::store::Store;
 use super::wire::Wire;
 use super::{Entry, SOCKET, ToDaemon, ToKeeper};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -17,6 +18,7 @@ pub const PATIENCE: Duration = Duration::from_secs(120);
 
 struct Holder {
     key: [u8; 16],
+    store: Store,
     held: BTreeMap<u64, (Entry, OwnedFd, OwnedFd)>,
 }
 
@@ -61,7 +63,9 @@ pub fn hold(state: &Path, first: OwnedFd) -> io::Result<()> {
     let listening = Listening::new(state)?;
     let mut key = [0; 16];
     rustix::rand::getrandom(&mut key, rustix::rand::GetRandomFlags::empty())?;
-    let mut holder = Holder { key, held: BTreeMap::new() };
+    let store = Store::new();
+    store.key(&key);
+    let mut holder = Holder { key, store, held: BTreeMap::new() };
     let mut daemon = Wire::from(first);
     let mut returned = false;
     loop {
@@ -90,13 +94,23 @@ impl Holder {
             match daemon.receive() {
                 Ok(Some((ToKeeper::Keep(entry), descriptors))) => {
                     if let Ok([memfd, pidfd]) = <[OwnedFd; 2]>::try_from(descriptors) {
+                        self.store.keep(&entry, memfd.as_fd());
                         self.held.insert(entry.id, (*entry, memfd, pidfd));
                     }
                 }
                 Ok(Some((ToKeeper::Forget(id), _))) => {
-                    self.held.remove(&id);
+                    if let Some((entry, ..)) = self.held.remove(&id) {
+                        self.store.forget(&entry);
+                    }
                 }
-                Ok(Some((ToKeeper::Farewell, _))) => return true,
+                Ok(Some((ToKeeper::Key(key), _))) => {
+                    self.key = key;
+                    self.store.key(&key);
+                }
+                Ok(Some((ToKeeper::Farewell, _))) => {
+                    self.held.values().for_each(|(entry, ..)| self.store.forget(entry));
+                    return true;
+                }
                 Ok(None) | Err(_) => return false,
             }
         }
