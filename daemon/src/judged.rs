@@ -91,6 +91,8 @@ pub enum What {
         symbol: String,
         /// Path of the object that answers.
         object: String,
+        /// It stands before our definition; else behind it.
+        before: bool,
     },
     /// A child of an observed process runs unobserved.
     CoverageLost {

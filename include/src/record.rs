@@ -172,7 +172,8 @@ wire_enum! {
 About {
     /// A child of this process runs unobserved: `text` is its path, `code` a [`Lost`].
     CoverageLost = 1 "coverage-lost",
-    /// Another object answers for a hooked function: `text` is "symbol object".
+    /// Another object answers for a hooked function: `text` is "symbol object", `code`
+    /// [`FOREIGN_BEFORE`] or [`FOREIGN_BEHIND`].
     ForeignHook = 2 "foreign-hook",
     /// The process is about to exec `text`.
     Exec = 3 "exec",
@@ -194,6 +195,11 @@ Lost {
     Unreadable = 5 "unreadable",
 }
 }
+
+/// [`Note::code`]: the other object stands before ours: what passes there is not witnessed.
+pub const FOREIGN_BEFORE: u8 = 1;
+/// [`Note::code`]: it stands behind ours, where the library's own should be.
+pub const FOREIGN_BEHIND: u8 = 2;
 
 /// First 16 bytes of every record.
 #[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]

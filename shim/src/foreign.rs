@@ -9,13 +9,8 @@ use crate::thread::Guard;
 use bytemuck::Zeroable;
 use core::ffi::{CStr, c_char, c_void};
 use core::sync::atomic::{AtomicU32, Ordering};
-use counterfoil_abi::record::{About, Kind, Lost, Note};
+use counterfoil_abi::record::{About, FOREIGN_BEFORE, FOREIGN_BEHIND, Kind, Lost, Note};
 use libc::{Dl_info, RTLD_DEFAULT, RTLD_NEXT};
-
-/// A note's code: found before our definition.
-const BEFORE: u8 = 1;
-/// A note's code: found behind our definition, where the library's own should be.
-const BEHIND: u8 = 2;
 
 /// One symbol of each family stands for all: who replaces one replaces these.
 const LIBC: [&CStr; 8] =
@@ -59,7 +54,7 @@ pub fn check_library(symbol: &CStr, at: *const c_void) {
     let path = path_of(&object);
     let name = path.rsplit(|&b| b == b'/').next().unwrap_or(path);
     if !files_of(symbol.to_bytes()).iter().any(|known| name.starts_with(known)) && first_time(symbol) {
-        note(About::ForeignHook, BEHIND, 0, &[symbol.to_bytes(), b" ", path]);
+        note(About::ForeignHook, FOREIGN_BEHIND, 0, &[symbol.to_bytes(), b" ", path]);
     }
 }
 
@@ -86,7 +81,7 @@ fn before(symbol: &CStr, object: &Dl_info) {
         };
         note(About::CoverageLost, Lost::Static as u8, crate::process::pid(), &[path]);
     } else {
-        note(About::ForeignHook, BEFORE, 0, &[symbol.to_bytes(), b" ", path]);
+        note(About::ForeignHook, FOREIGN_BEFORE, 0, &[symbol.to_bytes(), b" ", path]);
     }
 }
 

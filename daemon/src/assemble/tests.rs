@@ -476,7 +476,7 @@ fn a_foreign_hook_makes_its_family_of_streams_unverified() {
     }
     t.wait(1);
     let heard = t.assembler.out.iter().any(|j| {
-        matches!(j, Judged::Notice(n) if matches!(&n.what, What::ForeignHook { symbol, object } if symbol == "SSL_write" && object == "/lib/other.so"))
+        matches!(j, Judged::Notice(n) if matches!(&n.what, What::ForeignHook { symbol, object, .. } if symbol == "SSL_write" && object == "/lib/other.so"))
     });
     assert!(heard);
     assert!(t.transfers().iter().all(|t| t.reasons == [Reason::ForeignHook]));

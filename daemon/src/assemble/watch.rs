@@ -10,7 +10,7 @@ use crate::judge::{self, Case, Finish};
 use crate::judged::{Judged, What};
 use crate::model::{Channel, Coverage, Range, Tap, Verdict};
 use counterfoil_abi::BLOCK;
-use counterfoil_abi::record::{About, Lost, Note};
+use counterfoil_abi::record::{About, FOREIGN_BEHIND, Lost, Note};
 
 /// Ticks between two looks at a plain TCP difference that the kernel's counts don't settle yet.
 const PATIENCE: u64 = 50;
@@ -155,9 +155,12 @@ impl Assembler {
                     s if s.starts_with("gnutls_") => 1,
                     _ => 2,
                 };
-                program.foreign[family] = true;
+                // Behind ours it can change what passes, but not what we see of it: that the ends
+                // differ then is just what is to be found.
+                let before = note.code != FOREIGN_BEHIND;
+                program.foreign[family] |= before;
                 let (symbol, object) = (symbol.to_owned(), object.to_owned());
-                self.notice(arena, by, What::ForeignHook { symbol, object });
+                self.notice(arena, by, What::ForeignHook { symbol, object, before });
             }
             Some(About::CoverageLost) => {
                 let exe = path_text(text);

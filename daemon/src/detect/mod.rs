@@ -61,7 +61,9 @@ impl Rules {
             What::RecordRejected { tap, code, by_peer, text, offset } => {
                 tls::record_rejected(notice, *tap, *code, *by_peer, text, *offset)
             }
-            What::ForeignHook { symbol, object } => process::foreign_hook(notice, symbol, object),
+            What::ForeignHook { symbol, object, before } => {
+                process::foreign_hook(notice, symbol, object, *before)
+            }
             What::CoverageLost { exe, reason, inherits_tracked } => {
                 itself::coverage_lost(notice, exe, reason, *inherits_tracked)
             }

@@ -8,27 +8,31 @@ use crate::model::{Finding, Severity};
 use serde_json::json;
 
 /// Another object answers for a hooked function, or stands before ours.
-pub(super) fn foreign_hook(notice: &Notice, symbol: &str, object: &str) -> Finding {
+pub(super) fn foreign_hook(notice: &Notice, symbol: &str, object: &str, before: bool) -> Finding {
     let known = preloads::known(object);
     let severity = if known { Severity::Low } else { Severity::High };
     let who = process(notice.process.as_ref());
     let mut f = finding("process-anomaly", severity, notice.seen);
     f.title = format!("Another library answers for {symbol} in {who}");
     f.message = format!(
-        "{object} answers for {symbol} in {who}; what passes there was not witnessed from the program itself{}.",
-        if known { " (a known preload)" } else { "" }
+        "{object} answers for {symbol} in {who}{}; {}.",
+        if known { " (a known preload)" } else { "" },
+        if before {
+            "it stands before Counterfoil's own hook, so what passes there is not witnessed"
+        } else {
+            "it stands between Counterfoil's hook and the library: what it changes shows as altered or as \
+             cipher-mismatch"
+        }
     );
     f.next = if known {
-        "A known tool; if it is meant to run here, nothing needs doing, but these streams stay unverified."
-            .into()
+        "A known tool; if it is meant to run here, nothing needs doing.".into()
     } else {
         format!(
             "Find out who put {object} there: which package owns it (dpkg -S, rpm -qf), LD_PRELOAD in \
              /proc/PID/environ, /etc/ld.so.preload, and when the file was written."
         )
     };
-    f.evidence =
-        json!({"anomaly": "foreign-hook", "symbol": symbol, "object": object, "known_preload": known});
+    f.evidence = json!({"anomaly": "foreign-hook", "symbol": symbol, "object": object, "before": before, "known_preload": known});
     f.why = why(object, serde_json::Value::Null);
     // One alarm for each library: it usually answers for many functions.
     f.key =

@@ -115,13 +115,19 @@ fn a_refused_record() {
 
 #[test]
 fn a_foreign_hook_is_high_unless_it_is_a_known_tool() {
-    let with = |object: &str| one(What::ForeignHook { symbol: "SSL_write".into(), object: object.into() });
+    let with = |object: &str| {
+        one(What::ForeignHook { symbol: "SSL_write".into(), object: object.into(), before: true })
+    };
     let f = with("/tmp/libtamper.so");
     assert_eq!((f.rule.as_str(), f.severity), ("process-anomaly", Severity::High));
     assert_eq!(f.evidence["anomaly"], "foreign-hook");
     assert_eq!(with("/usr/lib/x86_64-linux-gnu/libfakeroot/libfakeroot-0.so").severity, Severity::Low);
     // Many functions of one library are one alarm.
-    let other = one(What::ForeignHook { symbol: "SSL_read".into(), object: "/tmp/libtamper.so".into() });
+    let other = one(What::ForeignHook {
+        symbol: "SSL_read".into(),
+        object: "/tmp/libtamper.so".into(),
+        before: false,
+    });
     assert_eq!(f.key, other.key);
 }
 

@@ -156,7 +156,7 @@ fn no_name_can_break_a_line() {
     let mut lines = Lines::new(Facility::default());
     for exe in nasty {
         for object in nasty {
-            let what = What::ForeignHook { symbol: exe.into(), object: object.into() };
+            let what = What::ForeignHook { symbol: exe.into(), object: object.into(), before: true };
             let mut notice = sample::notice(what);
             notice.process.as_mut().unwrap().exe = Some(exe.into());
             notice.connection.as_mut().unwrap().local = Some(object.into());
