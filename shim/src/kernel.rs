@@ -126,6 +126,8 @@ fn unix_name(address: SocketAddrAny, out: &mut [u8]) -> usize {
     let Ok(unix) = rustix::net::SocketAddrUnix::try_from(address) else { return 0 };
     let bytes = match (unix.path_bytes(), unix.abstract_name()) {
         (Some(path), _) => path,
+        // Unnamed: whoever connected without binding first.
+        (None, Some([])) => return 0,
         (None, Some(name)) => {
             let length = name.len().min(out.len() - 1);
             out[1..=length].copy_from_slice(&name[..length]);
@@ -217,8 +219,11 @@ pub fn tcp_counts(fd: i32, eof_seen: bool) -> Counts {
     } else {
         info.bytes_received.saturating_sub(u64::from(fin_came)).saturating_sub(unread)
     };
+    // FIN_WAIT1, LAST_ACK, CLOSING: our own FIN stands last in the queue, and counts while it does.
+    let fin_waits = matches!(info.state, 4 | 9 | 11) && info.notsent_bytes > 0;
+    let notsent = u64::from(info.notsent_bytes) - u64::from(fin_waits);
     Counts {
-        sent: info.bytes_sent.saturating_sub(info.bytes_retrans) + u64::from(info.notsent_bytes),
+        sent: info.bytes_sent.saturating_sub(info.bytes_retrans) + notsent,
         received,
     }
 }

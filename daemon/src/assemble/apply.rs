@@ -158,6 +158,8 @@ impl Assembler {
             client: flow.header.flags & record::CLIENT != 0,
             hello: flow.hello,
             carrier: flow.carrier,
+            version: flow.version,
+            cipher: flow.cipher,
             name: (!name.is_empty()).then(|| crate::host::facts::path_text(name)),
         }));
         self.find_carrier(arena, key);

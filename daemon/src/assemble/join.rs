@@ -184,8 +184,10 @@ impl Assembler {
                         && !other.disputed
                         && other.channel == channel
                         && other.accepted != accepted
-                        && other.uses.first().is_some_and(|u| names(object, u.arena))
-                        && names(other, arena)
+                        && other.uses.first().is_some_and(|u| {
+                            // Forks of one program: a pid that is gone can't be looked up any more.
+                            u.arena == arena || names(object, u.arena) && names(other, arena)
+                        })
                 })
             })
             .collect();

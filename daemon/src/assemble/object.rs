@@ -121,10 +121,14 @@ impl Use {
         }
     }
 
-    /// Takes in an `Ended`: the greatest totals count.
+    /// Takes in an `Ended`: the greatest totals count, in whatever order they are read.
     pub fn end(&mut self, ended: &Ended) {
         let kept = self.ended.get_or_insert(*ended);
-        let older = ended.out_total < kept.out_total || ended.in_total < kept.in_total;
+        // Lanes are read one after the other: of two with the same totals the later one counts.
+        let totals = |e: &Ended| (e.out_total, e.in_total);
+        let older = ended.out_total < kept.out_total
+            || ended.in_total < kept.in_total
+            || totals(ended) == totals(kept) && ended.header.time < kept.header.time;
         if !older {
             let flags = kept.header.flags;
             *kept = *ended;
@@ -160,6 +164,20 @@ pub struct TlsFacts {
     pub carrier: u32,
     /// SNI.
     pub name: Option<String>,
+    /// 0x0301 … 0x0304.
+    pub version: u16,
+    /// IANA cipher suite.
+    pub cipher: u16,
+}
+
+impl TlsFacts {
+    /// Every byte that this suite seals goes through the calls that the cipher witness watches. CBC
+    /// suites have a path of their own for large writes.
+    pub fn wholly_witnessed(&self) -> bool {
+        // GCM of RFC 5288 and 5289, CCM of 6655 and 7251, ChaCha20 of 7905.
+        let aead = matches!(self.cipher, 0x9c..=0xa7 | 0xc02b..=0xc032 | 0xc09c..=0xc0af | 0xcca8..=0xccae);
+        self.version == 0x0304 || self.version == 0x0303 && aead
+    }
 }
 
 /// One socket, pipe or TLS session.

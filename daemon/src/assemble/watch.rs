@@ -99,10 +99,41 @@ impl Assembler {
         })
     }
 
-    /// Says what the cipher witness found about an object, if it found something.
+    /// Says what the cipher witness found about an object that has ended, if it found something.
     pub(super) fn say_cipher(&mut self, key: Key) {
-        self.say_cipher_of(key, Direction::Out);
-        self.say_cipher_of(key, Direction::In);
+        for direction in [Direction::Out, Direction::In] {
+            self.say_cipher_of(key, direction);
+            if let Some(altered) = self.cipher_length(key, direction) {
+                self.say_mismatch(key, direction, vec![altered]);
+            }
+        }
+    }
+
+    /// Where program and cipher had streams of different lengths, though all of both was witnessed.
+    fn cipher_length(&self, key: Key, direction: Direction) -> Option<Range> {
+        let object = self.objects.get(key)?;
+        let [user] = &object.uses[..] else { return None };
+        let whole = object.tls.as_ref().is_some_and(|t| t.wholly_witnessed())
+            && user.finish == Some(Finish::Ended)
+            && !self.programs.get(&user.arena)?.dropped
+            && !object.cipher_said[direction as usize];
+        let (pair, ended) = (object.cipher[direction as usize].as_ref()?, user.ended.as_ref()?);
+        let both = pair.origin.kind.is_some() && pair.destination.kind.is_some();
+        if !whole || !both || !pair.origin.gaps.is_empty() || !pair.destination.gaps.is_empty() {
+            return None;
+        }
+        let (program, cipher) = match direction {
+            Direction::Out => (ended.out_total, ended.seal_total),
+            Direction::In => (ended.in_total, ended.open_total),
+        };
+        let differ = match direction {
+            Direction::Out => cipher < program || cipher > program + ended.out_offered,
+            // What the cipher opened and the program never read is no difference.
+            Direction::In => program > cipher,
+        };
+        let (shorter, longer) = (program.min(cipher), program.max(cipher));
+        let offset = shorter / BLOCK * BLOCK;
+        (differ && cipher > 0).then_some(Range { offset, length: longer - offset })
     }
 
     fn say_cipher_of(&mut self, key: Key, direction: Direction) {
@@ -116,7 +147,6 @@ impl Assembler {
         if differences.is_empty() {
             return;
         }
-        object.cipher_said[d] = true;
         let total = object.total(direction);
         let mut altered: Vec<Range> = Vec::new();
         for block in differences {
@@ -129,8 +159,14 @@ impl Assembler {
                 _ => altered.push(Range { offset, length }),
             }
         }
+        self.say_mismatch(key, direction, altered);
+    }
+
+    fn say_mismatch(&mut self, key: Key, direction: Direction, altered: Vec<Range>) {
+        let Some(object) = self.objects.get_mut(key) else { return };
+        object.cipher_said[direction as usize] = true;
         let Some(user) = object.uses.first() else { return };
-        let (arena, by) = (user.arena, user.by[d]);
+        let (arena, by) = (user.arena, user.by[direction as usize]);
         let tap = match direction {
             Direction::Out => Tap::TlsWrite,
             Direction::In => Tap::TlsRead,

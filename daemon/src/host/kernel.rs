@@ -72,6 +72,9 @@ fn tcp_counts(socket: &OwnedFd) -> Option<(u64, u64)> {
     }
     let long = |at: usize| info[at..at + 8].try_into().map(u64::from_ne_bytes).unwrap_or(0);
     let notsent = u64::from(info[NOTSENT..NOTSENT + 4].try_into().map(u32::from_ne_bytes).unwrap_or(0));
+    // FIN_WAIT1, LAST_ACK, CLOSING: our own FIN stands last in the queue, and counts while it does.
+    let fin_waits = matches!(info[STATE], 4 | 9 | 11) && notsent > 0;
+    let notsent = notsent - u64::from(fin_waits);
     let queued = rustix::io::ioctl_fionread(socket).ok()?;
     // States after the peer's FIN: CLOSE_WAIT 8, LAST_ACK 9, CLOSING 11, TIME_WAIT 6, CLOSE 7.
     let fin = u64::from(matches!(info[STATE], 6 | 7 | 8 | 9 | 11));
@@ -152,6 +155,16 @@ mod tests {
         assert_eq!((ours.sent, ours.received), (Some(1000), Some(0)));
         let theirs = socket(pid, server.as_raw_fd()).unwrap();
         assert_eq!((theirs.sent, theirs.received), (Some(0), Some(600)));
+        // More than fits: the FIN has to wait behind it.
+        server.set_nonblocking(true).unwrap();
+        let mut filled = 0;
+        while let Ok(n) = server.write(&[1; 65536]) {
+            filled += n as u64;
+        }
+        server.set_nonblocking(false).unwrap();
+        server.shutdown(std::net::Shutdown::Write).unwrap();
+        assert_eq!(socket(pid, server.as_raw_fd()).unwrap().sent, Some(filled), "nor is ours");
+        std::io::copy(&mut client, &mut std::io::sink()).unwrap();
         drop(client);
         server.read_exact(&mut [0; 400]).unwrap();
         assert_eq!(server.read(&mut [0; 1]).unwrap(), 0);
