@@ -43,7 +43,7 @@ impl Lost {
         let untagged = self.taps == [None, None];
         let taps = match (self.is_tls(), socket) {
             (true, _) => [Tap::TlsWrite, Tap::TlsRead],
-            (false, true) if untagged && tls_nearby => return,
+            (false, _) if untagged && tls_nearby => return,
             (false, true) => [Tap::SockSend, Tap::SockRecv],
             (false, false) => [Tap::PipeWrite, Tap::PipeRead],
         };
