@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 /// Alarms kept in memory; the ledger has all of them.
 const KEPT: usize = 10_000;
-/// (rule, transfer) pairs remembered as counted.
+/// Pairs of an alarm and what was counted towards it once, remembered.
 const COUNTED: usize = 65_536;
 const DAY: SignedDuration = SignedDuration::from_hours(24);
 const MINUTE: SignedDuration = SignedDuration::from_mins(1);
@@ -24,8 +24,8 @@ const MINUTE: SignedDuration = SignedDuration::from_mins(1);
 #[derive(Default)]
 pub struct Alarms {
     by_key: HashMap<String, Kept>,
-    counted: HashSet<(String, Uuid)>,
-    order: VecDeque<(String, Uuid)>,
+    counted: HashSet<(String, String)>,
+    order: VecDeque<(String, String)>,
 }
 
 struct Kept {
@@ -59,7 +59,7 @@ impl Alarms {
 
     /// Raises an alarm, or counts the finding towards the one that has its key.
     pub fn take(&mut self, finding: Finding) -> Taken {
-        let again = !self.first_of_its_transfer(&finding);
+        let again = !self.first_time(&finding);
         let Some(kept) = self.by_key.get_mut(&finding.key) else {
             return self.raise(finding);
         };
@@ -71,8 +71,9 @@ impl Alarms {
         if again {
             // The last word on a transfer that was counted: it knows more, if it is about the one
             // that the alarm shows.
-            let news = finding.transfer == alarm.finding.transfer && finding.altered != alarm.finding.altered;
-            if finding.transfer == alarm.finding.transfer {
+            let same = finding.transfer.is_some() && finding.transfer == alarm.finding.transfer;
+            let news = same && finding.altered != alarm.finding.altered;
+            if same {
                 alarm.finding = finding;
             }
             return Taken { alarm: alarm.clone(), tell: news || worse };
@@ -128,11 +129,14 @@ impl Alarms {
         Taken { alarm, tell: true }
     }
 
-    /// False if this rule was already counted for this transfer.
-    fn first_of_its_transfer(&mut self, finding: &Finding) -> bool {
-        let Some(transfer) = finding.transfer else { return true };
+    /// False if this was counted already: the same transfer, or, for a library that answers for many
+    /// functions of a process, the same process.
+    fn first_time(&mut self, finding: &Finding) -> bool {
+        let process = finding.process.as_ref().filter(|_| finding.rule == "process-anomaly");
+        let process = process.map(|p| format!("{} {:?}", p.pid, p.started));
+        let Some(what) = finding.transfer.map(|t| t.to_string()).or(process) else { return true };
         // The key, not the rule: two libraries in one process are two anomalies of one transfer.
-        let pair = (finding.key.clone(), transfer);
+        let pair = (finding.key.clone(), what);
         if !self.counted.insert(pair.clone()) {
             return false;
         }
@@ -203,6 +207,22 @@ mod tests {
         let taken = alarms.take(late);
         assert_eq!((taken.alarm.count, taken.tell), (2, false));
         assert_eq!(taken.alarm.finding.transfer, newer.transfer);
+    }
+
+    #[test]
+    fn a_library_that_answers_for_many_functions_of_a_process_is_one_occurrence() {
+        let mut alarms = Alarms::default();
+        let mut of = |symbol: &str, pid| {
+            let mut f = lost(sample::moment());
+            f.rule = "process-anomaly".into();
+            f.title = symbol.into();
+            f.process.as_mut().unwrap().pid = pid;
+            alarms.take(f)
+        };
+        assert!(of("read", 1).tell);
+        let again = of("write", 1);
+        assert_eq!((again.alarm.count, again.tell, again.alarm.finding.title.as_str()), (1, false, "read"));
+        assert_eq!(of("read", 2).alarm.count, 2);
     }
 
     #[test]

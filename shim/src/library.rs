@@ -223,7 +223,12 @@ fn resolve(caller: *const c_void, name: &CStr) -> *mut c_void {
         .filter(|object| !object.path.is_empty())
         .map_or(null_mut(), |object| in_loaded(object.path.as_ptr(), name));
     let ours = object_of(resolve as *const c_void).map_or(0, |object| object.base);
-    if !own.is_null() && object_of(own).is_some_and(|object| object.base != ours) {
+    // A library that wraps the function and calls on must not be given itself; a TLS library that
+    // calls its own function through the PLT must.
+    let asks = object_of(caller).map_or(0, |object| object.base);
+    if object_of(own).is_some_and(|object| {
+        object.base != ours && (object.base != asks || is_tls_name(base_name(object.path)))
+    }) {
         return own;
     }
     if !next.is_null() {

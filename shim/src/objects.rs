@@ -76,6 +76,8 @@ pub struct Object {
 pub struct Tls {
     /// The flow id was sent.
     pub flow_told: AtomicU8,
+    /// TLS 1.2 CBC: what comes behind a record's content, see `witness`.
+    pub cbc_mac: AtomicU8,
     /// The cipher witness is off: 1 unsupported, 2 lost its place.
     pub witness_off: AtomicU8,
     /// 0x0301 … 0x0304, 0 before the handshake's end.
@@ -168,6 +170,7 @@ impl Object {
             &self.opened,
             &self.tls.flow_told,
             &self.tls.witness_off,
+            &self.tls.cbc_mac,
             &self.tls.rejected_told,
             &self.tls.client,
         ] {

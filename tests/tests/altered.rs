@@ -254,12 +254,10 @@ fn alarmed_while_open(fixture: &str, orders: &str) {
     let alarms = run.report.alarms();
     let ids: std::collections::BTreeSet<_> =
         alarms.iter().filter(|a| a.rule() == "payload-altered").map(|a| a.0["id"].to_string()).collect();
-    check!(run, ids.len() == 1, "one alarm, even if it is told of again at the end");
-    check!(
-        run,
-        run.report.transfers().iter().any(|t| t.verdict() == "altered"),
-        "the transfer itself is not altered"
-    );
+    // The order holds at both ends, so that an answer may be altered, too.
+    let altered = run.report.transfers().iter().filter(|t| t.verdict() == "altered").count();
+    check!(run, altered >= 1, "the transfer itself is not altered");
+    check!(run, ids.len() == altered, "one alarm each, even if it is told of again at the end");
 }
 
 #[test]
@@ -270,4 +268,34 @@ fn alarmed_while_open_on_tls() {
 #[test]
 fn alarmed_while_open_on_tls_below_the_receiver() {
     alarmed_while_open("tls 1.3 - write read 40000 1000 answer=100", "tls-in:flip:39999");
+}
+
+/// Sizes, pieces, calls and places that nobody chose. The seed of a failure is in its name.
+#[test]
+fn anywhere() {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("clock");
+    let mut state = u64::from(now.subsec_nanos()) | 1;
+    println!("seed {state}");
+    let mut below = |bound: u64| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state % bound
+    };
+    let kinds = [
+        ("tls", "tls-out", "tls 1.3 - write read"),
+        ("tls", "tls-in", "tls 1.2 - write_ex read_ex"),
+        ("tcp", "sock-out", "stream tcp writev recv"),
+        ("tcp", "sock-in", "stream tcp send read"),
+    ];
+    for _ in 0..24 {
+        let (channel, point, fixture) = kinds[below(4) as usize];
+        let size = 1 + below(200_000);
+        let piece = 1 + size / (1 + below(40));
+        let offset = below(size);
+        let run = Observed::fixture(&format!("{fixture} {size} {piece}"))
+            .tampered(&format!("{point}:flip:{offset}"))
+            .go();
+        altered_at(&run, channel, &[block_of(offset, size)]);
+    }
 }

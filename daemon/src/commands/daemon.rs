@@ -88,7 +88,7 @@ pub fn daemon(args: &Args) -> anyhow::Result<u8> {
     raise_descriptor_limit();
     let mut desk = Desk::open(&config, Some(state.clone()))?;
     let Kept { keeper, key, kept, returned } = keeper(&state);
-    if returned {
+    if returned || !kept.is_empty() {
         desk.take(restarted(kept.len()));
     }
     let redactor = Redactor::new(config.privacy.argv);

@@ -6,7 +6,7 @@
 
 use super::facts::Facts;
 use crate::assemble::program::ArenaId;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// An arena that was just made.
 pub struct Keeping<'a> {
@@ -34,6 +34,16 @@ pub struct Kept {
     pub facts: Facts,
     pub memfd: OwnedFd,
     pub pidfd: OwnedFd,
+    /// The earlier daemon ended in order, and said what was open.
+    pub said: bool,
+}
+
+impl Kept {
+    /// To be kept by another keeper.
+    pub fn keeping(&self) -> Keeping<'_> {
+        let (memfd, pidfd) = (self.memfd.as_fd(), self.pidfd.as_fd());
+        Keeping { id: self.id, uid: self.uid, watched: self.watched, facts: &self.facts, memfd, pidfd }
+    }
 }
 
 /// Keeps arenas through a restart. Neither call may wait: programs that start wait behind it.

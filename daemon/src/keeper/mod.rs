@@ -6,11 +6,13 @@
 //! process of its own and not the daemon's parent, so that whoever started the daemon (a service
 //! manager, a test) has the daemon's own pid.
 //!
-//! It ends when the daemon ends in order, when nothing is left to keep, or when no daemon has come
-//! back for [`holder::PATIENCE`].
-#![forbid(unsafe_code)]
-
+//! Where systemd runs the daemon, its descriptor store gets them, too, for the keeper ends with the
+//! service there.
+//!
+//! It ends when nothing is left to keep, or when no daemon has come back for a while; then it tells
+//! the programs to stop recording.
 pub mod holder;
+mod store;
 mod wire;
 
 use crate::assemble::program::ArenaId;
@@ -35,7 +37,9 @@ enum ToKeeper {
     /// With memfd and pidfd.
     Keep(Box<Entry>),
     Forget(ArenaId),
-    /// The daemon ends in order: nothing is to be kept.
+    /// The key of the arenas that follow: they come from systemd's store.
+    Key([u8; 16]),
+    /// The daemon ends in order: it has read everything and said what was open.
     Farewell,
 }
 
@@ -87,9 +91,10 @@ impl Keeper {
     /// # Errors
     /// There is none and none can be started, or it speaks nonsense.
     pub fn find(state: &Path) -> io::Result<Beginning> {
-        let wire = match Wire::connect(&state.join(SOCKET)) {
-            Ok(wire) => wire,
-            Err(_) => start(state)?,
+        let stored = store::take();
+        let (wire, fresh) = match Wire::connect(&state.join(SOCKET)) {
+            Ok(wire) => (wire, false),
+            Err(_) => (start(state)?, true),
         };
         wire.patience(std::time::Duration::from_secs(5))?;
         let nonsense = || io::Error::new(io::ErrorKind::InvalidData, "the keeper speaks nonsense");
@@ -97,12 +102,22 @@ impl Keeper {
         let mut kept = Vec::new();
         loop {
             match wire.receive()? {
-                Some((ToDaemon::Kept(entry), descriptors)) => kept.extend(whole(*entry, descriptors)),
+                Some((ToDaemon::Kept(entry), descriptors)) => {
+                    kept.extend(whole(*entry, descriptors, !returned))
+                }
                 Some((ToDaemon::Done, _)) => break,
                 _ => return Err(nonsense()),
             }
         }
-        Ok(Beginning { keeper: Self { wire, lost: AtomicBool::new(false) }, key, kept, returned })
+        let keeper = Self { wire, lost: AtomicBool::new(false) };
+        if let (true, Some(key)) = (fresh, stored.key) {
+            keeper.wire.send(&ToKeeper::Key(key), &[])?;
+            for kept in &stored.kept {
+                keeper.keep(&kept.keeping());
+            }
+            return Ok(Beginning { keeper, key, kept: stored.kept, returned: true });
+        }
+        Ok(Beginning { keeper, key, kept, returned })
     }
 
     /// The daemon ends in order.
@@ -141,11 +156,11 @@ impl Keep for Keeper {
     }
 }
 
-fn whole(entry: Entry, descriptors: Vec<OwnedFd>) -> Option<Kept> {
+fn whole(entry: Entry, descriptors: Vec<OwnedFd>, said: bool) -> Option<Kept> {
     let [memfd, pidfd]: [OwnedFd; 2] = descriptors.try_into().ok()?;
     let Entry { id, uid, watched, process, ppid, starttime, net_namespace, nspid } = entry;
     let facts = Facts { process, ppid, starttime, net_namespace, nspid };
-    Some(Kept { id, uid, watched, facts, memfd, pidfd })
+    Some(Kept { id, uid, watched, facts, memfd, pidfd, said })
 }
 
 /// Starts a keeper, in a process group of its own: a terminal's interrupt is not for it. Nothing of

@@ -14,19 +14,22 @@ use crate::thread::{self, Guard, Phase};
 use crate::witness::{self, Framing};
 use core::ffi::{c_int, c_uchar, c_uint, c_void};
 use core::sync::atomic::Ordering;
-use counterfoil_abi::record::Tap;
+use counterfoil_abi::record::{Reason, Tap};
 
 /// A cipher call inside a session's call.
 #[derive(Clone, Copy)]
 struct Watch {
     object: Option<&'static Object>,
     seals: bool,
+    /// Only a handshake: what it shows of the cipher's framing.
+    learns: bool,
     framing: Framing,
     record_type: u8,
 }
 
 impl Watch {
-    const NONE: Self = Self { object: None, seals: false, framing: Framing::None, record_type: 0 };
+    const NONE: Self =
+        Self { object: None, seals: false, learns: false, framing: Framing::None, record_type: 0 };
 }
 
 /// Before the call.
@@ -37,10 +40,13 @@ fn watch(context: *const CipherContext, caller: *const c_void) -> Watch {
     }
     let thread = thread::current();
     let Some(mut inside) = thread::inside(thread) else { return Watch::NONE };
-    if inside.in_cipher || inside.phase == Phase::Other || !process::watched() {
+    if inside.in_cipher || !process::watched() {
         return Watch::NONE;
     }
     let Some(object) = inside.session() else { return Watch::NONE };
+    if inside.phase == Phase::Other {
+        return Watch { object: Some(object), learns: true, ..Watch::NONE };
+    }
     if object.tls.witness_off.load(Ordering::Relaxed) != 0 {
         return Watch::NONE;
     }
@@ -51,16 +57,26 @@ fn watch(context: *const CipherContext, caller: *const c_void) -> Watch {
     }
     inside.in_cipher = true;
     thread.inside.set(inside);
-    Watch { object: Some(object), seals, framing, record_type: inside.record_type }
+    Watch { object: Some(object), seals, learns: false, framing, record_type: inside.record_type }
 }
 
 /// The record's plaintext, before it is sealed in place.
 #[inline]
 fn sealing(watch: Watch, out: *const c_uchar, input: *const c_uchar, length: usize) {
+    if let (Some(object), true, false) = (watch.object, watch.learns, input.is_null()) {
+        // SAFETY: the call's own input.
+        return witness::learn_cbc(object, unsafe { bytes(input.cast(), length) });
+    }
     if let (Some(object), true, false) = (watch.object, watch.seals, out.is_null()) {
         // SAFETY: the call's own input.
-        let content =
-            unsafe { witness::sealed_content(watch.framing, watch.record_type, bytes(input.cast(), length)) };
+        let content = unsafe {
+            witness::sealed_content(
+                watch.framing,
+                watch.record_type,
+                object.tls.cbc_mac.load(Ordering::Relaxed),
+                bytes(input.cast(), length),
+            )
+        };
         take(object, &object.seal, Tap::CipherSeal, content);
     }
 }
@@ -68,7 +84,7 @@ fn sealing(watch: Watch, out: *const c_uchar, input: *const c_uchar, length: usi
 /// The record's plaintext, after it was opened.
 #[inline]
 fn opened(watch: Watch, out: *const c_uchar, length: usize) {
-    let Some(object) = watch.object else { return };
+    let Some(object) = watch.object.filter(|_| !watch.learns) else { return };
     let thread = thread::current();
     let mut inside = thread.inside.get();
     inside.in_cipher = false;
@@ -76,6 +92,13 @@ fn opened(watch: Watch, out: *const c_uchar, length: usize) {
     if !watch.seals && !out.is_null() && length > 0 {
         // SAFETY: the call has succeeded and written `length` bytes of content behind the framing.
         let content = unsafe { witness::opened_content(watch.framing, watch.record_type, out, length) };
+        if watch.framing == Framing::Cbc && witness::may_be_no_data(content) {
+            object.tls.witness_off.store(2, Ordering::Relaxed);
+            if let Some(guard) = Guard::enter() {
+                object.open.doubt(&guard, object.number(), Tap::CipherOpen, Reason::UnsupportedCipher);
+            }
+            return;
+        }
         take(object, &object.open, Tap::CipherOpen, content);
     }
 }
