@@ -1,6 +1,7 @@
 /* Plain TCP over loopback, both ends program images of their own.
  *   tcp bulk SECONDS    64 KiB writes one way            {"per_second": bytes}
- *   tcp small SECONDS   64 B request and 64 B reply      {"per_second": round trips, "p50_ns", "p99_ns"} */
+ *   tcp small SECONDS   64 B request and 64 B reply      {"per_second": round trips, "p50_ns", "p99_ns"}
+ * Both also: "processor_ns", of both ends, for one write or round trip. */
 #include "load.h"
 
 enum { BULK = 64 * 1024, SMALL = 64 };
@@ -56,7 +57,7 @@ int main(int argc, char **argv) {
     close(listening);
 
     uint64_t begun = now_ns(), counted_from = begun + (uint64_t)(WARM_UP * 1e9);
-    uint64_t until = counted_from + (uint64_t)(seconds * 1e9), now = begun, first = 0, done = 0;
+    uint64_t until = counted_from + (uint64_t)(seconds * 1e9), now = begun, first = 0, done = 0, all = 0;
     struct trips trips = {0};
     fill(buffer, BULK, 1);
     for (uint64_t number = 0; now < until; number++) {
@@ -69,6 +70,7 @@ int main(int argc, char **argv) {
         }
         uint64_t then = now;
         now = now_ns();
+        all++;
         if (first) {
             done++;
             if (!bulk) trip(&trips, now - then);
@@ -82,7 +84,8 @@ int main(int argc, char **argv) {
     }
     close(fd);
     wait_for(child);
-    printf("{\"per_second\": %.1f, \"p50_ns\": %u, \"p99_ns\": %u}\n", per_second * (bulk ? BULK : 1),
-           percentile(&trips, 0.5), percentile(&trips, 0.99));
+    printf("{\"per_second\": %.1f, \"p50_ns\": %u, \"p99_ns\": %u, \"processor_ns\": %.1f}\n",
+           per_second * (bulk ? BULK : 1), percentile(&trips, 0.5), percentile(&trips, 0.99),
+           processor_ns() / (double)all);
     return 0;
 }

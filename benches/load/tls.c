@@ -1,6 +1,7 @@
 /* TLS 1.3 with AES-128-GCM over loopback, both ends program images of their own.
  *   tls bulk SECONDS     16 KiB writes one way          {"per_second": bytes}
  *   tls small SECONDS    256 B request and reply        {"per_second": round trips, "p50_ns", "p99_ns"}
+ *                        Both also: "processor_ns", of both ends, for one write or round trip.
  *   tls alarm COUNT      COUNT round trips; a library below the program (tamper.c) changes one request;
  *                        then the connection stays open for a while. {"arrived_ns"}: CLOCK_MONOTONIC
  *                        when SSL_read returned the changed request to the server. */
@@ -129,7 +130,7 @@ int main(int argc, char **argv) {
         return 0;
     }
     uint64_t begun = now_ns(), counted_from = begun + (uint64_t)(WARM_UP * 1e9);
-    uint64_t until = counted_from + (uint64_t)(atof(argv[2]) * 1e9), now = begun, first = 0, done = 0;
+    uint64_t until = counted_from + (uint64_t)(atof(argv[2]) * 1e9), now = begun, first = 0, done = 0, all = 0;
     struct trips trips = {0};
     for (uint64_t number = 0; now < until; number++) {
         memcpy(buffer, &number, sizeof number);
@@ -141,6 +142,7 @@ int main(int argc, char **argv) {
         }
         uint64_t then = now;
         now = now_ns();
+        all++;
         if (first) {
             done++;
             if (!bulk) trip(&trips, now - then);
@@ -151,7 +153,8 @@ int main(int argc, char **argv) {
     double per_second = (double)done / ((double)(now - first) / 1e9);
     finish(ssl, fd);
     wait_for(child);
-    printf("{\"per_second\": %.1f, \"p50_ns\": %u, \"p99_ns\": %u}\n", per_second * (bulk ? BULK : 1),
-           percentile(&trips, 0.5), percentile(&trips, 0.99));
+    printf("{\"per_second\": %.1f, \"p50_ns\": %u, \"p99_ns\": %u, \"processor_ns\": %.1f}\n",
+           per_second * (bulk ? BULK : 1), percentile(&trips, 0.5), percentile(&trips, 0.99),
+           processor_ns() / (double)all);
     return 0;
 }

@@ -7,7 +7,6 @@
 //! processor time: the median of the rounds.
 
 #[path = "../tests/fake/mod.rs"]
-#[allow(unused, clippy::undocumented_unsafe_blocks, reason = "shared with tests, which say why")]
 mod fake;
 
 use counterfoil_abi::BLOCK;

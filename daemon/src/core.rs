@@ -60,14 +60,27 @@ pub struct Newcomer {
     pub answer: Option<Sender<Vec<Resume>>>,
     /// It said hello to an earlier daemon.
     pub adopted: bool,
+    /// That one said what was open when it ended.
+    pub said: bool,
 }
 
 impl Newcomer {
     /// A program that an earlier daemon observed.
     pub fn adopted(kept: Kept) -> Self {
-        let Kept { id, uid, watched, facts, memfd, pidfd } = kept;
+        let Kept { id, uid, watched, facts, memfd, pidfd, said } = kept;
         let facts = Arc::new(facts);
-        Self { id, memfd, pidfd, uid, facts, watched, inherited: Vec::new(), answer: None, adopted: true }
+        Self {
+            id,
+            memfd,
+            pidfd,
+            uid,
+            facts,
+            watched,
+            inherited: Vec::new(),
+            answer: None,
+            adopted: true,
+            said,
+        }
     }
 }
 
@@ -270,7 +283,7 @@ impl Core {
     }
 
     fn welcome(&mut self, newcomer: Newcomer) {
-        let Newcomer { id, memfd, pidfd, uid, facts, watched, inherited, answer, adopted } = newcomer;
+        let Newcomer { id, memfd, pidfd, uid, facts, watched, inherited, answer, adopted, said } = newcomer;
         // The same process with another image: the old image's arena has lost its owner.
         let same =
             |g: &Guest| g.facts.process.pid == facts.process.pid && g.facts.starttime == facts.starttime;
@@ -295,7 +308,7 @@ impl Core {
         self.collector.add(id, arena, now());
         let resume = self.assembler.register(id, facts.clone(), watched, inherited);
         if adopted {
-            self.assembler.restarted(id, now());
+            self.assembler.restarted(id, now(), said);
         }
         self.guests.insert(id, Guest { pidfd, uid, facts });
         if let Some(answer) = answer {
@@ -388,7 +401,10 @@ impl Core {
             self.collector.look_at_all();
             self.tick();
         }
-        self.collector.stop_all();
+        // With a keeper there may be another daemon after this one.
+        if self.keeper.is_none() {
+            self.collector.stop_all();
+        }
         self.assembler.finish_all();
         let counts = self.assembler.counts();
         self.counts.records.store(counts.records, Ordering::Relaxed);

@@ -5,27 +5,25 @@
 //!                        └────► ledger
 //! ```
 //! Comes in: [`Judged`] from a channel. Goes out: alarms to sinks, transfers and alarms to the
-//! ledger, and at the end an [`Outcome`] for `run`'s report. One thread. Alarms go to the sinks
-//! before anything is written to disk.
+//! ledger, and at the end an [`Outcome`] for `run`'s report. One thread, which waits for no disk and no
+//! receiver: sinks and scribe have their own.
 #![forbid(unsafe_code)]
 
 use crate::alarms::Alarms;
 use crate::config::Config;
 use crate::detect::Rules;
 use crate::judged::Judged;
-use crate::ledger::{Ledger, LedgerError};
+use crate::ledger::{Ledger, LedgerError, Scribe};
 use crate::model::{Alarm, Endpoint, Process, Summary, Transfer};
 use crate::report::Gathered;
 use crate::sinks::{JsonLines, Message, Sinks};
-use crossbeam::channel::{Receiver, RecvTimeoutError};
+use crossbeam::channel::Receiver;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 /// How long sinks may take at the end to send what they have.
 const FAREWELL: Duration = Duration::from_secs(2);
-/// How often what could not be written is tried again, and old rows are looked for.
-const SETTLE: Duration = Duration::from_secs(1);
 
 /// Everything behind `judge`.
 pub struct Desk {
@@ -33,8 +31,7 @@ pub struct Desk {
     alarms: Alarms,
     sinks: Sinks,
     state: Option<PathBuf>,
-    ledger: Option<Ledger>,
-    ledger_failed: bool,
+    scribe: Option<Scribe>,
     json: Option<JsonLines>,
     gathered: Option<Gathered>,
     summary: Summary,
@@ -63,13 +60,13 @@ impl Desk {
         if let Some(ledger) = &ledger {
             alarms.resume(ledger.alarms()?);
         }
+        let scribe = ledger.map(Scribe::start).transpose().map_err(LedgerError::Thread)?;
         Ok(Self {
             rules: Rules::new(config.watch.clone()),
             alarms,
             sinks: Sinks::start(&config.sinks, state.as_deref()),
             state,
-            ledger,
-            ledger_failed: false,
+            scribe,
             json: None,
             gathered: None,
             summary: Summary::default(),
@@ -88,21 +85,20 @@ impl Desk {
     #[must_use]
     pub fn serve(mut self, judged: &Receiver<Judged>, reloads: &Receiver<Config>) -> Outcome {
         loop {
-            match judged.recv_timeout(SETTLE) {
-                Ok(word) => {
-                    self.take(word);
-                    // What came meanwhile goes into the same transaction.
-                    for word in judged.try_iter().take(4096) {
-                        self.take(word);
+            crossbeam::channel::select! {
+                recv(judged) -> word => match word {
+                    Ok(word) => self.take(word),
+                    Err(_) => break,
+                },
+                recv(reloads) -> config => match config {
+                    Ok(config) => self.reload(&config),
+                    // Nobody reloads any more.
+                    Err(_) => {
+                        judged.iter().for_each(|word| self.take(word));
+                        break;
                     }
-                }
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => break,
+                },
             }
-            if let Ok(config) = reloads.try_recv() {
-                self.reload(&config);
-            }
-            self.settle();
         }
         self.finish()
     }
@@ -119,8 +115,8 @@ impl Desk {
                     json.alarm(&taken.alarm);
                 }
             }
-            if let Some(ledger) = &mut self.ledger {
-                ledger.alarm(&taken.alarm);
+            if let Some(scribe) = &self.scribe {
+                scribe.alarm(Arc::new(taken.alarm));
             }
         }
         match judged {
@@ -151,42 +147,21 @@ impl Desk {
         if let Some(json) = &mut self.json {
             json.transfer(&transfer);
         }
-        if let Some(ledger) = &mut self.ledger {
-            ledger.transfer(&transfer);
-        }
         if let Some(gathered) = &mut self.gathered {
             gathered.add(&transfer);
         }
-        self.sinks.send(&Message::Transfer(Arc::new(transfer)));
-    }
-
-    /// Writes the ledger. A failure is said once, and when it is over.
-    fn settle(&mut self) {
-        let Some(ledger) = &mut self.ledger else { return };
-        let failed = match ledger.commit() {
-            Ok(()) => false,
-            Err(e) => {
-                if !self.ledger_failed {
-                    tracing::error!("{e}");
-                }
-                true
-            }
-        };
-        if self.ledger_failed && !failed {
-            tracing::info!("the ledger can be written again");
+        let transfer = Arc::new(transfer);
+        if let Some(scribe) = &self.scribe {
+            scribe.transfer(Arc::clone(&transfer));
         }
-        self.ledger_failed = failed;
-        let lost = ledger.lost();
-        if lost > 0 {
-            tracing::error!("{lost} ledger entries given up: too many waited for the disk");
-        }
+        self.sinks.send(&Message::Transfer(transfer));
     }
 
     /// Takes up a new configuration. Messages on their way to the old sinks are still sent.
     fn reload(&mut self, config: &Config) {
         self.rules = Rules::new(config.watch.clone());
-        if let Some(ledger) = &mut self.ledger {
-            ledger.limit(config.ledger.clone());
+        if let Some(scribe) = &self.scribe {
+            scribe.limit(config.ledger.clone());
         }
         // The old ones first: they and the new ones may share a spool.
         std::mem::take(&mut self.sinks).finish(FAREWELL);
@@ -194,7 +169,6 @@ impl Desk {
     }
 
     fn finish(mut self) -> Outcome {
-        self.settle();
         let alarms: Vec<Alarm> = self.alarms.list().into_iter().cloned().collect();
         let untold: Vec<Alarm> = self.alarms.untold().into_iter().cloned().collect();
         for alarm in &alarms {
@@ -210,6 +184,9 @@ impl Desk {
             json.summary(&self.summary);
         }
         self.sinks.finish(FAREWELL);
+        if let Some(scribe) = self.scribe {
+            scribe.finish();
+        }
         Outcome {
             gathered: self.gathered.unwrap_or_default(),
             alarms,

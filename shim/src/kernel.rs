@@ -222,8 +222,5 @@ pub fn tcp_counts(fd: i32, eof_seen: bool) -> Counts {
     // FIN_WAIT1, LAST_ACK, CLOSING: our own FIN stands last in the queue, and counts while it does.
     let fin_waits = matches!(info.state, 4 | 9 | 11) && info.notsent_bytes > 0;
     let notsent = u64::from(info.notsent_bytes) - u64::from(fin_waits);
-    Counts {
-        sent: info.bytes_sent.saturating_sub(info.bytes_retrans) + notsent,
-        received,
-    }
+    Counts { sent: info.bytes_sent.saturating_sub(info.bytes_retrans) + notsent, received }
 }

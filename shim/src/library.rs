@@ -178,11 +178,12 @@ fn in_any(name: &CStr) -> *mut c_void {
     unsafe extern "C" fn each(info: *mut libc::dl_phdr_info, _: usize, data: *mut c_void) -> c_int {
         // SAFETY: the loader's own data, and the search that is passed below.
         let (info, search) = unsafe { (&*info, &mut *data.cast::<Search>()) };
+        if info.dlpi_name.is_null() || search.count == search.paths.len() {
+            return 0;
+        }
         // SAFETY: a C string of the loader's.
-        if !info.dlpi_name.is_null()
-            && search.count < search.paths.len()
-            && is_tls_name(base_name(unsafe { CStr::from_ptr(info.dlpi_name) }))
-        {
+        let path = unsafe { CStr::from_ptr(info.dlpi_name) };
+        if is_tls_name(base_name(path)) {
             search.paths[search.count] = info.dlpi_name;
             search.count += 1;
         }

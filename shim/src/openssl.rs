@@ -107,10 +107,12 @@ fn load(caller: *const c_void) -> *mut c_void {
     }
     let places = |table: &OpenSsl| (table.version.map(|f| f as usize), table.set_mark.map(|f| f as usize));
     for slot in &LIBRARIES {
+        if slot.state.load(Ordering::Acquire) < 2 {
+            continue;
+        }
         // SAFETY: a table is not written any more once it was ready.
-        if slot.state.load(Ordering::Acquire) >= 2
-            && places(unsafe { (*slot.table.get()).assume_init_ref() }) == places(&table)
-        {
+        let ready = unsafe { (*slot.table.get()).assume_init_ref() };
+        if places(ready) == places(&table) {
             slot.state.store(2, Ordering::Release);
             return slot.table.get().cast();
         }

@@ -354,7 +354,7 @@ impl Stream {
                 unsafe { *self.mac.get() = MaybeUninit::new(offer.rest.assume_init_ref().clone()) };
             }
         } else if !still_broken {
-            self.settle(guard, object, tap, data, offer, end, whole);
+            self.settle(guard, object, tap, data, offer, end);
         }
         self.broken.store(
             u32::from(
@@ -380,9 +380,9 @@ impl Stream {
         data: &P,
         offer: &mut Offer,
         end: u64,
-        whole: usize,
     ) {
         let start = offer.start;
+        let whole = (end / BLOCK - start / BLOCK) as usize;
         let known = whole.min(offer.count);
         self.broken.store(0, Ordering::Relaxed);
         if whole > offer.count {

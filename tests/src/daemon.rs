@@ -3,7 +3,7 @@
 use crate::observed::{Observed, Run};
 use crate::report::Report;
 use crate::scratch::Scratch;
-use crate::{fixtures, product, wait};
+use crate::{check, fixtures, product, undisturbed, wait};
 use rustix::process::{Pid, Signal, kill_process};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus};
@@ -112,6 +112,17 @@ impl Daemon {
     /// Waits until its report says so.
     pub fn until_reported(&self, what: &str, look: impl Fn(&Report) -> bool) -> Report {
         wait::until(Duration::from_secs(15), self.shown(what), || Some(self.report()).filter(&look))
+    }
+
+    /// Runs a clean session and panics unless it is judged so; `expected` TLS transfers are to be
+    /// reported by then.
+    pub fn good_session(&self, expected: usize) {
+        let run = self.observing_fixture(undisturbed::FIXTURE).go().well();
+        check!(run, run.stdout.contains("got 100000"), "the fixture itself failed");
+        let report = self.until_reported("a good session's transfers", |r| r.on("tls").len() >= expected);
+        for transfer in &report.on("tls") {
+            assert_eq!(transfer.verdict(), "intact", "{}", self.shown("a good session"));
+        }
     }
 
     /// The transfers in its ledger.

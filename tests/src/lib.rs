@@ -15,6 +15,7 @@ pub mod product;
 pub mod report;
 pub mod scratch;
 pub mod truth;
+pub mod undisturbed;
 pub mod wait;
 
 pub use fixtures::fixture;

@@ -6,11 +6,13 @@ use std::sync::OnceLock;
 
 /// The `counterfoil` program, with `libcounterfoil.so` beside it.
 pub fn program() -> &'static Path {
-    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
-    PROGRAM.get_or_init(|| match std::env::var_os("COUNTERFOIL_BIN") {
-        Some(path) => std::fs::canonicalize(path).expect("COUNTERFOIL_BIN"),
+    // A failure is kept, too: it is the same for every test.
+    static PROGRAM: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    let found = PROGRAM.get_or_init(|| match std::env::var_os("COUNTERFOIL_BIN") {
+        Some(path) => std::fs::canonicalize(path).map_err(|e| format!("COUNTERFOIL_BIN: {e}")),
         None => build(),
-    })
+    });
+    found.as_ref().unwrap_or_else(|why| panic!("{why}"))
 }
 
 /// `libcounterfoil.so`.
@@ -33,7 +35,7 @@ pub fn profile_folder() -> PathBuf {
 
 /// Builds program and library in the profile that this test was built in: a stale one would make
 /// every test a lie. Takes a moment where there is nothing to do.
-fn build() -> PathBuf {
+fn build() -> Result<PathBuf, String> {
     let folder = profile_folder();
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
     cargo.args(["build", "--quiet", "-p", "counterfoil-daemon", "-p", "counterfoil-shim"]);
@@ -42,10 +44,9 @@ fn build() -> PathBuf {
         cargo.arg("--release");
     }
     let built = cargo.current_dir(env!("CARGO_MANIFEST_DIR")).output().expect("cargo");
-    assert!(
-        built.status.success(),
-        "the product does not build:\n{}",
-        String::from_utf8_lossy(&built.stderr)
-    );
-    folder.join("counterfoil")
+    if built.status.success() {
+        Ok(folder.join("counterfoil"))
+    } else {
+        Err(format!("the product does not build:\n{}", String::from_utf8_lossy(&built.stderr)))
+    }
 }

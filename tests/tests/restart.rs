@@ -40,6 +40,35 @@ fn arenas_are_taken_up_again() {
     });
 }
 
+/// A restart for an upgrade: what was open is said once, and the same programs' next connection is
+/// witnessed as if nothing had been. After a kill likewise, but for the reason.
+#[test]
+fn the_next_connection_is_witnessed() {
+    for kill in [false, true] {
+        let mut daemon = Daemon::start("");
+        let line = "tls 1.3 - write read 100000 5000 answer=3000 connections=2 mark=mark wait=go";
+        let running = daemon.observing_fixture(line).start();
+        let mark = running.scratch.at("mark");
+        wait::until(PATIENCE, "the connection stands", || mark.exists().then_some(()));
+        if kill {
+            daemon.kill();
+        } else {
+            daemon.stop();
+        }
+        daemon.launch();
+        running.scratch.write("go", "");
+        let run = running.finish();
+        check!(run, run.status.success(), "the host was disturbed");
+        let report = daemon.until_reported("both connections", |r| r.on("tls").len() >= 4);
+        let reason = if kill { "daemon-restarted" } else { "still-open" };
+        let all = report.on("tls");
+        let open = all.iter().filter(|t| t.verdict() == "unverified" && t.reasons() == [reason]).count();
+        let intact = all.iter().filter(|t| t.verdict() == "intact").count();
+        let as_it_should = intact == 2 && open + intact == all.len() && (kill || open == 2);
+        assert!(as_it_should, "kill: {kill}; {}", daemon.shown("two directions open, two intact"));
+    }
+}
+
 /// The keeper goes where there is nothing to keep.
 #[test]
 fn no_keeper_stays_for_nothing() {

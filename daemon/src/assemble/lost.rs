@@ -8,6 +8,7 @@ use super::Assembler;
 use super::program::{ArenaId, Program};
 use crate::judged::{Context, Judged};
 use crate::model::{Bytes, Channel, Endpoint, Reason, Tap, Transfer, Verdict};
+use counterfoil_abi::UNKNOWN;
 use counterfoil_abi::record::{Ended, How, Record};
 use std::collections::HashMap;
 use uuid::Uuid;
@@ -29,11 +30,36 @@ pub struct Lost {
     tick: u64,
 }
 
+impl Lost {
+    fn is_tls(&self) -> bool {
+        self.taps.iter().flatten().any(|t| matches!(t, Tap::TlsRead | Tap::TlsWrite))
+            || self.ended.is_some_and(|e| e.seal_total > 0 || e.open_total > 0)
+    }
+
+    /// What it was, where all its tags went to the earlier daemon: only the totals tell.
+    fn guess(&mut self, tls_nearby: bool) {
+        let Some(ended) = self.ended else { return };
+        let socket = ended.kernel_out != UNKNOWN || ended.kernel_in != UNKNOWN;
+        let untagged = self.taps == [None, None];
+        let taps = match (self.is_tls(), socket) {
+            (true, _) => [Tap::TlsWrite, Tap::TlsRead],
+            (false, _) if untagged && tls_nearby => return,
+            (false, true) => [Tap::SockSend, Tap::SockRecv],
+            (false, false) => [Tap::PipeWrite, Tap::PipeRead],
+        };
+        for ((tap, total), guess) in self.taps.iter_mut().zip([ended.out_total, ended.in_total]).zip(taps) {
+            if total > 0 {
+                tap.get_or_insert(guess);
+            }
+        }
+    }
+}
+
 impl Assembler {
     /// A record about an object that is not known, of a program that was taken up again.
     pub(super) fn note_lost(&mut self, arena: ArenaId, by: u32, number: u32, record: &Record) {
         let tick = self.tick;
-        let Some(program) = self.programs.get_mut(&arena).filter(|p| p.restarted) else { return };
+        let Some(program) = self.programs.get_mut(&arena).filter(|p| p.restarted && !p.said) else { return };
         if program.lost.len() >= MAX_LOST && !program.lost.contains_key(&number) {
             return;
         }
@@ -73,6 +99,11 @@ impl Assembler {
             }
             !due
         });
+        // A socket of which no tag came may be the one under a TLS stream: that stream is said.
+        let tls = said.values().any(Lost::is_tls);
+        for lost in said.values_mut() {
+            lost.guess(tls);
+        }
         let Some(program) = self.programs.get(&arena) else { return };
         let words: Vec<Judged> = said
             .values()
@@ -83,7 +114,6 @@ impl Assembler {
     }
 
     fn lost_transfer(&self, program: &Program, lost: &Lost, d: usize) -> Option<Judged> {
-        // Without a tagged byte it may be the socket under a TLS stream: that one is said.
         let tap = lost.taps[d]?;
         let total = lost.ended.map_or(0, |e| [e.out_total, e.in_total][d]).max(lost.seen[d]);
         let process = program.process(lost.by);

@@ -358,11 +358,12 @@ impl Assembler {
     }
 
     /// The daemon was restarted: the arenas that it took up again have a past that it doesn't know.
-    /// `now` is monotonic nanoseconds.
-    pub fn restarted(&mut self, arena: ArenaId, now: u64) {
+    /// `now` is monotonic nanoseconds; `said`: the last daemon ended in order and said what was open.
+    pub fn restarted(&mut self, arena: ArenaId, now: u64, said: bool) {
         if let Some(program) = self.programs.get_mut(&arena) {
             program.restarted = true;
             program.adopted_at = now;
+            program.said = said;
         }
     }
 

@@ -121,10 +121,14 @@ impl Use {
         }
     }
 
-    /// Takes in an `Ended`: the greatest totals count.
+    /// Takes in an `Ended`: the greatest totals count, in whatever order they are read.
     pub fn end(&mut self, ended: &Ended) {
         let kept = self.ended.get_or_insert(*ended);
-        let older = ended.out_total < kept.out_total || ended.in_total < kept.in_total;
+        // Lanes are read one after the other: of two with the same totals the later one counts.
+        let totals = |e: &Ended| (e.out_total, e.in_total);
+        let older = ended.out_total < kept.out_total
+            || ended.in_total < kept.in_total
+            || totals(ended) == totals(kept) && ended.header.time < kept.header.time;
         if !older {
             let flags = kept.header.flags;
             *kept = *ended;

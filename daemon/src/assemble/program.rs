@@ -56,6 +56,8 @@ pub struct Program {
     pub dropped: bool,
     /// It was there before the daemon was.
     pub restarted: bool,
+    /// The daemon before said what was open when it ended.
+    pub said: bool,
     /// When it was taken up again, monotonic nanoseconds.
     pub adopted_at: u64,
     /// Objects whose beginning only an earlier daemon knew.
@@ -80,6 +82,7 @@ impl Program {
             notes: 0,
             dropped: false,
             restarted: false,
+            said: false,
             adopted_at: 0,
             lost: HashMap::new(),
             gone: false,

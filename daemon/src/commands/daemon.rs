@@ -1,7 +1,7 @@
 //! `counterfoil daemon`: the host's daemon, in the foreground.
 #![forbid(unsafe_code)]
 
-use crate::config::{self, Config};
+use crate::config;
 use crate::desk::Desk;
 use crate::host::keep::Keep;
 use crate::judged::{Judged, Notice, What};
@@ -10,7 +10,7 @@ use crate::pipeline::{Options, Pipeline, raise_descriptor_limit};
 use crate::redact::Redactor;
 use crate::session::{default_state, options, redact, watch};
 use anyhow::{Context, bail};
-use crossbeam::channel::{Sender, bounded};
+use crossbeam::channel::bounded;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use sd_notify::NotifyState;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -88,7 +88,7 @@ pub fn daemon(args: &Args) -> anyhow::Result<u8> {
     raise_descriptor_limit();
     let mut desk = Desk::open(&config, Some(state.clone()))?;
     let Kept { keeper, key, kept, returned } = keeper(&state);
-    if returned {
+    if returned || !kept.is_empty() {
         desk.take(restarted(kept.len()));
     }
     let redactor = Redactor::new(config.privacy.argv);
@@ -123,7 +123,7 @@ pub fn daemon(args: &Args) -> anyhow::Result<u8> {
                     watch(&parsed.config.watch.watched_processes),
                     redact(&redactor.mode(parsed.config.privacy.argv)),
                 );
-                send_latest(&reloads, parsed.config);
+                let _ = reloads.send(parsed.config);
                 tracing::info!("configuration read again");
             }
             Err(e) => tracing::error!("the old configuration stays, the new one has mistakes:\n{e}"),
@@ -178,12 +178,6 @@ fn restarted(arenas: usize) -> Judged {
         transfer: None,
         what: What::DaemonRestarted { arenas: arenas as u64 },
     }))
-}
-
-/// Gives the desk a configuration; one that it hasn't taken yet is replaced.
-fn send_latest(reloads: &Sender<Config>, config: Config) {
-    // Two reloads within the desk's second are rare; the later must win, so this waits for it.
-    let _ = reloads.send(config);
 }
 
 /// Makes the socket's directory, and makes sure that no other daemon listens there.

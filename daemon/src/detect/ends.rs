@@ -71,11 +71,19 @@ fn addresses(connection: &Connection) -> Option<(SocketAddr, SocketAddr)> {
 /// Ports from here on are picked by the kernel (net.ipv4.ip_local_port_range).
 const PICKED: u16 = 32768;
 
-/// True if the remote address is the service's: its port is the lower one. None where both ports
-/// may be the kernel's choice: who connected is not known here.
+/// True if the remote address is the service's. Its port is the lower one; where both are the
+/// kernel's choice, the odd one: since 4.2 Linux gives odd ports to bind(2) and even ones to connect(2)
+/// while it has them (inet_hash_connect, inet_csk_find_open_port). None: can't be told.
 fn remote_serves(local: SocketAddr, remote: SocketAddr) -> Option<bool> {
     let lower = remote.port().min(local.port());
-    (lower < PICKED).then_some(remote.port() == lower)
+    if lower < PICKED {
+        return Some(remote.port() == lower);
+    }
+    match (local.port() % 2, remote.port() % 2) {
+        (0, 1) => Some(true),
+        (1, 0) => Some(false),
+        _ => None,
+    }
 }
 
 /// The address that serves.
@@ -91,6 +99,32 @@ pub(super) fn stable(connection: &Connection) -> (Option<String>, Option<String>
     match remote_serves(local, remote) {
         Some(true) => (ip(local), Some(remote.to_string())),
         Some(false) => (Some(local.to_string()), ip(remote)),
-        None => (ip(local), ip(remote)),
+        // Better an alarm for each connection than one for different services.
+        None => (Some(local.to_string()), Some(remote.to_string())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_serves() {
+        let both = |local: &str, remote: &str| {
+            let connection = Connection {
+                local: Some(local.into()),
+                remote: Some(remote.into()),
+                ..Connection::default()
+            };
+            let (a, b) = stable(&connection);
+            (a.unwrap(), b.unwrap())
+        };
+        let to = |a: &str, b: &str| (a.to_owned(), b.to_owned());
+        assert_eq!(both("10.0.0.1:40000", "10.0.0.2:443"), to("10.0.0.1", "10.0.0.2:443"));
+        assert_eq!(both("10.0.0.2:443", "10.0.0.1:40000"), to("10.0.0.2:443", "10.0.0.1"));
+        assert_eq!(both("10.0.0.1:873", "10.0.0.2:22"), to("10.0.0.1", "10.0.0.2:22"));
+        assert_eq!(both("[::1]:40000", "[::1]:45001"), to("::1", "[::1]:45001"));
+        assert_eq!(both("10.0.0.1:45001", "10.0.0.2:40000"), to("10.0.0.1:45001", "10.0.0.2"));
+        assert_eq!(both("10.0.0.1:45002", "10.0.0.2:40000"), to("10.0.0.1:45002", "10.0.0.2:40000"));
     }
 }

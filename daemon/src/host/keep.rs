@@ -34,6 +34,8 @@ pub struct Kept {
     pub facts: Facts,
     pub memfd: OwnedFd,
     pub pidfd: OwnedFd,
+    /// The earlier daemon ended in order, and said what was open.
+    pub said: bool,
 }
 
 impl Kept {

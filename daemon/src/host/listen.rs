@@ -283,6 +283,7 @@ impl Listener {
             inherited,
             answer: known.then_some(answer),
             adopted: false,
+            said: false,
         };
         self.counts.granted.fetch_add(1, Ordering::Relaxed);
         if known {

@@ -4,17 +4,30 @@
 use super::store::Store;
 use super::wire::Wire;
 use super::{Entry, SOCKET, ToDaemon, ToKeeper};
+use counterfoil_abi::arena::{ArenaHead, POLICY_OFF};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::collections::BTreeMap;
 use std::io;
+use std::mem::offset_of;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// The hidden command that the daemon starts it with.
 pub const COMMAND: &str = "hold-arenas";
-/// How long it waits for a daemon to come back.
-pub const PATIENCE: Duration = Duration::from_secs(120);
+/// How long it waits for a daemon to come back that was killed.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// And for the next one after one that ended in order: a restart for an upgrade.
+const SHORT: Duration = Duration::from_secs(30);
+
+/// How a daemon came to its end.
+#[derive(Clone, Copy, PartialEq)]
+enum End {
+    InOrder,
+    Killed,
+}
 
 struct Holder {
     key: [u8; 16],
@@ -66,17 +79,25 @@ pub fn hold(state: &Path, first: OwnedFd) -> io::Result<()> {
     let store = Store::new();
     store.key(&key);
     let mut holder = Holder { key, store, held: BTreeMap::new() };
+    // A service manager ends all of a service's processes at once: the daemon shall find its keeper
+    // until it has ended, and no longer.
+    let told_to_end = Arc::new(AtomicBool::new(false));
+    signal_hook::flag::register(signal_hook::consts::SIGTERM, Arc::clone(&told_to_end))?;
     let mut daemon = Wire::from(first);
-    let mut returned = false;
+    let mut end = End::InOrder;
     loop {
-        if holder.hand_over(&daemon, returned).is_ok() && holder.serve(&daemon) {
-            return Ok(());
-        }
+        let begun = holder.hand_over(&daemon, end == End::Killed);
+        end = if begun.is_ok() { holder.serve(&daemon) } else { End::Killed };
         drop(daemon);
-        returned = true;
-        let Some(next) = holder.wait(&listening)? else { return Ok(()) };
+        let time = if end == End::Killed { PATIENCE } else { SHORT };
+        let Some(next) = holder.wait(&listening, time, &told_to_end)? else { break };
         daemon = next;
     }
+    // systemd may have them for the next life.
+    if !(holder.store.there() && told_to_end.load(Ordering::Relaxed)) {
+        holder.give_up();
+    }
+    Ok(())
 }
 
 impl Holder {
@@ -88,8 +109,9 @@ impl Holder {
         daemon.send(&ToDaemon::Done, &[])
     }
 
-    /// Until the daemon is gone. True: in order.
-    fn serve(&mut self, daemon: &Wire) -> bool {
+    /// Until the daemon is gone.
+    fn serve(&mut self, daemon: &Wire) -> End {
+        let mut end = End::Killed;
         loop {
             match daemon.receive() {
                 Ok(Some((ToKeeper::Keep(entry), descriptors))) => {
@@ -107,19 +129,17 @@ impl Holder {
                     self.key = key;
                     self.store.key(&key);
                 }
-                Ok(Some((ToKeeper::Farewell, _))) => {
-                    self.held.values().for_each(|(entry, ..)| self.store.forget(entry));
-                    return true;
-                }
-                Ok(None) | Err(_) => return false,
+                Ok(Some((ToKeeper::Farewell, _))) => end = End::InOrder,
+                Ok(None) | Err(_) => return end,
             }
         }
     }
 
     /// Waits for the next daemon. None: none came, or there is nothing to give it.
-    fn wait(&self, listening: &Listening) -> io::Result<Option<Wire>> {
-        let end = Instant::now() + PATIENCE;
-        while !self.held.is_empty() && listening.stands() && Instant::now() < end {
+    fn wait(&self, listening: &Listening, time: Duration, enough: &AtomicBool) -> io::Result<Option<Wire>> {
+        let end = Instant::now() + time;
+        let goes_on = || listening.stands() && Instant::now() < end && !enough.load(Ordering::Relaxed);
+        while !self.held.is_empty() && goes_on() {
             let mut ready = [PollFd::new(&listening.wire, PollFlags::IN)];
             let second = Timespec { tv_sec: 1, tv_nsec: 0 };
             match poll(&mut ready, Some(&second)) {
@@ -132,5 +152,14 @@ impl Holder {
             }
         }
         Ok(None)
+    }
+
+    /// Nobody will read any more: programs need not record.
+    fn give_up(&self) {
+        let off = POLICY_OFF.to_ne_bytes();
+        for (entry, memfd, _) in self.held.values() {
+            let _ = rustix::io::pwrite(memfd, &off, offset_of!(ArenaHead, policy) as u64);
+            self.store.forget(entry);
+        }
     }
 }

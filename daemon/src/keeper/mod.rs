@@ -9,8 +9,8 @@
 //! Where systemd runs the daemon, its descriptor store gets them, too, for the keeper ends with the
 //! service there.
 //!
-//! It ends when the daemon ends in order, when nothing is left to keep, or when no daemon has come
-//! back for [`holder::PATIENCE`].
+//! It ends when nothing is left to keep, or when no daemon has come back for a while; then it tells
+//! the programs to stop recording.
 pub mod holder;
 mod store;
 mod wire;
@@ -39,7 +39,7 @@ enum ToKeeper {
     Forget(ArenaId),
     /// The key of the arenas that follow: they come from systemd's store.
     Key([u8; 16]),
-    /// The daemon ends in order: nothing is to be kept.
+    /// The daemon ends in order: it has read everything and said what was open.
     Farewell,
 }
 
@@ -102,7 +102,9 @@ impl Keeper {
         let mut kept = Vec::new();
         loop {
             match wire.receive()? {
-                Some((ToDaemon::Kept(entry), descriptors)) => kept.extend(whole(*entry, descriptors)),
+                Some((ToDaemon::Kept(entry), descriptors)) => {
+                    kept.extend(whole(*entry, descriptors, !returned))
+                }
                 Some((ToDaemon::Done, _)) => break,
                 _ => return Err(nonsense()),
             }
@@ -154,11 +156,11 @@ impl Keep for Keeper {
     }
 }
 
-fn whole(entry: Entry, descriptors: Vec<OwnedFd>) -> Option<Kept> {
+fn whole(entry: Entry, descriptors: Vec<OwnedFd>, said: bool) -> Option<Kept> {
     let [memfd, pidfd]: [OwnedFd; 2] = descriptors.try_into().ok()?;
     let Entry { id, uid, watched, process, ppid, starttime, net_namespace, nspid } = entry;
     let facts = Facts { process, ppid, starttime, net_namespace, nspid };
-    Some(Kept { id, uid, watched, facts, memfd, pidfd })
+    Some(Kept { id, uid, watched, facts, memfd, pidfd, said })
 }
 
 /// Starts a keeper, in a process group of its own: a terminal's interrupt is not for it. Nothing of

@@ -79,7 +79,7 @@ fn arena(name: &str, memfd: OwnedFd) -> Option<Kept> {
     };
     // What may be kept of it was decided by the daemon that first saw it.
     facts.process.argv = None;
-    Some(Kept { id, uid, watched: watched != 0, facts, memfd, pidfd })
+    Some(Kept { id, uid, watched: watched != 0, facts, memfd, pidfd, said: false })
 }
 
 /// The keeper's hand on the store. Where there is no systemd every call does nothing.
@@ -91,6 +91,11 @@ impl Store {
     /// The store of this service.
     pub(super) fn new() -> Self {
         Self { there: std::env::var_os("NOTIFY_SOCKET").is_some_and(|s| !s.is_empty()) }
+    }
+
+    /// There is one.
+    pub(super) fn there(&self) -> bool {
+        self.there
     }
 
     /// Stores the key.

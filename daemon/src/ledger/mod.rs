@@ -1,7 +1,7 @@
 //! The ledger: every final transfer and every alarm, in SQLite.
 //!
 //! Comes in: [`Transfer`]s and [`Alarm`]s. Goes out: the same, to `transfers`, `alarms` and the next
-//! daemon. Called by `desk` (writes) and `commands` (reads).
+//! daemon. Called by the scribe (writes) and `commands` (reads).
 //!
 //! Each row is the outward JSON, with columns beside it for what is searched by. Rows gather in
 //! memory and go in one transaction; write-ahead logging without a sync at each commit outlives
@@ -12,17 +12,20 @@
 
 mod place;
 mod read;
+mod scribe;
 #[cfg(test)]
 mod tests;
 
 pub use place::prepare;
 pub use read::{Reader, TransferFilter};
+pub use scribe::Scribe;
 
 use crate::model::{Alarm, Transfer};
 use jiff::Timestamp;
 use rusqlite::{Connection, ErrorCode, params};
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// The file's name in the state directory.
@@ -70,6 +73,9 @@ pub enum LedgerError {
         /// What it said.
         source: rusqlite::Error,
     },
+    /// No thread to write it.
+    #[error("no thread can be started: {0}")]
+    Thread(std::io::Error),
     /// The file's tables are newer than this program.
     #[error("ledger {} was written by a newer version of counterfoil (schema {found}, this one knows {SCHEMA})", path.display())]
     Newer {
@@ -101,8 +107,8 @@ fn hint(e: &rusqlite::Error) -> &'static str {
 }
 
 enum Row {
-    Transfer(Box<Transfer>),
-    Alarm(Box<Alarm>),
+    Transfer(Arc<Transfer>),
+    Alarm(Arc<Alarm>),
 }
 
 /// The writing side.
@@ -138,13 +144,13 @@ impl Ledger {
     }
 
     /// Queues a transfer.
-    pub fn transfer(&mut self, transfer: &Transfer) {
-        self.queue(Row::Transfer(Box::new(transfer.clone())));
+    pub fn transfer(&mut self, transfer: Arc<Transfer>) {
+        self.queue(Row::Transfer(transfer));
     }
 
     /// Queues an alarm; one with the same id or key is replaced.
-    pub fn alarm(&mut self, alarm: &Alarm) {
-        self.queue(Row::Alarm(Box::new(alarm.clone())));
+    pub fn alarm(&mut self, alarm: Arc<Alarm>) {
+        self.queue(Row::Alarm(alarm));
     }
 
     fn queue(&mut self, row: Row) {
@@ -286,7 +292,7 @@ fn write(connection: &mut Connection, rows: &VecDeque<Row>) -> rusqlite::Result<
                     t.flow,
                     t.origin.as_ref().and_then(|e| e.exe.as_ref()),
                     t.destination.as_ref().and_then(|e| e.exe.as_ref()),
-                    serde_json::to_string(t).map_err(json)?,
+                    serde_json::to_string(t.as_ref()).map_err(json)?,
                 ])?,
                 Row::Alarm(a) => alarms.execute(params![
                     a.id.to_string(),
@@ -297,7 +303,7 @@ fn write(connection: &mut Connection, rows: &VecDeque<Row>) -> rusqlite::Result<
                     a.raised.as_microsecond(),
                     a.last.as_microsecond(),
                     i64::try_from(a.count).unwrap_or(i64::MAX),
-                    serde_json::to_string(a).map_err(json)?,
+                    serde_json::to_string(a.as_ref()).map_err(json)?,
                 ])?,
             };
         }

@@ -40,10 +40,10 @@ fn what_goes_in_comes_out() {
     let state = dir.path().join("state");
     let mut ledger = Ledger::open(&state, limits()).unwrap();
     let (good, bad, alarm) = (recent(Verdict::Intact), recent(Verdict::Altered), alarm());
-    ledger.transfer(&good);
-    ledger.transfer(&bad);
-    ledger.alarm(&alarm);
-    ledger.alarm(&Alarm { count: 2, ..alarm.clone() });
+    ledger.transfer(Arc::new(good.clone()));
+    ledger.transfer(Arc::new(bad.clone()));
+    ledger.alarm(Arc::new(alarm.clone()));
+    ledger.alarm(Arc::new(Alarm { count: 2, ..alarm.clone() }));
     ledger.commit().unwrap();
     // Read while the writer has it open, as `transfers` beside a daemon does.
     assert_eq!(all(&state, TransferFilter::default()), [good.clone(), bad.clone()]);
@@ -65,7 +65,7 @@ fn writer_that_is_killed() {
     let Ok(dir) = std::env::var("COUNTERFOIL_TEST_LEDGER") else { return };
     let mut ledger = Ledger::open(Path::new(&dir), limits()).unwrap();
     for i in 1.. {
-        ledger.transfer(&recent(Verdict::Intact));
+        ledger.transfer(Arc::new(recent(Verdict::Intact)));
         ledger.commit().unwrap();
         println!("committed {i}");
     }
@@ -118,7 +118,7 @@ fn a_full_disk_loses_nothing_that_fits_in_memory() {
     max(&ledger, pages + 4);
     let mut failed = None;
     for _ in 0..100 {
-        ledger.transfer(&recent(Verdict::Intact));
+        ledger.transfer(Arc::new(recent(Verdict::Intact)));
         if let Err(e) = ledger.commit() {
             failed = Some(e.to_string());
         }
@@ -141,7 +141,7 @@ fn a_disk_that_is_full_from_the_start() {
     let filler = dir.path().join("filler");
     let _ = std::fs::write(&filler, [0; 12 << 10]);
     let mut ledger = Ledger::open(dir.path(), limits()).expect("it goes on");
-    ledger.transfer(&recent(Verdict::Intact));
+    ledger.transfer(Arc::new(recent(Verdict::Intact)));
     let failed = ledger.commit().expect_err("no room").to_string();
     let more = mounted(&["mount", "-o", "remount,size=8m"]).unwrap();
     let written = ledger.commit();
@@ -157,10 +157,10 @@ fn a_disk_that_is_full_from_the_start() {
 fn waiting_rows_are_bounded_and_alarms_go_last() {
     let dir = tempfile::tempdir().unwrap();
     let mut ledger = Ledger::open(dir.path(), limits()).unwrap();
-    ledger.alarm(&alarm());
-    let transfer = recent(Verdict::Intact);
+    ledger.alarm(Arc::new(alarm()));
+    let transfer = Arc::new(recent(Verdict::Intact));
     for _ in 0..WAITING + 4 {
-        ledger.transfer(&transfer);
+        ledger.transfer(Arc::clone(&transfer));
     }
     assert_eq!((ledger.waiting.len(), ledger.lost()), (WAITING, 5));
     assert!(matches!(ledger.waiting[0], Row::Alarm(_)));
@@ -171,14 +171,14 @@ fn old_and_superfluous_transfers_are_forgotten() {
     let dir = tempfile::tempdir().unwrap();
     let small = config::Ledger { keep: Duration::from_secs(3600), max_size: 1 << 20 };
     let mut ledger = Ledger::open(dir.path(), small).unwrap();
-    ledger.transfer(&sample::transfer(Verdict::Intact)); // of a past year
+    ledger.transfer(Arc::new(sample::transfer(Verdict::Intact))); // of a past year
     ledger.commit().unwrap();
     assert!(all(dir.path(), TransferFilter::default()).is_empty());
     for i in 0..2000 {
         let mut t = recent(Verdict::Intact);
         t.flow = Some(format!("{i:032}"));
         t.ended += jiff::SignedDuration::from_micros(i);
-        ledger.transfer(&t);
+        ledger.transfer(Arc::new(t));
     }
     ledger.tidied = None;
     ledger.commit().unwrap();
@@ -194,7 +194,7 @@ fn a_damaged_file_is_put_aside() {
     std::fs::write(dir.path().join(FILE), "this is no database, however long it may be ".repeat(100))
         .unwrap();
     let mut ledger = Ledger::open(dir.path(), limits()).unwrap();
-    ledger.transfer(&recent(Verdict::Intact));
+    ledger.transfer(Arc::new(recent(Verdict::Intact)));
     ledger.commit().unwrap();
     assert_eq!(all(dir.path(), TransferFilter::default()).len(), 1);
     let kept = std::fs::read_dir(dir.path()).unwrap().flatten();
