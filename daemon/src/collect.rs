@@ -104,6 +104,13 @@ impl Collector {
         }
     }
 
+    /// Reads an arena no more.
+    pub fn give_up(&mut self, id: ArenaId) {
+        if let Some(seat) = self.seats.iter_mut().find(|s| s.id == id) {
+            (seat.hostile, seat.active) = (true, false);
+        }
+    }
+
     /// Arenas at hand.
     pub fn len(&self) -> usize {
         self.seats.len()
