@@ -33,8 +33,17 @@ pub fn create(id: u64, policy: u32) -> io::Result<OwnedFd> {
     Ok(fd)
 }
 
-/// A mapped arena.
+/// A mapped arena. Small, so that a thousand bells can be looked at without touching much else.
 pub struct Arena {
+    /// Where `rest.control` is mapped.
+    base: *const u8,
+    rest: Box<Rest>,
+}
+
+// SAFETY: the pointers lead to mappings that the arena owns, touched through atomics only.
+unsafe impl Send for Arena {}
+
+struct Rest {
     control: MmapRaw,
     rings: Option<MmapRaw>,
     lanes: Vec<Option<Consumer>>,
@@ -50,26 +59,33 @@ impl Arena {
             return Err(io::Error::other("not an arena's size"));
         }
         let control = map_shared(&fd, 0, RINGS_AT)?;
-        Ok(Self { control, rings: None, lanes: Vec::new(), fd, closed: false })
+        let base = control.as_ptr();
+        Ok(Self { base, rest: Box::new(Rest { control, rings: None, lanes: Vec::new(), fd, closed: false }) })
+    }
+
+    /// Gives the control words another mapping.
+    fn remap(&mut self, control: MmapRaw) {
+        self.base = control.as_ptr();
+        self.rest.control = control;
     }
 
     /// The memfd.
     pub fn fd(&self) -> rustix::fd::BorrowedFd<'_> {
-        self.fd.as_fd()
+        self.rest.fd.as_fd()
     }
 
     fn head(&self) -> &ArenaHead {
         // SAFETY: the mapping is RINGS_AT bytes, page-aligned, lives as long as self, and begins with an
         // ArenaHead. What the other side may write at the same time are the atomics; the plain
         // fields are never read through this reference.
-        unsafe { &*self.control.as_ptr().cast::<ArenaHead>() }
+        unsafe { &*self.base.cast::<ArenaHead>() }
     }
 
     fn lane_head(&self, lane: usize) -> &LaneHead {
         assert!(lane < LANES);
         // SAFETY: LANES lane heads follow LANE_HEADS_AT within the mapping, 128-aligned; all their
         // fields that are read are atomics.
-        unsafe { &*self.control.as_ptr().add(LANE_HEADS_AT).cast::<LaneHead>().add(lane) }
+        unsafe { &*self.base.add(LANE_HEADS_AT).cast::<LaneHead>().add(lane) }
     }
 
     /// Was something published since the bell was cleared?
@@ -156,20 +172,20 @@ impl Arena {
 
     fn consumer(&mut self, lane: usize) -> io::Result<&mut Consumer> {
         assert!(lane < LANES);
-        if self.rings.is_none() {
-            let rings = if self.closed {
-                map_private(&self.fd, RINGS_AT, LANES * RING_BYTES)?
+        if self.rest.rings.is_none() {
+            let rings = if self.rest.closed {
+                map_private(&self.rest.fd, RINGS_AT, LANES * RING_BYTES)?
             } else {
-                map_shared(&self.fd, RINGS_AT, LANES * RING_BYTES)?
+                map_shared(&self.rest.fd, RINGS_AT, LANES * RING_BYTES)?
             };
-            self.rings = Some(rings);
+            self.rest.rings = Some(rings);
         }
-        if self.lanes.is_empty() {
-            self.lanes.resize_with(LANES, || None);
+        if self.rest.lanes.is_empty() {
+            self.rest.lanes.resize_with(LANES, || None);
         }
-        let rings = self.rings.as_ref().ok_or_else(|| io::Error::other("not mapped"))?.as_ptr();
+        let rings = self.rest.rings.as_ref().ok_or_else(|| io::Error::other("not mapped"))?.as_ptr();
         let head: *const LaneHead = self.lane_head(lane);
-        Ok(self.lanes[lane].get_or_insert_with(|| {
+        Ok(self.rest.lanes[lane].get_or_insert_with(|| {
             // SAFETY: `lane` is below LANES, so the ring lies within the mapping.
             let ring = unsafe { rings.add(lane * RING_BYTES) }.cast::<Slot>();
             // SAFETY: both mappings live as long as self, and `lanes` is cleared before either is
@@ -183,27 +199,28 @@ impl Arena {
     /// ever will: sealing against writes succeeds only when there is no writable mapping.
     /// True: nobody maps it; what is in it now is all there will be. It can still be read.
     pub fn close(&mut self) -> io::Result<bool> {
-        if self.closed {
+        if self.rest.closed {
             return Ok(true);
         }
-        self.lanes.clear();
-        self.rings = None;
-        self.control = MmapOptions::new().len(1).map_anon()?.into();
-        let sealed = fcntl_add_seals(&self.fd, SealFlags::WRITE);
+        self.rest.lanes.clear();
+        self.rest.rings = None;
+        let placeholder = MmapOptions::new().len(RINGS_AT).map_anon()?;
+        self.remap(placeholder.into());
+        let sealed = fcntl_add_seals(&self.rest.fd, SealFlags::WRITE);
         match sealed {
             Ok(()) => {
-                self.control = map_private(&self.fd, 0, RINGS_AT)?;
-                self.closed = true;
+                self.remap(map_private(&self.rest.fd, 0, RINGS_AT)?);
+                self.rest.closed = true;
                 Ok(true)
             }
             Err(rustix::io::Errno::BUSY) => {
-                self.control = map_shared(&self.fd, 0, RINGS_AT)?;
+                self.remap(map_shared(&self.rest.fd, 0, RINGS_AT)?);
                 Ok(false)
             }
             Err(_) => {
                 // Somebody sealed the seals: a liar, whose arena is read once more and given up.
-                self.control = map_private(&self.fd, 0, RINGS_AT)?;
-                self.closed = true;
+                self.remap(map_private(&self.rest.fd, 0, RINGS_AT)?);
+                self.rest.closed = true;
                 Ok(true)
             }
         }

@@ -18,8 +18,8 @@ use counterfoil_abi::record::Record;
 /// Ticks without a record until an arena counts as quiet.
 const QUIET_AFTER: u32 = 3;
 /// Nanoseconds between two looks at the used lanes of a quiet arena, and at all lanes.
-const LOOK_EVERY: u64 = 250_000_000;
-const LOOK_AT_ALL_EVERY: u64 = 4_000_000_000;
+const LOOK_EVERY: u64 = 500_000_000;
+const LOOK_AT_ALL_EVERY: u64 = 30_000_000_000;
 /// First and last time between two looks whether anybody still maps an arena, nanoseconds.
 const PROBE_FIRST: u64 = 20_000_000;
 const PROBE_LAST: u64 = 1_000_000_000;
@@ -37,18 +37,29 @@ pub enum Word {
     Gone,
 }
 
+/// `probe_at`: its owner lives.
+const NEVER: u64 = u64::MAX;
+
+/// One arena. What each tick looks at stands here, within a cache line.
 struct Seat {
-    id: ArenaId,
     arena: Arena,
+    id: ArenaId,
+    /// When to look whether anybody still maps it.
+    probe_at: u64,
+    looked: u64,
     active: bool,
     hostile: bool,
+    gone: bool,
     quiet_ticks: u32,
+    rest: Box<Rest>,
+}
+
+const _: () = assert!(size_of::<Seat>() <= 64);
+
+struct Rest {
     /// Lanes that were ever used.
     used: u64,
-    looked: u64,
     looked_at_all: u64,
-    /// When to look whether anybody still maps it; None while its owner lives.
-    probe_at: Option<u64>,
     probe_wait: u64,
     dropped: u64,
     freed: u64,
@@ -68,14 +79,17 @@ impl Collector {
             arena,
             active: true,
             hostile: false,
+            gone: false,
             quiet_ticks: 0,
-            used: 0,
             looked: now,
-            looked_at_all: now,
-            probe_at: None,
-            probe_wait: PROBE_FIRST,
-            dropped: 0,
-            freed: now,
+            probe_at: NEVER,
+            rest: Box::new(Rest {
+                used: 0,
+                looked_at_all: now,
+                probe_wait: PROBE_FIRST,
+                dropped: 0,
+                freed: now,
+            }),
         });
     }
 
@@ -84,7 +98,16 @@ impl Collector {
         if let Some(seat) = self.seats.iter_mut().find(|s| s.id == id) {
             seat.active = true;
             seat.quiet_ticks = 0;
-            seat.probe_at.get_or_insert(0);
+            if seat.probe_at == NEVER {
+                seat.probe_at = 0;
+            }
+        }
+    }
+
+    /// Reads an arena no more.
+    pub fn give_up(&mut self, id: ArenaId) {
+        if let Some(seat) = self.seats.iter_mut().find(|s| s.id == id) {
+            (seat.hostile, seat.active) = (true, false);
         }
     }
 
@@ -123,12 +146,12 @@ impl Collector {
                 continue;
             }
             records += seat.read(record, word);
-            if seat.probe_at.is_some_and(|at| at <= now) {
+            if seat.probe_at <= now {
                 gone |= seat.probe(now, record, word);
             }
         }
         if gone {
-            self.seats.retain(|s| s.probe_at != Some(u64::MAX));
+            self.seats.retain(|s| !s.gone);
         }
         records
     }
@@ -138,10 +161,10 @@ impl Collector {
     /// yes: a lane given to two threads would be worthless.
     pub fn free_lanes(&mut self, now: u64, lives: &mut impl FnMut(ArenaId, u32, u32) -> bool) {
         for seat in self.seats.iter_mut().filter(|s| s.active && !s.hostile) {
-            if now.saturating_sub(seat.freed) < FREE_EVERY {
+            if now.saturating_sub(seat.rest.freed) < FREE_EVERY {
                 continue;
             }
-            seat.freed = now;
+            seat.rest.freed = now;
             let taken: Vec<(usize, (u32, u32))> =
                 (0..LANES).filter_map(|lane| Some((lane, seat.arena.owner(lane)?))).collect();
             if taken.len() * 2 <= LANES {
@@ -178,16 +201,16 @@ impl Seat {
     fn stirs(&mut self, now: u64) -> bool {
         if self.hostile {
             // Only its end matters.
-            return self.probe_at.is_some_and(|at| at <= now);
+            return self.probe_at <= now;
         }
-        let mut stirs = self.arena.bell() || self.probe_at.is_some_and(|at| at <= now);
+        let mut stirs = self.arena.bell() || self.probe_at <= now;
         if !stirs && now.saturating_sub(self.looked) >= LOOK_EVERY {
             self.looked = now;
-            let all = now.saturating_sub(self.looked_at_all) >= LOOK_AT_ALL_EVERY;
+            let all = now.saturating_sub(self.rest.looked_at_all) >= LOOK_AT_ALL_EVERY;
             if all {
-                self.looked_at_all = now;
+                self.rest.looked_at_all = now;
             }
-            stirs = (0..LANES).any(|l| (all || self.used >> l & 1 != 0) && self.arena.stirred(l));
+            stirs = (0..LANES).any(|l| (all || self.rest.used >> l & 1 != 0) && self.arena.stirred(l));
         }
         if stirs {
             self.active = true;
@@ -216,7 +239,7 @@ impl Seat {
             if !self.arena.stirred(lane) {
                 continue;
             }
-            self.used |= 1 << lane;
+            self.rest.used |= 1 << lane;
             match self.read_lane(lane, record) {
                 Ok(read) => records += read,
                 Err(detail) => {
@@ -267,12 +290,12 @@ impl Seat {
     }
 
     fn count_dropped(&mut self, word: &mut impl FnMut(ArenaId, Word)) {
-        let lanes = (0..LANES).filter(|l| self.used >> l & 1 != 0);
+        let lanes = (0..LANES).filter(|l| self.rest.used >> l & 1 != 0);
         let dropped = lanes.map(|lane| self.arena.dropped(lane)).fold(0, u64::saturating_add);
         let dropped = dropped.saturating_add(self.arena.turned_away());
-        if dropped > self.dropped {
-            word(self.id, Word::Dropped(dropped - self.dropped));
-            self.dropped = dropped;
+        if dropped > self.rest.dropped {
+            word(self.id, Word::Dropped(dropped - self.rest.dropped));
+            self.rest.dropped = dropped;
         }
     }
 
@@ -285,14 +308,14 @@ impl Seat {
     ) -> bool {
         // An error means that it can't be mapped again: then it can't be read again either.
         if !self.arena.close().unwrap_or(true) {
-            self.probe_at = Some(now + self.probe_wait);
-            self.probe_wait = (self.probe_wait * 2).min(PROBE_LAST);
+            self.probe_at = now + self.rest.probe_wait;
+            self.rest.probe_wait = (self.rest.probe_wait * 2).min(PROBE_LAST);
             return false;
         }
         self.read(record, word);
         self.count_dropped(word);
         word(self.id, Word::Gone);
-        self.probe_at = Some(u64::MAX);
+        self.gone = true;
         true
     }
 }

@@ -306,6 +306,7 @@ impl Core {
         let data = epoll::EventData::new_u64(id);
         let _ = epoll::add(&self.epoll, &pidfd, data, epoll::EventFlags::IN);
         self.collector.add(id, arena, now());
+        self.last_record = now();
         let resume = self.assembler.register(id, facts.clone(), watched, inherited);
         if adopted {
             self.assembler.restarted(id, now(), said);
@@ -352,6 +353,10 @@ impl Core {
             });
         }
         self.assembler.tick(now);
+        if let Some(heavy) = self.assembler.too_heavy() {
+            self.collector.give_up(heavy);
+            self.assembler.hostile(heavy, "it takes more room than any program's streams need");
+        }
         read
     }
 
@@ -389,10 +394,11 @@ impl Core {
     fn drained(&self) -> bool {
         let Some((since, quiet, max)) = self.draining else { return false };
         let now = now();
-        // With nobody left, only a program that has not said hello yet could still come.
-        let quiet = if self.collector.is_empty() { quiet / 4 } else { quiet };
-        let last = self.last_record.max(since);
-        now.saturating_sub(since) >= max || now.saturating_sub(last) >= quiet
+        let (drained, still) = (now.saturating_sub(since), now.saturating_sub(self.last_record));
+        // Who is left may just be ending: it gets its time. With nobody left, only a program that
+        // has not said hello yet could still come.
+        let patience = if self.collector.is_empty() { quiet / 5 } else { quiet };
+        drained >= max || drained >= patience && still >= quiet
     }
 
     /// The last words.

@@ -519,3 +519,23 @@ fn only_allowed_users_and_watched_programs_are_observed() {
     assert_eq!(t.reasons, [Reason::PeerNotObserved, Reason::AttachedLate]);
     assert_eq!(t.origin.unwrap().argv, Some(vec!["redacted".to_owned()]));
 }
+
+#[test]
+fn lanes_of_threads_that_are_gone_are_freed() {
+    use std::sync::atomic::Ordering::Relaxed;
+    let daemon = start(|_| {});
+    let mut shim = Shim::hello(&daemon.socket);
+    let (me, gone) = (u64::from(std::process::id()), (1 << 22) - 1);
+    for lane in 0..40 {
+        let tid = if lane < 20 { me } else { gone };
+        shim.lane_head(lane).owner.store(me << 32 | tid, Relaxed);
+    }
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while shim.lane_head(20).owner.load(Relaxed) != 0 {
+        assert!(Instant::now() < deadline, "not freed");
+        // Only arenas in use are looked through.
+        shim.tls(1, 1, true);
+        std::thread::yield_now();
+    }
+    assert!((1..20).all(|lane| shim.lane_head(lane).owner.load(Relaxed) != 0), "the living keep theirs");
+}

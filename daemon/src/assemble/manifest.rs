@@ -211,6 +211,13 @@ impl Manifest {
         self.seen.count_below(whole) * BLOCK + tail
     }
 
+    /// Bytes on the heap, tags in the budget not counted.
+    pub fn weight(&self) -> usize {
+        self.seen.weight()
+            + self.partials.len() * size_of::<Partial>()
+            + self.gaps.len() * size_of::<GapSpan>()
+    }
+
     /// Hex digest over all tags of a stream of `total` bytes; None where one is missing.
     pub fn digest(&self, total: u64) -> Option<String> {
         let (whole, rest) = (total / BLOCK, total % BLOCK);

@@ -24,6 +24,7 @@ mod tests;
 mod watch;
 
 use crate::host::facts::{Facts, Inode, Proc};
+use crate::judge::Finish;
 use crate::judged::{Counts, Judged, What};
 use crate::model::{Coverage, Reason};
 use counterfoil_abi::UNKNOWN;
@@ -41,6 +42,8 @@ use uuid::Uuid;
 
 /// Objects at once; a program that opens more has them counted as dropped.
 const MAX_OBJECTS: usize = 200_000;
+/// Records between two looks at how much room the tables take: they add at most 64 bytes each.
+const WEIGH_AFTER: u64 = 500_000;
 /// Ticks after an `Ended` until it counts: by then every lane was read again.
 const SETTLE: u64 = 2;
 
@@ -113,6 +116,8 @@ pub struct Assembler {
     later: BTreeSet<(u64, Key)>,
     suspects: Vec<(u64, Suspect)>,
     counts: Counts,
+    /// Records when the tables were last weighed.
+    weighed: u64,
     /// What is to be said.
     pub out: VecDeque<Judged>,
 }
@@ -139,6 +144,7 @@ impl Assembler {
             later: BTreeSet::new(),
             suspects: Vec::new(),
             counts: Counts::default(),
+            weighed: 0,
             out: VecDeque::new(),
         }
     }
@@ -258,13 +264,41 @@ impl Assembler {
         self.notice(arena, 0, What::RecordsDropped { records });
     }
 
-    /// Its arena holds what no library of ours writes, and is read no further.
+    /// Its arena holds what no library of ours writes, and is read no further: its streams end here.
     pub fn hostile(&mut self, arena: ArenaId, detail: &str) {
         let Some(program) = self.programs.get_mut(&arena) else { return };
-        program.dropped = true;
+        (program.dropped, program.hostile) = (true, true);
         program.early.clear();
+        let keys: BTreeSet<Key> = program.numbers.values().copied().collect();
+        for key in keys {
+            let Some(object) = self.objects.get_mut(key) else { continue };
+            let uses = object.uses.iter_mut().filter(|u| u.arena == arena);
+            uses.for_each(|u| u.finish = u.finish.or(Some(Finish::Ended)));
+            self.settle_soon(key);
+        }
         let detail = detail.to_owned();
         self.notice(arena, 0, What::HostileArena { detail });
+    }
+
+    /// The arena that takes the most room, if all together take too much: tags have a budget, but a
+    /// stream in a thousand pieces takes room, too. Looked at only after many records.
+    pub fn too_heavy(&mut self) -> Option<ArenaId> {
+        if self.counts.records - self.weighed < WEIGH_AFTER {
+            return None;
+        }
+        self.weighed = self.counts.records;
+        let mut weights: HashMap<ArenaId, usize> = HashMap::new();
+        for key in self.objects.keys() {
+            let Some(object) = self.objects.get(key) else { continue };
+            let legs = object.legs.iter().flatten().filter_map(|&leg| self.transfers.get(leg));
+            let legs: usize = legs.map(|t| t.pair.weight() / 2).sum();
+            let cipher: usize = object.cipher.iter().flatten().map(|p| p.weight()).sum();
+            let Some(user) = object.uses.last() else { continue };
+            *weights.entry(user.arena).or_default() += size_of::<Object>() + legs + cipher;
+        }
+        let total: usize = weights.values().sum();
+        let heaviest = weights.into_iter().max_by_key(|&(_, weight)| weight)?;
+        (total > self.settings.tag_budget.saturating_mul(4)).then_some(heaviest.0)
     }
 
     /// Nobody maps its arena any more, and all that it held was recorded.
@@ -377,6 +411,10 @@ impl Assembler {
 
     /// What makes a program's streams of this channel uncertain as a whole.
     fn program_doubt(&self, arena: ArenaId, channel: Channel) -> Option<Reason> {
-        self.programs.get(&arena)?.foreign_hook(channel).then_some(Reason::ForeignHook)
+        let program = self.programs.get(&arena)?;
+        if program.hostile {
+            return Some(Reason::RecordsDropped);
+        }
+        program.foreign_hook(channel).then_some(Reason::ForeignHook)
     }
 }

@@ -188,6 +188,16 @@ impl Pair {
             .collect()
     }
 
+    /// Bytes that it takes, tags in the budget not counted.
+    pub fn weight(&self) -> usize {
+        size_of::<Self>()
+            + self.origin.weight()
+            + self.destination.weight()
+            + self.same.weight()
+            + self.differs.weight()
+            + 16 * self.differing_partials.len()
+    }
+
     /// Forgets what waits: for pairs whose other side may never come (the cipher witness).
     pub fn forget_waiting(&mut self, budget: &mut Budget) {
         self.origin.pending.clear(budget);

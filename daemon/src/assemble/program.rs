@@ -50,6 +50,8 @@ pub struct Program {
     pub children: HashMap<u32, u32>,
     /// Other objects answer for TLS functions, GnuTLS functions, descriptor functions.
     pub foreign: [bool; 3],
+    /// Its arena is not read any more.
+    pub hostile: bool,
     /// Notes taken so far.
     pub notes: u32,
     /// Records of it were lost.
@@ -79,6 +81,7 @@ impl Program {
             hellos: Vec::new(),
             children: HashMap::new(),
             foreign: [false; 3],
+            hostile: false,
             notes: 0,
             dropped: false,
             restarted: false,

@@ -69,6 +69,11 @@ impl Runs {
         self.0.is_empty()
     }
 
+    /// Bytes on the heap.
+    pub fn weight(&self) -> usize {
+        self.0.len() * size_of::<(u64, u64)>()
+    }
+
     /// One past the greatest block, 0 if empty.
     pub fn end(&self) -> u64 {
         self.0.last().map_or(0, |&(_, end)| end)

@@ -508,3 +508,27 @@ fn ten_thousand_open_flows_stay_small() {
         t.transfers().iter().all(|t| t.verdict == Verdict::Unverified && t.reasons == [Reason::StillOpen])
     );
 }
+
+#[test]
+fn a_program_whose_streams_are_in_a_thousand_pieces_is_given_up() {
+    let mut t = table(Told::default());
+    t.program(1, 0);
+    t.program(2, 0);
+    t.say(2, opened(1, Channel::Tls, |_| {}));
+    'objects: for object in 1..=2000 {
+        t.say(1, opened(object, Channel::Tls, |_| {}));
+        for index in 0..600 {
+            t.say(1, block(object, Tap::TlsWrite, index * 2, 1));
+        }
+        if let Some(heavy) = t.assembler.too_heavy() {
+            assert_eq!(heavy, 1);
+            t.assembler.hostile(heavy, "too much");
+            break 'objects;
+        }
+    }
+    t.wait(5);
+    assert_eq!(t.assembler.objects.len(), 1, "the other program's");
+    let all = t.transfers();
+    assert!(all.len() > 100);
+    assert!(all.iter().all(|t| t.reasons.contains(&Reason::RecordsDropped)), "{:?}", all[0].reasons);
+}
