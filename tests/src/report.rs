@@ -214,10 +214,10 @@ impl Transfer {
                 wrong.push(format!("{name} and its byte count don't agree"));
             }
         }
-        if let Some(flow) = self.0["flow"].as_str() {
-            if flow.len() != 32 || !flow.bytes().all(|b| b.is_ascii_hexdigit()) {
-                wrong.push(format!("flow {flow:?}"));
-            }
+        if let Some(flow) = self.0["flow"].as_str()
+            && (flow.len() != 32 || !flow.bytes().all(|b| b.is_ascii_hexdigit()))
+        {
+            wrong.push(format!("flow {flow:?}"));
         }
         wrong.into_iter().map(|w| format!("{w}: {}", self.shown())).collect()
     }
