@@ -6,7 +6,6 @@ use crate::objects::Object;
 use crate::record::{keeping_errno, shielded};
 use crate::session::{LABEL, Session, rejected};
 use crate::thread::Guard;
-use crate::tls;
 use bytemuck::Zeroable;
 use core::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use core::ptr::{null, null_mut};
@@ -182,7 +181,7 @@ unsafe fn tell_flow(object: &Object, caller: *const c_void, session: *mut GnuSes
         flow.header.flags |= SESSION_RESUMED;
     }
     if hello.len() == 32 {
-        flow.hello = tls::hello_tag(hello);
+        flow.hello = crate::mac::hello_tag(hello);
     }
     let mut length = flow.name.len();
     let mut kind: c_uint = 0;

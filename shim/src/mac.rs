@@ -1,40 +1,182 @@
-//! The tag of one block: AEGIS-128X2 as a MAC, keyed for the host, with the block's index as nonce.
-//! So equal content at equal offsets has equal tags at every tap.
+//! The tag of one block, as it grows: AEGIS-128X2 as a MAC, or on request (`stream_digest`) BLAKE3 or
+//! SHA-256, which stand against who holds the key, too.
+//!
+//! All are keyed for the host and start from the block's index. So equal content at equal offsets has
+//! equal tags at every tap, and a tag tells nothing of its content to who hasn't got the key.
 
 use crate::process;
 use aegis::aegis128x2::Aegis128X2Mac;
+use core::mem::ManuallyDrop;
+use counterfoil_abi::arena::{POLICY_BLAKE3, POLICY_SHA256};
 use counterfoil_abi::{BLOCK, Tag};
+use sha2::{Digest as _, Sha256};
 
-/// The running state of a block that is not yet whole.
-#[derive(Clone)]
-pub struct Mac(Aegis128X2Mac<16>);
+/// Bytes of the longest tag.
+pub const WIDEST: usize = 32;
+
+/// Which function makes the tags.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum Function {
+    /// Not begun. Zero, because streams lie in zeroed memory.
+    None = 0,
+    /// 16 bytes.
+    Aegis,
+    /// 32 bytes.
+    Blake3,
+    /// 32 bytes.
+    Sha256,
+}
+
+impl Function {
+    /// What a policy asks for.
+    pub fn of_policy(policy: u32) -> Self {
+        match policy {
+            p if p & POLICY_BLAKE3 != 0 => Self::Blake3,
+            p if p & POLICY_SHA256 != 0 => Self::Sha256,
+            _ => Self::Aegis,
+        }
+    }
+
+    /// Units of a record that one tag takes.
+    #[inline]
+    pub fn units(self) -> usize {
+        if matches!(self, Self::Blake3 | Self::Sha256) { 2 } else { 1 }
+    }
+}
+
+/// A tag; the MAC's fill the first half.
+pub type Wide = [u8; WIDEST];
+
+/// The running state of a block that is not yet whole. It is changed in place and never moved: the
+/// states are large, and only the one in use is touched.
+#[repr(C)]
+pub struct Mac {
+    function: Function,
+    state: State,
+}
+
+#[repr(C)]
+union State {
+    none: (),
+    aegis: ManuallyDrop<Aegis128X2Mac<16>>,
+    blake3: ManuallyDrop<blake3::Hasher>,
+    sha256: ManuallyDrop<Sha256>,
+}
+
+/// The nonce of what is not a block of a stream: a ClientHello's random.
+const HELLO: u64 = u64::MAX;
 
 impl Mac {
-    /// For the block that `offset` lies in.
+    /// Nothing yet; `begin` comes first.
     #[inline]
-    pub fn at(offset: u64) -> Self {
-        Self::with_nonce(u128::from(offset / BLOCK))
+    pub const fn new() -> Self {
+        Self { function: Function::None, state: State { none: () } }
     }
 
-    /// For what is not a block of a stream: a ClientHello's random.
-    pub fn of_hello() -> Self {
-        Self::with_nonce(u128::MAX)
+    /// Starts the block that `offset` lies in.
+    #[inline]
+    pub fn begin(&mut self, offset: u64) {
+        self.start(process::settings().function, offset / BLOCK);
     }
 
     #[inline]
-    fn with_nonce(nonce: u128) -> Self {
-        Self(Aegis128X2Mac::new_with_nonce(&process::settings().key, &nonce.to_le_bytes()))
+    fn start(&mut self, function: Function, index: u64) {
+        let key = &process::settings().key;
+        self.function = function;
+        match function {
+            Function::Blake3 => {
+                let mut state = blake3::Hasher::new_keyed(&both_halves(key));
+                state.update(&index.to_le_bytes());
+                self.state.blake3 = ManuallyDrop::new(state);
+            }
+            Function::Sha256 => {
+                let state = Sha256::new().chain_update(key).chain_update(index.to_le_bytes());
+                self.state.sha256 = ManuallyDrop::new(state);
+            }
+            Function::Aegis | Function::None => {
+                let state = Aegis128X2Mac::new_with_nonce(key, &u128::from(index).to_le_bytes());
+                self.function = Function::Aegis;
+                self.state.aegis = ManuallyDrop::new(state);
+            }
+        }
     }
 
     /// Adds bytes of the block.
     #[inline]
     pub fn update(&mut self, bytes: &[u8]) {
-        self.0.update(bytes);
+        // SAFETY: `function` says which member was set.
+        unsafe {
+            match self.function {
+                Function::Aegis => (*self.state.aegis).update(bytes),
+                Function::Blake3 => drop((*self.state.blake3).update(bytes)),
+                Function::Sha256 => sha2::Digest::update(&mut *self.state.sha256, bytes),
+                Function::None => {}
+            }
+        }
     }
 
-    /// The tag of what was added so far. Takes the state: clone it to go on.
+    /// The tag of what was added so far; the state goes on.
     #[inline]
-    pub fn tag(self) -> Tag {
-        self.0.finalize()
+    pub fn tag(&self) -> Wide {
+        let mut wide = [0; WIDEST];
+        // SAFETY: `function` says which member was set.
+        unsafe {
+            match self.function {
+                Function::Aegis => {
+                    wide[..16].copy_from_slice(&Aegis128X2Mac::clone(&self.state.aegis).finalize())
+                }
+                Function::Blake3 => wide = *(*self.state.blake3).finalize().as_bytes(),
+                Function::Sha256 => wide = Sha256::clone(&self.state.sha256).finalize().into(),
+                Function::None => {}
+            }
+        }
+        wide
     }
+
+    /// Takes over another's state.
+    #[inline]
+    pub fn copy_from(&mut self, other: &Self) {
+        self.function = other.function;
+        // SAFETY: `function` says which member was set.
+        unsafe {
+            match other.function {
+                Function::Aegis => self.state.aegis = other.state.aegis.clone(),
+                Function::Blake3 => self.state.blake3 = other.state.blake3.clone(),
+                Function::Sha256 => self.state.sha256 = other.state.sha256.clone(),
+                Function::None => {}
+            }
+        }
+    }
+}
+
+fn both_halves(key: &[u8; 16]) -> [u8; 32] {
+    let mut both = [0; 32];
+    both[..16].copy_from_slice(key);
+    both[16..].copy_from_slice(key);
+    both
+}
+
+/// The keyed tag of a ClientHello's random.
+pub fn hello_tag(random: &[u8]) -> Tag {
+    let mut mac = Mac::new();
+    mac.start(Function::Aegis, HELLO);
+    mac.update(random);
+    first_half(&mac.tag())
+}
+
+/// The part of a tag that the MAC fills.
+#[inline]
+pub fn first_half(wide: &Wide) -> Tag {
+    let mut tag = [0; 16];
+    tag.copy_from_slice(&wide[..16]);
+    tag
+}
+
+/// The rest of it.
+#[inline]
+pub fn second_half(wide: &Wide) -> Tag {
+    let mut tag = [0; 16];
+    tag.copy_from_slice(&wide[16..]);
+    tag
 }

@@ -1,6 +1,7 @@
 //! What one process knows about itself and its daemon. Filled once by the constructor; after that
 //! only read, so that no hook needs a lock.
 
+use crate::mac::Function;
 use crate::{lanes, thread::Thread};
 use core::cell::UnsafeCell;
 use core::ptr::null;
@@ -13,13 +14,16 @@ pub struct Settings {
     pub arena: *const u8,
     /// Key of all tags.
     pub key: [u8; 16],
+    /// What makes the tags.
+    pub function: Function,
 }
 
 struct Once(UnsafeCell<Settings>);
 // SAFETY: written by the constructor only, before `ACTIVE` is set (release); read after it is seen.
 unsafe impl Sync for Once {}
 
-static SETTINGS: Once = Once(UnsafeCell::new(Settings { arena: null(), key: [0; 16] }));
+static SETTINGS: Once =
+    Once(UnsafeCell::new(Settings { arena: null(), key: [0; 16], function: Function::None }));
 static ACTIVE: AtomicBool = AtomicBool::new(false);
 /// A page that the kernel wipes in a forked child: 0 there means "not noticed yet".
 static FORK_MARK: AtomicPtr<AtomicU32> = AtomicPtr::new(core::ptr::null_mut());

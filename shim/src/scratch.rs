@@ -1,8 +1,9 @@
 //! Room for the tags of one very long write. Mapped by the constructor, so that no hook allocates.
 
+use crate::mac::Wide;
 use core::mem::MaybeUninit;
 use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
-use counterfoil_abi::{BLOCK, Tag};
+use counterfoil_abi::BLOCK;
 
 /// Areas in the pool: long writes that may be under way at once in one process.
 const AREAS: usize = 8;
@@ -10,9 +11,9 @@ const AREAS: usize = 8;
 const TAGS: usize = ((2u64 << 30) / BLOCK) as usize + 1;
 
 /// Bytes that the constructor maps.
-pub const POOL_BYTES: usize = AREAS * TAGS * size_of::<Tag>();
+pub const POOL_BYTES: usize = AREAS * TAGS * size_of::<Wide>();
 
-static POOL: AtomicPtr<MaybeUninit<Tag>> = AtomicPtr::new(core::ptr::null_mut());
+static POOL: AtomicPtr<MaybeUninit<Wide>> = AtomicPtr::new(core::ptr::null_mut());
 static TAKEN: AtomicU32 = AtomicU32::new(0);
 
 /// One area, taken. An area whose call was left by siglongjmp or cancellation stays taken until
@@ -20,7 +21,7 @@ static TAKEN: AtomicU32 = AtomicU32::new(0);
 pub struct Scratch(usize);
 
 /// Hands the pool its memory.
-pub fn provide(pool: *mut MaybeUninit<Tag>) {
+pub fn provide(pool: *mut MaybeUninit<Wide>) {
     POOL.store(pool, Ordering::Relaxed);
 }
 
@@ -44,7 +45,7 @@ impl Scratch {
     }
 
     /// The area.
-    pub fn tags(&mut self) -> &mut [MaybeUninit<Tag>] {
+    pub fn tags(&mut self) -> &mut [MaybeUninit<Wide>] {
         // SAFETY: the pool holds AREAS × TAGS (POOL_BYTES), mapped for good; `TAKEN` makes this
         // area ours alone.
         unsafe { core::slice::from_raw_parts_mut(POOL.load(Ordering::Relaxed).add(self.0 * TAGS), TAGS) }

@@ -9,7 +9,6 @@ use crate::record::{self, Call, keeping_errno, shielded};
 use crate::sessions;
 use crate::stream::{Offer, Pieces};
 use crate::thread::{self, Guard, Inside, Phase};
-use crate::tls;
 use bytemuck::Zeroable;
 use core::ffi::{CStr, c_int};
 use core::sync::atomic::Ordering;
@@ -334,7 +333,7 @@ fn tell_flow(object: &Object, library: &OpenSsl, ssl: *mut Ssl) {
                 .client_random
                 .is_some_and(|f| f(ssl, random.as_mut_ptr(), random.len()) == random.len())
             {
-                flow.hello = tls::hello_tag(&random);
+                flow.hello = crate::mac::hello_tag(&random);
             }
             if let (Some(cipher), Some(id)) = (library.current_cipher, library.cipher_id) {
                 let cipher = cipher(ssl);

@@ -2,6 +2,7 @@
 //!
 //! Fails open: whatever goes wrong, the program runs on as if nothing were loaded.
 
+use crate::mac::Function;
 use crate::objects::Object;
 use crate::process::{self, Settings};
 use crate::record::{keeping_errno, shielded};
@@ -149,7 +150,7 @@ fn connect_and_activate() -> Option<()> {
     let arena = map_arena(&memory, &reply)?;
     drop(memory);
     reinject::learn();
-    process::activate(Settings { arena, key: reply.key }, mark);
+    process::activate(Settings { arena, key: reply.key, function: Function::of_policy(reply.policy) }, mark);
     let guard = Guard::enter()?;
     for ((object, fd), resume) in told.iter().flatten().zip(&reply.resume) {
         let number = object.number();

@@ -6,15 +6,16 @@
 //! Streams live in memory that a family of forks shares (see [`crate::objects`]).
 
 use crate::lanes;
-use crate::mac::Mac;
+use crate::mac::{self, Mac, Wide};
+use crate::process;
 use crate::scratch::Scratch;
 use crate::thread::{self, Claim, Guard};
 use bytemuck::Zeroable;
 use core::cell::UnsafeCell;
 use core::mem::MaybeUninit;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use counterfoil_abi::record::{Blocks, Gap, Kind, LINE, Line, PARTIAL, Reason, Tap, lines_for_tags};
-use counterfoil_abi::{BLOCK, Tag, UNKNOWN};
+use counterfoil_abi::record::{Blocks, Gap, Kind, LINE, Line, PARTIAL, Reason, Tap, WIDE, lines_for_tags};
+use counterfoil_abi::{BLOCK, UNKNOWN};
 
 /// See the module's text.
 #[repr(C, align(64))]
@@ -30,7 +31,7 @@ pub struct Stream {
     /// 1: the running block has a gap; tags begin again at the next block.
     broken: AtomicU32,
     /// State of the running block, where `offset` is inside one and it is not broken.
-    mac: UnsafeCell<MaybeUninit<Mac>>,
+    mac: UnsafeCell<Mac>,
 }
 
 // SAFETY: `mac` is touched only by who holds `claim`.
@@ -43,11 +44,11 @@ const INLINE: usize = 64;
 pub struct Offer {
     start: u64,
     offered: u64,
-    inline: [MaybeUninit<Tag>; INLINE],
+    inline: [MaybeUninit<Wide>; INLINE],
     scratch: Option<Scratch>,
     count: usize,
     /// State after the last byte that was tagged; unset where that is a block's end.
-    rest: MaybeUninit<Mac>,
+    rest: Mac,
     tagged: bool,
     /// Bytes at the end for which no room for tags could be had.
     beyond: u64,
@@ -63,28 +64,33 @@ impl Offer {
             inline: [MaybeUninit::uninit(); INLINE],
             scratch: None,
             count: 0,
-            rest: MaybeUninit::uninit(),
+            rest: Mac::new(),
             tagged: false,
             beyond: 0,
         }
     }
 
-    fn room(&mut self) -> &mut [MaybeUninit<Tag>] {
-        match &mut self.scratch {
+    fn room(&mut self) -> &mut [MaybeUninit<Wide>] {
+        self.parts().1
+    }
+
+    /// The state at the end, and room for tags.
+    fn parts(&mut self) -> (&mut Mac, &mut [MaybeUninit<Wide>]) {
+        let tags = match &mut self.scratch {
             Some(scratch) => scratch.tags(),
-            None => &mut self.inline,
-        }
+            None => &mut self.inline[..],
+        };
+        (&mut self.rest, tags)
     }
 
     /// A mark of the content offered: equal content at one place of a stream has equal marks. Never 0.
     pub fn mark(&mut self) -> u64 {
         let mut mark = self.offered | 1 << 63;
         for index in 0..self.count {
-            mark = mark.rotate_left(7) ^ self.tag(index).map_or(0, |t| u64::from_le_bytes(first_half(&t)));
+            mark = mark.rotate_left(7) ^ self.tag(index).map_or(0, |t| eight(&t));
         }
         if self.tagged && self.beyond == 0 && !(self.start + self.offered).is_multiple_of(BLOCK) {
-            // SAFETY: set by `Stream::offer`, which ended inside a block.
-            mark ^= u64::from_le_bytes(first_half(&unsafe { self.rest.assume_init_ref() }.clone().tag()));
+            mark ^= eight(&self.rest.tag());
         }
         mark | 1
     }
@@ -95,16 +101,16 @@ impl Offer {
         }
     }
 
-    fn tag(&mut self, index: usize) -> Option<Tag> {
+    fn tag(&mut self, index: usize) -> Option<Wide> {
         // SAFETY: the first `count` were set by `Stream::offer`.
         (index < self.count).then(|| unsafe { self.room()[index].assume_init() })
     }
 }
 
-fn first_half(tag: &Tag) -> [u8; 8] {
+fn eight(tag: &Wide) -> u64 {
     let mut half = [0; 8];
     half.copy_from_slice(&tag[..8]);
-    half
+    u64::from_le_bytes(half)
 }
 
 /// Bytes in up to a few pieces (iovec).
@@ -236,7 +242,7 @@ impl Stream {
     pub fn took<P: Pieces + ?Sized>(&self, guard: &Guard, object: u32, tap: Tap, data: &P, bytes: u64) {
         let mut run = Run::new(self.offset());
         // SAFETY: claimed.
-        let state = unsafe { &mut *self.mac.get() };
+        let mac = unsafe { &mut *self.mac.get() };
         let mut offset = run.start;
         let mut broken = self.broken.load(Ordering::Relaxed) != 0;
         data.walk(0, bytes, &mut |mut piece| {
@@ -246,18 +252,16 @@ impl Stream {
                 piece = later;
                 if into == 0 {
                     broken = false;
-                    *state = MaybeUninit::new(Mac::at(offset));
+                    mac.begin(offset);
                 }
                 offset += now.len() as u64;
                 if broken {
                     run.restart(guard, object, tap, offset);
                     continue;
                 }
-                // SAFETY: inside a block that is not broken, or just begun: set.
-                let mac = unsafe { state.assume_init_mut() };
                 mac.update(now);
                 if offset.is_multiple_of(BLOCK) {
-                    run.add(guard, object, tap, mac.clone().tag());
+                    run.add(guard, object, tap, &mac.tag());
                 }
             }
         });
@@ -281,37 +285,32 @@ impl Stream {
         offer.scratch = if into + bytes > INLINE as u64 * BLOCK { Scratch::take() } else { None };
         let within = offer.room().len() as u64 * BLOCK - into;
         offer.beyond = bytes.saturating_sub(within);
-        let mut rest = if into == 0 {
-            MaybeUninit::uninit()
-        } else if self.broken.load(Ordering::Relaxed) == 0 {
-            // SAFETY: claimed; inside a block that is not broken: set.
-            MaybeUninit::new(unsafe { (*self.mac.get()).assume_init_ref() }.clone())
-        } else {
-            // A state to throw away: this block's tag is not used.
-            MaybeUninit::new(Mac::at(offset))
-        };
         let mut count = 0;
-        let tags = offer.room();
+        let (rest, tags) = offer.parts();
+        if into != 0 && self.broken.load(Ordering::Relaxed) == 0 {
+            // SAFETY: claimed.
+            rest.copy_from(unsafe { &*self.mac.get() });
+        } else if into != 0 {
+            // A state to throw away: this block's tag is not used.
+            rest.begin(offset);
+        }
         data.walk(0, bytes.min(within), &mut |mut piece| {
             while !piece.is_empty() {
                 let into = offset % BLOCK;
                 if into == 0 {
-                    rest = MaybeUninit::new(Mac::at(offset));
+                    rest.begin(offset);
                 }
                 let (now, later) = piece.split_at(piece.len().min((BLOCK - into) as usize));
                 piece = later;
                 offset += now.len() as u64;
-                // SAFETY: set above, or at this block's start.
-                unsafe { rest.assume_init_mut() }.update(now);
+                rest.update(now);
                 if offset.is_multiple_of(BLOCK) {
-                    // SAFETY: as above; not used again before the next block sets it.
-                    tags[count] = MaybeUninit::new(unsafe { rest.assume_init_read() }.tag());
+                    tags[count] = MaybeUninit::new(rest.tag());
                     count += 1;
                 }
             }
         });
         offer.count = count;
-        offer.rest = rest;
     }
 
     /// The call failed: nothing of the offer counts.
@@ -342,7 +341,7 @@ impl Stream {
         for i in 0..whole {
             match offer.tag(i) {
                 Some(_) if i == 0 && first_broken => run.skip_block(guard, object, tap),
-                Some(tag) => run.add(guard, object, tap, tag),
+                Some(tag) => run.add(guard, object, tap, &tag),
                 None => break,
             }
         }
@@ -350,8 +349,8 @@ impl Stream {
         let still_broken = first_broken && whole == 0;
         if accepted == offer.offered && offer.beyond == 0 {
             if !still_broken && !end.is_multiple_of(BLOCK) {
-                // SAFETY: claimed. `rest` was set by `offer`, which ended inside a block.
-                unsafe { *self.mac.get() = MaybeUninit::new(offer.rest.assume_init_ref().clone()) };
+                // SAFETY: claimed.
+                unsafe { &mut *self.mac.get() }.copy_from(&offer.rest);
             }
         } else if !still_broken {
             self.settle(guard, object, tap, data, offer, end);
@@ -395,26 +394,23 @@ impl Stream {
         let from = block.max(start);
         // The running block again from the buffer; and on to what `offer` knows, to see whether
         // the buffer is still what it was before the call.
-        let mut mac = if block < start {
-            // SAFETY: claimed; not broken and inside a block: set.
-            unsafe { (*self.mac.get()).assume_init_ref() }.clone()
-        } else {
-            Mac::at(block)
-        };
+        // SAFETY: claimed.
+        let mac = unsafe { &mut *self.mac.get() };
+        if block >= start {
+            mac.begin(block);
+        }
         data.walk(from - start, end - from, &mut |piece| mac.update(piece));
-        let mut check = mac.clone();
+        let mut check = Mac::new();
+        check.copy_from(mac);
         let upto = (block + BLOCK).min(start + offer.offered);
         data.walk(end - start, upto - end, &mut |piece| check.update(piece));
         let expected = if upto == block + BLOCK {
             offer.tag(whole)
         } else if offer.beyond == 0 {
-            // SAFETY: set by `offer`, which ended inside a block.
-            Some(unsafe { offer.rest.assume_init_ref() }.clone().tag())
+            Some(offer.rest.tag())
         } else {
             None
         };
-        // SAFETY: claimed.
-        unsafe { *self.mac.get() = MaybeUninit::new(mac) };
         if expected != Some(check.tag()) && end != block {
             push_gap(guard, object, tap, block, BLOCK, Reason::BypassedBytes);
             self.broken.store(2, Ordering::Relaxed);
@@ -442,9 +438,9 @@ impl Stream {
             ..Zeroable::zeroed()
         };
         record.header.flags = PARTIAL;
-        // SAFETY: claimed; inside a block that is not broken: set.
-        record.tags[0] = unsafe { (*self.mac.get()).assume_init_ref() }.clone().tag();
-        push_blocks(guard, &record);
+        // SAFETY: claimed.
+        put(&mut record, 0, &unsafe { &*self.mac.get() }.tag());
+        push_blocks(guard, &mut record);
     }
 
     /// [`Self::tell`] for who holds no claim: does nothing when somebody is in a call.
@@ -480,15 +476,16 @@ impl Run {
     }
 
     #[inline]
-    fn add(&mut self, guard: &Guard, object: u32, tap: Tap, tag: Tag) {
+    fn add(&mut self, guard: &Guard, object: u32, tap: Tap, tag: &Wide) {
         if !self.any {
             self.record.offset = self.start - self.start % BLOCK;
             self.any = true;
         }
-        self.record.tags[self.record.count as usize] = tag;
+        let index = self.record.count as usize;
+        put(&mut self.record, index, tag);
         self.record.count += 1;
         self.record.length += BLOCK as u32;
-        if self.record.count as usize == self.record.tags.len() {
+        if (self.record.count as usize + 1) * units() > self.record.tags.len() {
             self.flush(guard, object, tap);
         }
     }
@@ -513,18 +510,39 @@ impl Run {
         if self.record.count == 0 {
             return;
         }
-        let lines = lines_for_tags(self.record.count as usize);
-        self.record.header = lanes::header(Kind::Blocks, lines, tap as u8, object);
-        push_blocks(guard, &self.record);
+        self.record.header = lanes::header(Kind::Blocks, 1, tap as u8, object);
+        push_blocks(guard, &mut self.record);
         self.record.offset += u64::from(self.record.length);
         self.record.length = 0;
         self.record.count = 0;
     }
 }
 
-fn push_blocks(guard: &Guard, record: &Blocks) {
+/// Units of a record that one tag takes.
+#[inline]
+fn units() -> usize {
+    process::settings().function.units()
+}
+
+/// Writes a tag where the record's `index`th belongs.
+#[inline]
+fn put(record: &mut Blocks, index: usize, tag: &Wide) {
+    if units() == 1 {
+        record.tags[index] = mac::first_half(tag);
+    } else {
+        record.tags[2 * index] = mac::first_half(tag);
+        record.tags[2 * index + 1] = mac::second_half(tag);
+    }
+}
+
+fn push_blocks(guard: &Guard, record: &mut Blocks) {
+    let lines = lines_for_tags(record.count as usize * units());
+    record.header.lines = lines as u8;
+    if units() == 2 {
+        record.header.flags |= WIDE;
+    }
     let bytes = bytemuck::bytes_of(record);
-    let lines: &[Line] = bytemuck::cast_slice(&bytes[..usize::from(record.header.lines) * LINE]);
+    let lines: &[Line] = bytemuck::cast_slice(&bytes[..lines * LINE]);
     lanes::push(guard, lines);
 }
 

@@ -1,7 +1,7 @@
 //! TLS sessions and the sockets under them, whichever library drives them.
 
 use crate::lanes;
-use crate::mac::Mac;
+use crate::mac::hello_tag;
 use crate::objects::Object;
 use crate::stream::Pieces;
 use crate::thread::Guard;
@@ -37,13 +37,6 @@ pub fn look<P: Pieces + ?Sized>(guard: &Guard, object: &Object, before: u64, dat
         // Memory BIOs: the library never sees the socket. The daemon joins the two by the tag.
         tell_carrier(guard, object, 0, hello_tag(&start[RANDOM_AT..]));
     }
-}
-
-/// The keyed tag of a ClientHello's random.
-pub fn hello_tag(random: &[u8]) -> Tag {
-    let mut mac = Mac::of_hello();
-    mac.update(random);
-    mac.tag()
 }
 
 /// `socket` is used by a TLS session from here on.

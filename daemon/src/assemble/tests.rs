@@ -2,10 +2,11 @@
 
 use super::program::Inherited;
 use super::*;
-use crate::host::facts::{Access, SocketFacts};
+use crate::host::facts::{Access, Facts, SocketFacts};
+use crate::judged::What;
 use crate::model::{Transfer as Outward, Verdict};
-use counterfoil_abi::BLOCK;
 use counterfoil_abi::record::*;
+use counterfoil_abi::{BLOCK, UNKNOWN};
 
 /// Knows what a test tells it.
 #[derive(Default)]

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::{objects, process, start};
+use counterfoil_abi::Tag;
 use counterfoil_abi::arena::{ARENA_BYTES, ArenaHead, LANES, POLICY_WATCHED, lane_head_at, ring_at};
 use counterfoil_abi::lane::Consumer;
 use counterfoil_abi::record::{Channel, Record};
@@ -29,7 +30,10 @@ static ARENA: LazyLock<Arena> = LazyLock::new(|| {
     };
     // SAFETY: as above.
     unsafe { (*arena.cast::<ArenaHead>()).policy.store(POLICY_WATCHED, Ordering::Relaxed) };
-    process::activate(process::Settings { arena: arena.cast(), key: *b"0123456789abcdef" }, mark);
+    process::activate(
+        process::Settings { arena: arena.cast(), key: *b"0123456789abcdef", function: mac::Function::Aegis },
+        mark,
+    );
     Arena(arena.cast())
 });
 
@@ -119,9 +123,10 @@ impl Said {
 }
 
 fn tag_of(content: &[u8], from: u64, to: u64) -> Tag {
-    let mut mac = Mac::at(from);
+    let mut mac = Mac::new();
+    mac.begin(from);
     mac.update(&content[from as usize..to as usize]);
-    mac.tag()
+    mac::first_half(&mac.tag())
 }
 
 /// xorshift64: repeatable.
