@@ -77,9 +77,22 @@ fn claim(thread: &'static Thread) {
         {
             // SAFETY: mapped for good, and claimed by the exchange.
             thread.lane.set(Some(unsafe { Producer::new(head, ring) }));
+            thread.lane_index.set(index as u8);
+            thread.offers.set(0);
             return;
         }
     }
+}
+
+/// Which lane this thread writes; None if it has none.
+#[inline]
+pub fn index(thread: &'static Thread) -> Option<usize> {
+    if thread.lane_epoch.get() != process::epoch() {
+        claim(thread);
+    }
+    let lane = thread.lane.take()?;
+    thread.lane.set(Some(lane));
+    Some(usize::from(thread.lane_index.get()))
 }
 
 /// Names this thread among all: pid << 32 | its number.

@@ -74,16 +74,6 @@ impl Mac {
         Self { function: Function::None, state: State { none: () } }
     }
 
-    /// [`Self::new`] in place.
-    ///
-    /// # Safety
-    /// `at` is valid for writing.
-    #[inline]
-    pub unsafe fn prepare(at: *mut Self) {
-        // SAFETY: contract. No member of the union needs a value yet.
-        unsafe { (&raw mut (*at).function).write(Function::None) };
-    }
-
     /// Starts the block that `offset` lies in.
     #[inline]
     pub fn begin(&mut self, offset: u64) {
@@ -92,24 +82,33 @@ impl Mac {
 
     #[inline]
     fn start(&mut self, function: Function, index: u64) {
-        let key = &process::settings().key;
         self.function = function;
         match function {
-            Function::Blake3 => {
-                let mut state = blake3::Hasher::new_keyed(&both_halves(key));
-                state.update(&index.to_le_bytes());
-                self.state.blake3 = ManuallyDrop::new(state);
-            }
-            Function::Sha256 => {
-                let state = Sha256::new().chain_update(key).chain_update(index.to_le_bytes());
-                self.state.sha256 = ManuallyDrop::new(state);
-            }
+            Function::Blake3 => self.start_blake3(index),
+            Function::Sha256 => self.start_sha256(index),
             Function::Aegis | Function::None => {
-                let state = Aegis128X2Mac::new_with_nonce(key, &u128::from(index).to_le_bytes());
+                let state =
+                    Aegis128X2Mac::new_with_nonce(&process::settings().key, &u128::from(index).to_le_bytes());
                 self.function = Function::Aegis;
                 self.state.aegis = ManuallyDrop::new(state);
             }
         }
+    }
+
+    /// Apart, so that its large state is not in everybody's stack frame.
+    #[cold]
+    #[inline(never)]
+    fn start_blake3(&mut self, index: u64) {
+        let mut state = blake3::Hasher::new_keyed(&both_halves(&process::settings().key));
+        state.update(&index.to_le_bytes());
+        self.state.blake3 = ManuallyDrop::new(state);
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn start_sha256(&mut self, index: u64) {
+        let state = Sha256::new().chain_update(process::settings().key).chain_update(index.to_le_bytes());
+        self.state.sha256 = ManuallyDrop::new(state);
     }
 
     /// Adds bytes of the block.
@@ -130,34 +129,52 @@ impl Mac {
     #[inline]
     pub fn tag(&self) -> Wide {
         let mut wide = [0; WIDEST];
+        if self.function == Function::Aegis {
+            // SAFETY: `function` says which member was set.
+            let state = unsafe { Aegis128X2Mac::clone(&self.state.aegis) };
+            wide[..16].copy_from_slice(&state.finalize());
+        } else {
+            self.hash(&mut wide);
+        }
+        wide
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn hash(&self, wide: &mut Wide) {
         // SAFETY: `function` says which member was set.
         unsafe {
             match self.function {
-                Function::Aegis => {
-                    wide[..16].copy_from_slice(&Aegis128X2Mac::clone(&self.state.aegis).finalize())
-                }
-                Function::Blake3 => wide = *(*self.state.blake3).finalize().as_bytes(),
-                Function::Sha256 => wide = Sha256::clone(&self.state.sha256).finalize().into(),
-                Function::None => {}
+                Function::Blake3 => *wide = *(*self.state.blake3).finalize().as_bytes(),
+                Function::Sha256 => *wide = Sha256::clone(&self.state.sha256).finalize().into(),
+                Function::Aegis | Function::None => {}
             }
         }
-        wide
     }
 
     /// Takes over another's state.
     #[inline]
     pub fn copy_from(&mut self, other: &Self) {
         self.function = other.function;
-        // SAFETY: `function` says which member was set.
+        // SAFETY: `function` says which member was set. libaegis lets a state be copied as bytes where
+        // its alignment is kept, which the union's is; the hashers are plain values.
         unsafe {
             match other.function {
-                Function::Aegis => self.state.aegis = other.state.aegis.clone(),
-                Function::Blake3 => self.state.blake3 = other.state.blake3.clone(),
-                Function::Sha256 => self.state.sha256 = other.state.sha256.clone(),
+                Function::Aegis => copy(&raw const other.state.aegis, &raw mut self.state.aegis),
+                Function::Blake3 => copy(&raw const other.state.blake3, &raw mut self.state.blake3),
+                Function::Sha256 => copy(&raw const other.state.sha256, &raw mut self.state.sha256),
                 Function::None => {}
             }
         }
     }
+}
+
+/// # Safety
+/// As `ptr::copy_nonoverlapping`, of one value.
+#[inline]
+unsafe fn copy<T>(from: *const T, to: *mut T) {
+    // SAFETY: contract.
+    unsafe { core::ptr::copy_nonoverlapping(from, to, 1) };
 }
 
 fn both_halves(key: &[u8; 16]) -> [u8; 32] {

@@ -52,6 +52,7 @@ functions! {
     pop_to_mark: c"ERR_pop_to_mark" => fn() -> c_int;
     peek_last_error: c"ERR_peek_last_error" => fn() -> c_ulong;
     context_cipher: c"EVP_CIPHER_CTX_get0_cipher" or c"EVP_CIPHER_CTX_cipher" => fn(*const CipherContext) -> *const Cipher;
+    is_encrypting: c"EVP_CIPHER_CTX_is_encrypting" or c"EVP_CIPHER_CTX_encrypting" => fn(*const CipherContext) -> c_int;
     cipher_flags: c"EVP_CIPHER_get_flags" or c"EVP_CIPHER_flags" => fn(*const Cipher) -> c_ulong;
     bio_type: c"BIO_method_type" => fn(*const Bio) -> c_int;
     bio_control: c"BIO_ctrl" => fn(*mut Bio, c_int, c_long, *mut c_void) -> c_long;

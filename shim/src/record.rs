@@ -40,6 +40,17 @@ impl Call {
         self.way == Way::Tag
     }
 
+    /// The first half of a send, where its bytes are to be tagged.
+    #[inline]
+    pub fn offer<P: Pieces + ?Sized>(&mut self, data: &P, bytes: usize, offer: &mut Offer) {
+        let Self { object: Some(object), way: Way::Tag } = *self else { return };
+        let offered = Guard::enter().is_some_and(|guard| object.out.offer(&guard, data, bytes as u64, offer));
+        if !offered {
+            object.out.release();
+            self.way = Way::Count;
+        }
+    }
+
     /// The second half of a send, for who has its own idea of what was accepted.
     #[inline]
     pub fn finish_send<P: Pieces + ?Sized>(self, accepted: usize, data: &P, offer: &mut Offer) {
@@ -197,10 +208,8 @@ pub fn sending<P: Pieces + ?Sized>(fd: i32, data: &P, bytes: usize, offer: &mut 
         return Call::PASS;
     }
     shielded(Call::PASS, || {
-        let call = begin(fd, objects::OUT);
-        if let Call { object: Some(object), way: Way::Tag } = call {
-            object.out.offer(data, bytes as u64, offer);
-        }
+        let mut call = begin(fd, objects::OUT);
+        call.offer(data, bytes, offer);
         call
     })
 }

@@ -160,13 +160,12 @@ impl Session {
     /// Computes the tags of what is about to be written. Bytes that an earlier, unfinished attempt
     /// has sealed already are passed over.
     #[inline]
-    pub fn offer<'a>(&self, data: &'a [u8], offer: &mut Offer) -> &'a [u8] {
+    pub fn offer<'a>(&mut self, data: &'a [u8], offer: &mut Offer) -> &'a [u8] {
         let Some(object) = self.object else { return data };
         let ahead = (object.tls.ahead.load(Ordering::Relaxed) as usize).min(data.len());
         let rest = &data[ahead..];
-        if self.call.tags() {
-            shielded((), || object.out.offer(rest, rest.len() as u64, offer));
-        }
+        let call = &mut self.call;
+        shielded((), || call.offer(rest, rest.len(), offer));
         rest
     }
 

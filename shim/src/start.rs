@@ -213,6 +213,7 @@ pub fn map_memory() -> Option<*mut AtomicU32> {
         objects::provide(map(objects::REGION_BYTES, MapFlags::SHARED | MapFlags::NORESERVE)?.cast());
         fds::provide(map(fds::TABLE_BYTES, private)?.cast());
         crate::sessions::provide(map(crate::sessions::TABLE_BYTES, private)?.cast());
+        crate::stream::offer::provide(map(crate::stream::offer::POOL_BYTES, private)?.cast());
         scratch::provide(map(scratch::POOL_BYTES, private)?.cast());
         Some(mark.cast())
     }

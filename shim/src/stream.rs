@@ -16,7 +16,7 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use counterfoil_abi::record::{Blocks, Gap, Kind, LINE, Line, PARTIAL, Reason, Tap, WIDE, lines_for_tags};
 use counterfoil_abi::{BLOCK, UNKNOWN};
 
-mod offer;
+pub mod offer;
 
 use offer::Body;
 pub use offer::Offer;
@@ -214,11 +214,12 @@ impl Stream {
         }
     }
 
-    /// `data` is about to be written: computes its tags into `offer`. The stream is claimed.
+    /// `data` is about to be written: computes its tags into `offer`. The stream is claimed. False: there
+    /// is no room for the offer, and the call can't be tagged.
     #[inline]
-    pub fn offer<P: Pieces + ?Sized>(&self, data: &P, bytes: u64, offer: &mut Offer) {
+    pub fn offer<P: Pieces + ?Sized>(&self, guard: &Guard, data: &P, bytes: u64, offer: &mut Offer) -> bool {
         let mut offset = self.offset();
-        let offer = offer.begin(offset, bytes);
+        let Some(offer) = offer.begin(guard.thread, offset, bytes) else { return false };
         let into = offset % BLOCK;
         let within = bytes - offer.beyond;
         let mut count = 0;
@@ -247,6 +248,7 @@ impl Stream {
             }
         });
         offer.count = count;
+        true
     }
 
     /// The call failed: nothing of the offer counts.
@@ -338,10 +340,7 @@ impl Stream {
             mac.begin(block);
         }
         data.walk(from - start, end - from, &mut |piece| mac.update(piece));
-        let mut check = Mac::new();
-        check.copy_from(mac);
         let upto = (block + BLOCK).min(start + offer.offered);
-        data.walk(end - start, upto - end, &mut |piece| check.update(piece));
         let expected = if upto == block + BLOCK {
             offer.tag(whole)
         } else if offer.beyond == 0 {
@@ -349,6 +348,9 @@ impl Stream {
         } else {
             None
         };
+        let check = &mut offer.rest;
+        check.copy_from(mac);
+        data.walk(end - start, upto - end, &mut |piece| check.update(piece));
         if expected != Some(check.tag()) && end != block {
             push_gap(guard, object, tap, block, BLOCK, Reason::BypassedBytes);
             self.broken.store(2, Ordering::Relaxed);

@@ -20,6 +20,10 @@ pub struct Thread {
     recording: Cell<usize>,
     /// Which process (see [`process::epoch`]) `lane` belongs to.
     pub lane_epoch: Cell<u32>,
+    /// Offers that are open, a bit each.
+    pub offers: Cell<u8>,
+    /// Which lane it is.
+    pub lane_index: Cell<u8>,
     /// When the present recording began, 0 until asked.
     pub time: Cell<u64>,
     /// This thread's number, or what stands for it: set with the lane.
@@ -57,6 +61,7 @@ impl Thread {
     #[cold]
     pub fn left(&'static self) {
         self.inside.set(Inside::NONE);
+        self.offers.set(0);
         if self.recording.replace(0) != 0 {
             self.void_lane();
         }

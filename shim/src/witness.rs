@@ -47,6 +47,12 @@ pub fn framing(
     session: usize,
     library: Option<&'static OpenSsl>,
 ) -> Framing {
+    // A write opens records too (a handshake inside it), and a read seals some (answers to KeyUpdate):
+    // what such a call shows at our place is ciphertext.
+    // SAFETY: the context of the call in progress.
+    if library.and_then(|l| l.is_encrypting).is_none_or(|f| (unsafe { f(context) } == 1) != seals) {
+        return Framing::None;
+    }
     let memory = if seals { &object.tls.seal_context } else { &object.tls.open_context };
     let remembered = memory.load(Ordering::Relaxed);
     // Contexts are aligned: the low bits are free for the framing.

@@ -38,7 +38,7 @@ unsafe fn send(
     frame: usize,
     real: impl FnOnce() -> ssize_t,
 ) -> ssize_t {
-    let call = enter(session.addr(), Channel::GnuTls, Does::Writes, frame);
+    let mut call = enter(session.addr(), Channel::GnuTls, Does::Writes, frame);
     let mut offer = Offer::new();
     let rest = call.offer(data, &mut offer);
     let result = real();
@@ -164,7 +164,7 @@ library_hooks! {
     // Sends record by record; where it stopped is known to it alone, and a retry must offer the same.
     66 real(caller) gnutls_record_send_range(session: *mut GnuSession, buffer: *const c_void, length: size_t, range: *const c_void) -> ssize_t {
         let frame = stack_pointer();
-        let call = enter(session.addr(), Channel::GnuTls, Does::Writes, frame);
+        let mut call = enter(session.addr(), Channel::GnuTls, Does::Writes, frame);
         let mut offer = Offer::new();
         let rest = call.offer(bytes(buffer, length), &mut offer);
         let result = real(session, buffer, length, range);

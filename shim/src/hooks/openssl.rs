@@ -67,7 +67,7 @@ fn session_of(bio: *mut Bio, caller: *const c_void) -> *mut Ssl {
 library_hooks! {
     1 real(caller) SSL_write(ssl: *mut Ssl, buffer: *const c_void, length: c_int) -> c_int {
         let frame = stack_pointer();
-        let call = enter(ssl.addr(), Channel::Tls, Does::Writes, frame);
+        let mut call = enter(ssl.addr(), Channel::Tls, Does::Writes, frame);
         let mut offer = Offer::new();
         let rest = call.offer(bytes(buffer, count(length)), &mut offer);
         let result = real(ssl, buffer, length);
@@ -79,7 +79,7 @@ library_hooks! {
 
     2 real(caller) SSL_write_ex(ssl: *mut Ssl, buffer: *const c_void, length: size_t, written: *mut size_t) -> c_int {
         let frame = stack_pointer();
-        let call = enter(ssl.addr(), Channel::Tls, Does::Writes, frame);
+        let mut call = enter(ssl.addr(), Channel::Tls, Does::Writes, frame);
         let mut offer = Offer::new();
         let rest = call.offer(bytes(buffer, length), &mut offer);
         let result = real(ssl, buffer, length, written);
@@ -140,7 +140,7 @@ library_hooks! {
 
     8 real(caller) SSL_write_early_data(ssl: *mut Ssl, buffer: *const c_void, length: size_t, written: *mut size_t) -> c_int {
         let frame = stack_pointer();
-        let call = enter(ssl.addr(), Channel::Tls, Does::Writes, frame);
+        let mut call = enter(ssl.addr(), Channel::Tls, Does::Writes, frame);
         let mut offer = Offer::new();
         let rest = call.offer(bytes(buffer, length), &mut offer);
         let result = real(ssl, buffer, length, written);
@@ -221,7 +221,7 @@ library_hooks! {
             return real(bio, buffer, length);
         }
         let frame = stack_pointer();
-        let call = enter(ssl.addr(), Channel::Tls, Does::Writes, frame);
+        let mut call = enter(ssl.addr(), Channel::Tls, Does::Writes, frame);
         let mut offer = Offer::new();
         let rest = call.offer(bytes(buffer, count(length)), &mut offer);
         let result = real(bio, buffer, length);
@@ -237,7 +237,7 @@ library_hooks! {
             return real(bio, buffer, length, written);
         }
         let frame = stack_pointer();
-        let call = enter(ssl.addr(), Channel::Tls, Does::Writes, frame);
+        let mut call = enter(ssl.addr(), Channel::Tls, Does::Writes, frame);
         let mut offer = Offer::new();
         let rest = call.offer(bytes(buffer, length), &mut offer);
         let result = real(bio, buffer, length, written);

@@ -1,16 +1,33 @@
 //! A write that has not been made yet.
 
+use crate::lanes;
 use crate::mac::{Mac, Wide};
 use crate::scratch::Scratch;
+use crate::thread::{self, Thread};
 use core::mem::MaybeUninit;
+use core::ptr::null_mut;
+use core::sync::atomic::{AtomicPtr, Ordering};
 use counterfoil_abi::BLOCK;
+use counterfoil_abi::arena::LANES;
 
-/// Tags that fit into an offer itself (256 KiB of data); a longer write takes a scratch area.
-const INLINE: usize = 16;
+/// Tags that fit into an offer itself (1 MiB of data); a longer write takes a scratch area.
+const INLINE: usize = 64;
 
-/// What a write's tags will be if all of it is accepted. Uninitialised until [`Offer::begin`]: it lies
-/// in every sending hook's frame, and most calls need none of it.
-pub struct Offer(MaybeUninit<Body>);
+/// What a write's tags will be if all of it is accepted. Only a pointer: the rest lies in memory that
+/// the constructor mapped, because a hook may run on a signal handler's small stack.
+pub struct Offer(*mut Body);
+
+/// Offers that one thread may have open at once: its own call's, and a signal handler's.
+const DEEP: usize = 2;
+/// Bytes that the constructor maps.
+pub const POOL_BYTES: usize = LANES * DEEP * size_of::<Body>();
+
+static POOL: AtomicPtr<Body> = AtomicPtr::new(null_mut());
+
+/// Hands the pool its memory: private, a part for each lane.
+pub fn provide(pool: *mut Body) {
+    POOL.store(pool, Ordering::Relaxed);
+}
 
 /// What [`super::Stream`] works with.
 pub struct Body {
@@ -24,6 +41,8 @@ pub struct Body {
     pub beyond: u64,
     /// It may still be accepted.
     pub pending: bool,
+    /// Which of its thread's.
+    place: u8,
     /// State after the last byte that was tagged; of no use where that is a block's end.
     pub rest: Mac,
     scratch: Option<Scratch>,
@@ -31,31 +50,37 @@ pub struct Body {
 }
 
 impl Offer {
-    /// Room for one offer.
+    /// No offer yet.
     #[inline(always)]
     pub const fn new() -> Self {
-        Self(MaybeUninit::uninit())
+        Self(null_mut())
     }
 
-    /// Starts it: `bytes` bytes from `start` on.
+    /// Starts it: `bytes` bytes from `start` on. None: this thread has no room for one more.
     #[inline]
-    pub(super) fn begin(&mut self, start: u64, bytes: u64) -> &mut Body {
-        let at = self.0.as_mut_ptr();
-        let into = start % BLOCK;
-        let scratch = if into + bytes > INLINE as u64 * BLOCK { Scratch::take() } else { None };
-        // SAFETY: `at` is ours. Every field is written but `inline`, which needs no value.
-        unsafe {
-            (&raw mut (*at).start).write(start);
-            (&raw mut (*at).offered).write(bytes);
-            (&raw mut (*at).count).write(0);
-            (&raw mut (*at).pending).write(true);
-            (&raw mut (*at).scratch).write(scratch);
-            Mac::prepare(&raw mut (*at).rest);
-            (&raw mut (*at).beyond).write(0);
-            let body = &mut *at;
-            body.beyond = bytes.saturating_sub(body.parts().1.len() as u64 * BLOCK - into);
-            body
+    pub(super) fn begin(&mut self, thread: &'static Thread, start: u64, bytes: u64) -> Option<&mut Body> {
+        let open = thread.offers.get();
+        let place = open.trailing_ones() as usize;
+        let lane = lanes::index(thread)?;
+        if place >= DEEP {
+            return None;
         }
+        thread.offers.set(open | 1 << place);
+        let into = start % BLOCK;
+        // SAFETY: the pool has DEEP places for each lane; this lane is this thread's, and `offers` says
+        // that the place is free. Zeroed memory and what an earlier offer left are valid bodies.
+        let body = unsafe {
+            self.0 = POOL.load(Ordering::Relaxed).add(lane * DEEP + place);
+            &mut *self.0
+        };
+        body.start = start;
+        body.offered = bytes;
+        body.count = 0;
+        body.pending = true;
+        body.place = place as u8;
+        body.scratch = if into + bytes > INLINE as u64 * BLOCK { Scratch::take() } else { None };
+        body.beyond = bytes.saturating_sub(body.parts().1.len() as u64 * BLOCK - into);
+        Some(body)
     }
 
     /// What was begun.
@@ -64,8 +89,8 @@ impl Offer {
     /// [`Self::begin`] came before: whoever claims a stream to write begins an offer.
     #[inline]
     pub(super) unsafe fn body(&mut self) -> &mut Body {
-        // SAFETY: contract.
-        unsafe { self.0.assume_init_mut() }
+        // SAFETY: contract; the place stays this offer's until it is done.
+        unsafe { &mut *self.0 }
     }
 
     /// A mark of the content offered: equal content at one place of a stream has equal marks. Never 0.
@@ -107,7 +132,10 @@ impl Body {
     /// It is settled, one way or the other.
     #[inline]
     pub fn done(&mut self) {
-        self.pending = false;
+        if core::mem::replace(&mut self.pending, false) {
+            let offers = &thread::current().offers;
+            offers.set(offers.get() & !(1 << self.place));
+        }
         if let Some(scratch) = self.scratch.take() {
             scratch.give_back();
         }

@@ -168,7 +168,7 @@ fn writes_of_any_size_partly_accepted_say_only_what_is_true() {
                 unseen.push((content.len() as u64, data.len() as u64));
                 content.extend_from_slice(&data);
             } else {
-                object.out.offer(&data[..], data.len() as u64, &mut offer);
+                assert!(object.out.offer(&guard, &data[..], data.len() as u64, &mut offer));
                 let accepted = match dice.below(4) {
                     0 => 0,
                     1 => 1 + dice.below(data.len() as u64),
@@ -244,7 +244,7 @@ fn a_buffer_that_changes_while_it_is_partly_written_is_a_gap() {
     let mut data = vec![7u8; 40_000];
     let mut offer = Offer::new();
     assert!(object.out.claim(&guard, object.number(), Tap::SockSend));
-    object.out.offer(&data[..], data.len() as u64, &mut offer);
+    assert!(object.out.offer(&guard, &data[..], data.len() as u64, &mut offer));
     data[35_000] ^= 1;
     object.out.accepted(&guard, object.number(), Tap::SockSend, &data[..], &mut offer, 36_000);
     object.out.release();
