@@ -4,7 +4,6 @@
 //! which holds the daemon's threads, for some seconds. Prints shares of a core, memory, and times.
 
 #[path = "../tests/fake/mod.rs"]
-#[allow(unused, clippy::undocumented_unsafe_blocks, reason = "shared with tests, which say why")]
 mod fake;
 
 use counterfoil_daemon::pipeline::{Options, Pipeline, raise_descriptor_limit};

@@ -26,9 +26,10 @@ use std::time::Duration;
 
 /// Between two ticks while records flow.
 const TICK: Duration = Duration::from_millis(1);
-/// And while none do: a few programs cost little, many a little less often.
-const IDLE: Duration = Duration::from_millis(5);
-const IDLE_MANY: Duration = Duration::from_millis(10);
+/// And while none do. Waking up costs more than looking at the bells (26 µs where this was measured), and an alarm
+/// may take 20 ms.
+const IDLE: Duration = Duration::from_millis(8);
+const IDLE_MANY: Duration = Duration::from_millis(15);
 const MANY: usize = 200;
 /// Ticks without a record until the idle pace.
 const PACE: u32 = 20;

@@ -124,13 +124,22 @@ pub fn push_forked(thread: &'static Thread, pid: u32, parent: u32) {
     push_from(thread, lines_of(&record));
 }
 
-/// A header with the present time.
+/// A header with the time of this recording.
 pub fn header(kind: Kind, lines: usize, tap: u8, object: u32) -> Header {
     Header { kind: kind as u8, lines: lines as u8, tap, flags: 0, object, time: now() }
 }
 
-/// CLOCK_MONOTONIC nanoseconds; the vDSO, no system call.
-pub fn now() -> u64 {
+/// When this recording began: CLOCK_MONOTONIC nanoseconds; the vDSO, no system call. Read once for
+/// all that is said in one go.
+fn now() -> u64 {
+    let time = &crate::thread::current().time;
+    if time.get() == 0 {
+        time.set(clock());
+    }
+    time.get()
+}
+
+fn clock() -> u64 {
     let t = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     t.tv_sec as u64 * 1_000_000_000 + t.tv_nsec as u64
 }

@@ -74,6 +74,16 @@ impl Mac {
         Self { function: Function::None, state: State { none: () } }
     }
 
+    /// [`Self::new`] in place.
+    ///
+    /// # Safety
+    /// `at` is valid for writing.
+    #[inline]
+    pub unsafe fn prepare(at: *mut Self) {
+        // SAFETY: contract. No member of the union needs a value yet.
+        unsafe { (&raw mut (*at).function).write(Function::None) };
+    }
+
     /// Starts the block that `offset` lies in.
     #[inline]
     pub fn begin(&mut self, offset: u64) {

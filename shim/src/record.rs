@@ -231,7 +231,9 @@ fn after_send<P: Pieces + ?Sized>(call: Call, result: isize, data: &P, offer: &m
             object.out.count(bytes);
         }
     } else {
-        object.out.refused(offer);
+        if call.way == Way::Tag {
+            object.out.refused(offer);
+        }
         if result < 0 {
             ended_badly(object, result, true, 0);
         }

@@ -179,7 +179,9 @@ impl Session {
                 let ahead = object.tls.ahead.load(Ordering::Relaxed) as usize;
                 let result = if accepted > 0 {
                     object.tls.ahead.store(ahead.saturating_sub(accepted) as u64, Ordering::Relaxed);
-                    changed_retry(object, offer, accepted > ahead);
+                    if self.call.tags() {
+                        changed_retry(object, offer, accepted > ahead);
+                    }
                     accepted.saturating_sub(ahead)
                 } else {
                     // Sealed beyond what was accepted so far: these bytes are on their way, whatever
@@ -191,8 +193,9 @@ impl Session {
                     };
                     let sealed = (sealed as usize).min(rest.len());
                     object.tls.ahead.store((ahead + sealed) as u64, Ordering::Relaxed);
-                    if sealed == 0 && !witnessed(object) && !rest.is_empty() {
-                        object.tls.attempt.store(offer.mark(), Ordering::Relaxed);
+                    if sealed == 0 && self.call.tags() && !witnessed(object) && !rest.is_empty() {
+                        // SAFETY: a call whose bytes are tagged has begun its offer.
+                        object.tls.attempt.store(unsafe { offer.mark() }, Ordering::Relaxed);
                     }
                     sealed
                 };
@@ -263,7 +266,8 @@ fn changed_retry(object: &Object, offer: &mut Offer, counts: bool) {
     let before = object.tls.attempt.swap(0, Ordering::Relaxed);
     if before != 0
         && counts
-        && before != offer.mark()
+        // SAFETY: as above.
+        && before != unsafe { offer.mark() }
         && let Some(guard) = Guard::enter()
     {
         object.out.doubt(&guard, object.number(), Tap::TlsWrite, Reason::UnsupportedCipher);

@@ -8,7 +8,6 @@
 use crate::lanes;
 use crate::mac::{self, Mac, Wide};
 use crate::process;
-use crate::scratch::Scratch;
 use crate::thread::{self, Claim, Guard};
 use bytemuck::Zeroable;
 use core::cell::UnsafeCell;
@@ -16,6 +15,11 @@ use core::mem::MaybeUninit;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use counterfoil_abi::record::{Blocks, Gap, Kind, LINE, Line, PARTIAL, Reason, Tap, WIDE, lines_for_tags};
 use counterfoil_abi::{BLOCK, UNKNOWN};
+
+mod offer;
+
+use offer::Body;
+pub use offer::Offer;
 
 /// See the module's text.
 #[repr(C, align(64))]
@@ -37,81 +41,10 @@ pub struct Stream {
 // SAFETY: `mac` is touched only by who holds `claim`.
 unsafe impl Sync for Stream {}
 
-/// Tags that fit into an offer itself (1 MiB of data); a longer write takes a scratch area.
-const INLINE: usize = 64;
-
-/// A write that has not been made yet: what its tags will be if all of it is accepted.
-pub struct Offer {
-    start: u64,
-    offered: u64,
-    inline: [MaybeUninit<Wide>; INLINE],
-    scratch: Option<Scratch>,
-    count: usize,
-    /// State after the last byte that was tagged; unset where that is a block's end.
-    rest: Mac,
-    tagged: bool,
-    /// Bytes at the end for which no room for tags could be had.
-    beyond: u64,
-}
-
-impl Offer {
-    /// Room for one offer. Nothing is written until [`Stream::offer`].
-    #[inline]
-    pub const fn new() -> Self {
-        Self {
-            start: 0,
-            offered: 0,
-            inline: [MaybeUninit::uninit(); INLINE],
-            scratch: None,
-            count: 0,
-            rest: Mac::new(),
-            tagged: false,
-            beyond: 0,
-        }
-    }
-
-    fn room(&mut self) -> &mut [MaybeUninit<Wide>] {
-        self.parts().1
-    }
-
-    /// The state at the end, and room for tags.
-    fn parts(&mut self) -> (&mut Mac, &mut [MaybeUninit<Wide>]) {
-        let tags = match &mut self.scratch {
-            Some(scratch) => scratch.tags(),
-            None => &mut self.inline[..],
-        };
-        (&mut self.rest, tags)
-    }
-
-    /// A mark of the content offered: equal content at one place of a stream has equal marks. Never 0.
-    pub fn mark(&mut self) -> u64 {
-        let mut mark = self.offered | 1 << 63;
-        for index in 0..self.count {
-            mark = mark.rotate_left(7) ^ self.tag(index).map_or(0, |t| eight(&t));
-        }
-        if self.tagged && self.beyond == 0 && !(self.start + self.offered).is_multiple_of(BLOCK) {
-            mark ^= eight(&self.rest.tag());
-        }
-        mark | 1
-    }
-
-    fn give_back(&mut self) {
-        if let Some(scratch) = self.scratch.take() {
-            scratch.give_back();
-        }
-    }
-
-    fn tag(&mut self, index: usize) -> Option<Wide> {
-        // SAFETY: the first `count` were set by `Stream::offer`.
-        (index < self.count).then(|| unsafe { self.room()[index].assume_init() })
-    }
-}
-
-fn eight(tag: &Wide) -> u64 {
-    let mut half = [0; 8];
-    half.copy_from_slice(&tag[..8]);
-    u64::from_le_bytes(half)
-}
+/// In `claim`: somebody only tells what there is, and is done in a moment.
+const TELLING: u64 = 1;
+/// How often a call looks again while somebody tells: some 20 µs, in which a teller that lives is done.
+const LOOKS: u32 = 10_000;
 
 /// Bytes in up to a few pieces (iovec).
 pub trait Pieces {
@@ -140,22 +73,10 @@ impl Stream {
     pub fn claim(&self, guard: &Guard, object: u32, tap: Tap) -> bool {
         let me = lanes::identity(guard.thread);
         // Acquire pairs with the release in `release`: the state is as the last holder left it.
-        match self.claim.compare_exchange(0, me, Ordering::Acquire, Ordering::Relaxed) {
-            Ok(_) => {}
-            // A thread that was cancelled in its call.
-            Err(other)
-                if lanes::is_gone(other)
-                    && self
-                        .claim
-                        .compare_exchange(other, me, Ordering::Acquire, Ordering::Relaxed)
-                        .is_ok() =>
-            {
-                self.doubt(guard, object, tap, Reason::SharedDescriptor);
-            }
-            Err(_) => {
-                self.doubt(guard, object, tap, Reason::SharedDescriptor);
-                return false;
-            }
+        if let Err(other) = self.claim.compare_exchange(0, me, Ordering::Acquire, Ordering::Relaxed)
+            && !self.contend(guard, object, tap, me, other)
+        {
+            return false;
         }
         remember(guard, Claim { stream: self, number: object, tap: tap as u8 });
         if self.missed.load(Ordering::Relaxed) != 0 {
@@ -163,6 +84,26 @@ impl Stream {
             self.doubt(guard, object, tap, Reason::BypassedBytes);
         }
         true
+    }
+
+    /// `other` has the stream. True: it is ours after all.
+    #[cold]
+    fn contend(&self, guard: &Guard, object: u32, tap: Tap, me: u64, mut other: u64) -> bool {
+        let take = |from| self.claim.compare_exchange(from, me, Ordering::Acquire, Ordering::Relaxed);
+        for _ in 0..LOOKS {
+            if other != TELLING {
+                break;
+            }
+            core::hint::spin_loop();
+            match take(0) {
+                Ok(_) => return true,
+                Err(now) => other = now,
+            }
+        }
+        // Whatever passes now passes beside what the other one does; or before, if it was cancelled or
+        // killed in its call.
+        self.doubt(guard, object, tap, Reason::SharedDescriptor);
+        (other == TELLING || lanes::is_gone(other)) && take(other).is_ok()
     }
 
     /// Gives the stream back.
@@ -276,15 +217,10 @@ impl Stream {
     /// `data` is about to be written: computes its tags into `offer`. The stream is claimed.
     #[inline]
     pub fn offer<P: Pieces + ?Sized>(&self, data: &P, bytes: u64, offer: &mut Offer) {
-        offer.start = self.offset();
-        offer.offered = bytes;
-        offer.count = 0;
-        offer.tagged = true;
-        let mut offset = offer.start;
+        let mut offset = self.offset();
+        let offer = offer.begin(offset, bytes);
         let into = offset % BLOCK;
-        offer.scratch = if into + bytes > INLINE as u64 * BLOCK { Scratch::take() } else { None };
-        let within = offer.room().len() as u64 * BLOCK - into;
-        offer.beyond = bytes.saturating_sub(within);
+        let within = bytes - offer.beyond;
         let mut count = 0;
         let (rest, tags) = offer.parts();
         if into != 0 && self.broken.load(Ordering::Relaxed) == 0 {
@@ -294,7 +230,7 @@ impl Stream {
             // A state to throw away: this block's tag is not used.
             rest.begin(offset);
         }
-        data.walk(0, bytes.min(within), &mut |mut piece| {
+        data.walk(0, within, &mut |mut piece| {
             while !piece.is_empty() {
                 let into = offset % BLOCK;
                 if into == 0 {
@@ -316,8 +252,8 @@ impl Stream {
     /// The call failed: nothing of the offer counts.
     #[inline]
     pub fn refused(&self, offer: &mut Offer) {
-        offer.give_back();
-        offer.tagged = false;
+        // SAFETY: the stream is claimed to write.
+        unsafe { offer.body() }.done();
     }
 
     /// The write took `accepted` of the offered bytes. The stream is claimed.
@@ -331,7 +267,9 @@ impl Stream {
         offer: &mut Offer,
         accepted: u64,
     ) {
-        if !offer.tagged || accepted == 0 {
+        // SAFETY: the stream is claimed to write.
+        let offer = unsafe { offer.body() };
+        if !offer.pending || accepted == 0 {
             return;
         }
         let end = offer.start + accepted;
@@ -365,7 +303,7 @@ impl Stream {
         if run.any {
             self.told.store(end - end % BLOCK, Ordering::Relaxed);
         }
-        offer.give_back();
+        offer.done();
     }
 
     /// Less was accepted than was offered, or more was offered than tags were computed for: makes
@@ -377,7 +315,7 @@ impl Stream {
         object: u32,
         tap: Tap,
         data: &P,
-        offer: &mut Offer,
+        offer: &mut Body,
         end: u64,
     ) {
         let start = offer.start;
@@ -445,8 +383,7 @@ impl Stream {
 
     /// [`Self::tell`] for who holds no claim: does nothing when somebody is in a call.
     pub fn try_tell(&self, guard: &Guard, object: u32, tap: Tap) {
-        let me = lanes::identity(guard.thread);
-        if self.claim.compare_exchange(0, me, Ordering::Acquire, Ordering::Relaxed).is_ok() {
+        if self.claim.compare_exchange(0, TELLING, Ordering::Acquire, Ordering::Relaxed).is_ok() {
             if self.missed.swap(0, Ordering::Relaxed) != 0 {
                 self.doubt(guard, object, tap, Reason::BypassedBytes);
             }

@@ -20,6 +20,8 @@ pub struct Thread {
     recording: Cell<usize>,
     /// Which process (see [`process::epoch`]) `lane` belongs to.
     pub lane_epoch: Cell<u32>,
+    /// When the present recording began, 0 until asked.
+    pub time: Cell<u64>,
     /// This thread's number, or what stands for it: set with the lane.
     pub number: Cell<u32>,
     /// The lane that this thread writes.
@@ -159,6 +161,7 @@ impl Guard {
             thread.void_lane();
         }
         thread.recording.set(now);
+        thread.time.set(0);
         process::notice_fork(thread);
         Some(Self { thread })
     }

@@ -12,7 +12,7 @@ fn with(digest: &str, assurance: &str) {
         for altered in [false, true] {
             let config = Observed::fixture(fixture);
             let file = config.scratch.at("counterfoil.toml");
-            config.scratch.write("counterfoil.toml", &format!("[integrity]\nstream_digest = \"{digest}\"\n"));
+            config.scratch.write("counterfoil.toml", format!("[integrity]\nstream_digest = \"{digest}\"\n"));
             let observed = config.option("--config").option(file);
             let run = if altered { observed.tampered(&format!("{point}:flip:20000")) } else { observed }.go();
             let transfers = run.report.on(channel);

@@ -2,10 +2,11 @@
 
 use super::program::Inherited;
 use super::*;
-use crate::host::facts::{Access, SocketFacts};
+use crate::host::facts::{Access, Facts, SocketFacts};
+use crate::judged::What;
 use crate::model::{Transfer as Outward, Verdict};
-use counterfoil_abi::BLOCK;
 use counterfoil_abi::record::*;
+use counterfoil_abi::{BLOCK, UNKNOWN};
 
 /// Knows what a test tells it.
 #[derive(Default)]
@@ -500,7 +501,7 @@ fn ten_thousand_open_flows_stay_small() {
     assert_eq!(t.assembler.transfers.len(), 20_000);
     // Both directions and both ends, and what a cipher witness would add, in bytes on the heap.
     let each = 2 * (size_of::<Transfer>() + 2 * 64 * 3)
-        + 2 * (size_of::<Object>() + size_of::<Use>())
+        + 2 * (size_of::<Object>() + size_of::<object::Use>())
         + 4 * size_of::<Pair>();
     assert!(each * 10_000 < 150 << 20, "{each} bytes a flow");
     t.assembler.finish_all();
