@@ -58,8 +58,8 @@ pipe_raw_writes: "stream pipe write read 100000 5000 raw=4", ["pipe * 100000 unv
 tcp_urgent: "stream tcp send recv 10000 1000 oob=2", ["tcp 10000 10000 intact"];
 tcp_urgent_inline: "stream tcp send recv 10000 1000 oob=2 inline", ["tcp * * unverified|intact"];
 tcp_reset: "stream tcp send recv 100000 1000 reset", ["tcp 100000 100000 intact"];
-tcp_abandoned: "stream tcp send recv 3000000 10000 abandon=50000", ["tcp * 50000 unverified:abandoned-by-receiver|truncated:abandoned-by-receiver"];
-unix_abandoned: "stream unix send recv 3000000 10000 abandon=50000", ["unix * 50000 unverified:abandoned-by-receiver|truncated:abandoned-by-receiver"];
+tcp_abandoned: "stream tcp send recv 3000000 10000 abandon=50000", ["tcp * 50000 unverified:abandoned-by-receiver|truncated:abandoned-by-receiver|intact"];
+unix_abandoned: "stream unix send recv 3000000 10000 abandon=50000", ["unix * 50000 unverified:abandoned-by-receiver|truncated:abandoned-by-receiver|intact"];
 tcp_killed: "stream tcp send recv 900000 5000 kill=50000", ["tcp * 50000 unverified:process-killed"];
 pipe_killed: "stream pipe write read 900000 5000 kill=50000", ["pipe * 50000 unverified:process-killed"];
 datagrams: "datagrams", ["datagram * * unverified:datagram", "rest"];
