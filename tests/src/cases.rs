@@ -148,6 +148,7 @@ cancelled_tls: "interrupt cancel-tls", ["tls 60000 60000 intact|unverified", "pi
 jumped_out_of_read: "interrupt jump-read", ["unix 90000 90000 intact"];
 jumped_out_of_tls: "interrupt jump-tls", ["tls 60000 60000 intact|unverified", "pipe 2 2 intact"];
 jumped_out_of_writes: "interrupt jump-write", ["tcp * * intact|unverified"];
+calls_on_a_small_stack: "altstack", ["unix 200005 200005 intact|unverified", "tcp 102500 102500 intact|unverified", "pipe 2500 2500 intact|unverified"];
 writes_in_a_handler: "interrupt handler-writes", ["tcp 10000000 10000000 intact", "rest"];
         }
     };

@@ -46,3 +46,13 @@ fn inetd_service_was_called_killed() {
     let run = Observed::fixture("process inetd").go().well();
     truth::holds(&run, &["tcp 50000 50000 intact", "tcp 9000 9000 intact"]);
 }
+
+/// Where SSL_write does the handshake, it opens records too. Their ciphertext was taken for content that
+/// is sealed, once in 256 records, by its last byte; and an honest program was accused.
+#[test]
+fn handshake_inside_ssl_write() {
+    let line = "tls 1.3 - write read 40000 8192 lazy connections=200";
+    let run = Observed::fixture(line).go().well();
+    truth::blameless(&run);
+    truth::holds(&run, &["tls 40000 40000 intact"; 200]);
+}
