@@ -106,12 +106,21 @@ pub fn daemon(args: &Args) -> anyhow::Result<u8> {
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).context("signals")?;
     let (handle, judged) = Pipeline::start(options)?;
     let (reloads, reload) = bounded(1);
-    let desk = std::thread::Builder::new().name("desk".into()).spawn(move || desk.serve(&judged, &reload))?;
+    // A core that ends by itself would leave a daemon that listens and hears nothing: end, and let
+    // whoever started us start us again.
+    let waiting = signals.handle();
+    let desk = std::thread::Builder::new().name("desk".into()).spawn(move || {
+        let outcome = desk.serve(&judged, &reload);
+        waiting.close();
+        outcome
+    })?;
     tracing::info!("listening on {}, ledger in {}", socket.display(), state.display());
     tell(&[NotifyState::Ready]);
 
+    let mut asked = false;
     for signal in signals.forever() {
         if signal != SIGHUP {
+            asked = true;
             break;
         }
         let now = sd_notify::NotifyState::monotonic_usec_now();
@@ -138,6 +147,10 @@ pub fn daemon(args: &Args) -> anyhow::Result<u8> {
     drop(reloads);
     let outcome = desk.join().map_err(|_| anyhow::anyhow!("the desk's thread panicked"))?;
     let _ = std::fs::remove_file(&socket);
+    anyhow::ensure!(
+        asked,
+        "the core thread ended by itself; please report this, with what the log says above"
+    );
     tracing::info!(
         "ended: {} records, {} lost, {} transfers",
         counts.records,
