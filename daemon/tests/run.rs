@@ -156,11 +156,18 @@ fn started(script: &str) -> (std::process::Child, std::io::BufReader<std::proces
     use std::io::BufRead;
     let mut command = counterfoil();
     command.args(["run", "-q", "--", "sh", "-c", script]).stdout(Stdio::piped()).stderr(Stdio::piped());
-    // SAFETY: async-signal-safe. In a group of its own, so that this test can signal it like a terminal.
-    unsafe {
-        command
-            .pre_exec(|| (libc::setpgid(0, 0) == 0).then_some(()).ok_or_else(std::io::Error::last_os_error))
+    // In a group of its own, so that this test can signal it like a terminal; and a shell can't trap
+    // what it was started with ignored (nohup, CI).
+    let ready = || {
+        for signal in [libc::SIGTERM, libc::SIGHUP, libc::SIGINT, libc::SIGUSR1, libc::SIGUSR2] {
+            // SAFETY: async-signal-safe.
+            unsafe { libc::signal(signal, libc::SIG_DFL) };
+        }
+        // SAFETY: async-signal-safe.
+        (unsafe { libc::setpgid(0, 0) } == 0).then_some(()).ok_or_else(std::io::Error::last_os_error)
     };
+    // SAFETY: as above.
+    unsafe { command.pre_exec(ready) };
     let mut child = command.spawn().unwrap();
     let mut out = std::io::BufReader::new(child.stdout.take().unwrap());
     let mut line = String::new();
