@@ -229,6 +229,10 @@ fn after_send<P: Pieces + ?Sized>(call: Call, result: isize, data: &P, offer: &m
         if result > 0 {
             object.out.miss();
         }
+        // The offer's place goes back too: a thread has few of them.
+        if call.way == Way::Tag {
+            object.out.refused(offer);
+        }
         return release(call, &object.out);
     };
     if result > 0 {
