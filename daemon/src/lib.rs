@@ -22,8 +22,10 @@ pub mod pipeline;
 pub mod place;
 pub mod redact;
 pub mod report;
+pub mod rest;
 #[cfg(test)]
 pub(crate) mod sample;
 pub mod session;
 pub mod sinks;
 pub mod spool;
+pub mod tags;
