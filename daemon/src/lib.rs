@@ -11,6 +11,7 @@ pub mod demo;
 pub mod desk;
 pub mod detect;
 pub mod escape;
+pub mod files;
 pub mod host;
 pub mod judge;
 pub mod judged;

@@ -7,12 +7,34 @@ use crate::model::Process;
 
 /// They write what they read. A length can't change on the way through them.
 const EXACT: &[&str] = &[
-    "ssh", "sshd", "sshd-session", "sshd-auth", "scp", "sftp", "sftp-server", "rsync", "cat", "dd", "tee", "tar",
-    "cp", "cpio", "pv", "mbuffer", "nc", "nc.openbsd", "nc.traditional", "ncat", "socat", "install", "mv",
+    "ssh",
+    "sshd",
+    "sshd-session",
+    "sshd-auth",
+    "scp",
+    "sftp",
+    "sftp-server",
+    "rsync",
+    "cat",
+    "dd",
+    "tee",
+    "tar",
+    "cp",
+    "cpio",
+    "pv",
+    "mbuffer",
+    "nc",
+    "nc.openbsd",
+    "nc.traditional",
+    "ncat",
+    "socat",
+    "install",
+    "mv",
     "busybox",
 ];
 /// They write what they read, unless they are told to convert: then the length shows it.
-const USUAL: &[&str] = &["curl", "wget", "nginx", "apache2", "httpd", "haproxy", "stunnel", "stunnel4", "lftp", "vsftpd"];
+const USUAL: &[&str] =
+    &["curl", "wget", "nginx", "apache2", "httpd", "haproxy", "stunnel", "stunnel4", "lftp", "vsftpd"];
 /// They read whole files or fail.
 const WHOLE: &[&str] =
     &["scp", "sftp", "sftp-server", "rsync", "cp", "install", "mv", "tar", "cpio", "curl", "wget"];

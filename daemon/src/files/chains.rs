@@ -5,7 +5,7 @@
 //! between. A program is one node, its forks with it; all walks are bounded.
 
 use crate::assemble::program::ArenaId;
-use crate::model::{Channel, Range, Verdict};
+use crate::model::{Channel, Range, Reason, Verdict};
 use std::collections::{HashMap, HashSet, VecDeque};
 use uuid::Uuid;
 
@@ -45,6 +45,10 @@ pub struct Gift {
 pub trait Live {
     /// What `to` is being given, in no order.
     fn gifts(&self, to: ArenaId) -> Vec<Gift>;
+    /// What makes all of a program's files uncertain.
+    fn doubt(&self, arena: ArenaId) -> Option<Reason>;
+    /// It has not ended.
+    fn alive(&self, arena: ArenaId) -> bool;
 }
 
 /// A program that may be where bytes came from.
@@ -87,6 +91,11 @@ impl Chains {
             !gifts.is_empty()
         });
         self.count = kept;
+    }
+
+    /// Everybody in it.
+    pub fn arenas(&self) -> HashSet<ArenaId> {
+        self.into.values().flatten().flat_map(|g| [g.from, g.to]).collect()
     }
 
     /// The programs whose bytes may have reached `to` between these two times, nearest first, `to` itself
@@ -141,6 +150,12 @@ mod tests {
     impl Live for None0 {
         fn gifts(&self, _: ArenaId) -> Vec<Gift> {
             Vec::new()
+        }
+        fn doubt(&self, _: ArenaId) -> Option<Reason> {
+            None
+        }
+        fn alive(&self, _: ArenaId) -> bool {
+            true
         }
     }
 

@@ -13,8 +13,8 @@
 
 pub mod carriers;
 pub mod chains;
-pub mod names;
 mod matching;
+pub mod names;
 pub mod open;
 mod outward;
 pub mod place;
@@ -50,6 +50,8 @@ const MAX_DELIVERIES: usize = 100_000;
 const MAX_NODES: usize = 50_000;
 /// Users remembered of one program.
 const MAX_USERS: usize = 64;
+/// Files being read at rest.
+const MAX_ASKED: usize = 256;
 /// How long things that are over are remembered, nanoseconds.
 const REMEMBERED: u64 = 600_000_000_000;
 /// Ticks until every lane was read again.

@@ -48,7 +48,7 @@ pub struct OpenFile {
     pub opened: u64,
     /// Last record.
     pub last: u64,
-    /// Who moved bytes, else who opened it; as its namespace counts pids.
+    /// Who moved bytes, else who opened it: its process id as the daemon counts it.
     pub by: u32,
     /// It has said its last word.
     pub done: bool,
@@ -162,10 +162,8 @@ impl OpenFile {
                 for (way, total) in [(Way::Written, ended.out_total), (Way::Read, ended.in_total)] {
                     self.reach[way as usize] = self.reach[way as usize].max(total);
                 }
-                let over = matches!(
-                    How::from_code(ended.how),
-                    Some(How::Closed | How::ClosedUnseen | How::Freed)
-                );
+                let over =
+                    matches!(How::from_code(ended.how), Some(How::Closed | How::ClosedUnseen | How::Freed));
                 self.done |= over;
             }
             _ => {}
@@ -215,7 +213,7 @@ impl OpenFile {
     }
 
     /// It is over: what was read and what was written. `open`: observation ended before it did.
-    pub fn ends(mut self, pid: u32, open: bool, doubts: &[Reason], room: &mut Room) -> Vec<FileEnd> {
+    pub fn ends(mut self, open: bool, doubts: &[Reason], room: &mut Room) -> Vec<FileEnd> {
         let finish = match self.finish() {
             Finish::Killed if open => Finish::Open,
             finish => finish,
@@ -223,7 +221,7 @@ impl OpenFile {
         let mut ends = Vec::new();
         for way in [Way::Read, Way::Written] {
             let mut tags = std::mem::take(&mut self.tags[way as usize]);
-            match self.end(way, pid, finish) {
+            match self.end(way, finish) {
                 Some(end) => ends.push(FileEnd { tags, doubts: doubts.to_vec(), ..end }),
                 None => tags.clear(room),
             }
@@ -231,7 +229,7 @@ impl OpenFile {
         ends
     }
 
-    fn end(&self, way: Way, pid: u32, finish: Finish) -> Option<FileEnd> {
+    fn end(&self, way: Way, finish: Finish) -> Option<FileEnd> {
         let file = self.file.as_ref();
         let flags = file.map_or(0, |f| f.header.flags);
         let (before, after) = file.map_or_else(Default::default, |f| (f.before, f.after));
@@ -261,7 +259,7 @@ impl OpenFile {
         }
         Some(FileEnd {
             arena: self.arena,
-            pid,
+            pid: self.by,
             way,
             inode: self.inode,
             path: self.path.clone(),
@@ -278,6 +276,11 @@ impl OpenFile {
             tags: Tags::default(),
             doubts: Vec::new(),
         })
+    }
+
+    /// It may be one that is being read.
+    pub fn reads(&self) -> bool {
+        self.reach[Way::Read as usize] > 0 || self.file.is_none_or(|f| f.opened_with & ACCESS_MODE != 1)
     }
 
     /// Gives its room back.

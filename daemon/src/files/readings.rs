@@ -65,18 +65,17 @@ impl Readings {
         self.all.get_mut(&id)
     }
 
-    /// None at all.
-    pub fn is_empty(&self) -> bool {
-        self.all.is_empty()
+    /// Is any of this program's there?
+    pub fn has(&self, arena: ArenaId) -> bool {
+        self.by_arena.contains_key(&arena)
     }
 
     /// Keeps one more.
     pub fn insert(&mut self, id: u64, end: FileEnd, room: &mut Room) {
         let of_one = self.by_arena.get(&end.arena).filter(|ids| ids.len() >= MAX_OF_ONE);
         let oldest = of_one.and_then(|ids| ids.front().copied());
-        let oldest = oldest.or_else(|| {
-            self.all.first_key_value().map(|(&id, _)| id).filter(|_| self.all.len() >= MAX_ALL)
-        });
+        let oldest = oldest
+            .or_else(|| self.all.first_key_value().map(|(&id, _)| id).filter(|_| self.all.len() >= MAX_ALL));
         if let Some(oldest) = oldest {
             self.remove(oldest, room);
         }

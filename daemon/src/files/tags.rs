@@ -27,6 +27,11 @@ impl Room {
         Self { used: 0, limit }
     }
 
+    /// Little is left.
+    pub fn scarce(&self) -> bool {
+        self.used > self.limit / 4 * 3
+    }
+
     /// Bytes held now.
     pub fn used(&self) -> usize {
         self.used
