@@ -3,6 +3,7 @@
 //!
 //! Numbers are never used again within a family, so a stale reference to a reused slot shows.
 
+use crate::file::{self, File};
 use crate::lanes;
 use crate::stream::Stream;
 use crate::thread::Guard;
@@ -69,6 +70,8 @@ pub struct Object {
     pub seal: Stream,
     /// TLS: bytes that left the cipher.
     pub open: Stream,
+    /// Only for files.
+    pub file: File,
 }
 
 /// What is particular to a TLS object.
@@ -197,6 +200,9 @@ impl Object {
         ] {
             word.store(0, Ordering::Relaxed);
         }
+        if channel == Channel::File {
+            self.file.clear();
+        }
         self.fd.store(-1, Ordering::Relaxed);
         self.errno.store(0, Ordering::Relaxed);
         for stream in [&self.out, &self.into, &self.seal, &self.open] {
@@ -280,12 +286,23 @@ impl Object {
             ..Zeroable::zeroed()
         };
         record.header.flags = self.flags.load(Ordering::Relaxed);
+        if self.channel() == Channel::File {
+            (record.out_total, record.in_total) = self.file.totals();
+        }
         record
     }
 
     /// Says the totals without ending it.
     pub fn checkpoint(&self, guard: &Guard, how: How, counts: kernel::Counts) {
-        self.tell(guard);
+        if self.channel() == Channel::File {
+            if !file::tell_opened(guard, self, self.fd.load(Ordering::Relaxed)) {
+                return;
+            }
+            self.tell(guard);
+            file::tell(guard, self, how);
+        } else {
+            self.tell(guard);
+        }
         lanes::push_record(guard, &self.ended(how, counts));
     }
 
@@ -299,14 +316,29 @@ impl Object {
             }
             return;
         }
-        self.checkpoint(guard, how, counts);
+        if self.channel() != Channel::File || self.anything() {
+            self.checkpoint(guard, how, counts);
+        }
         // Release pairs with the acquire in `make`: the next user starts from a finished state.
         self.number.store(0, Ordering::Release);
     }
 
     /// A byte has passed.
     pub fn anything(&self) -> bool {
-        self.out.offset() != 0 || self.into.offset() != 0
+        match self.channel() {
+            Channel::File => self.file.used(),
+            _ => self.out.offset() != 0 || self.into.offset() != 0,
+        }
+    }
+
+    /// Nobody else leads here.
+    pub fn held_once(&self) -> bool {
+        self.refs.load(Ordering::Relaxed) <= 1
+    }
+
+    /// A flag of `Ended` that was set.
+    pub fn has_flag(&self, bit: u8) -> bool {
+        self.flags.load(Ordering::Relaxed) & bit != 0
     }
 
     /// A flag of `Ended`.

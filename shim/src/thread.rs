@@ -72,6 +72,10 @@ impl Thread {
             if let (Some(stream), Some(tap)) = (unsafe { claim.stream.as_ref() }, Tap::from_code(claim.tap)) {
                 // What the call moved before it was left, nobody knows.
                 stream.doubt(&guard, claim.number, tap, Reason::SharedDescriptor);
+                if matches!(tap, Tap::FileRead | Tap::FileWrite) {
+                    // A file's place is unknown now: it goes on at rest.
+                    stream.miss();
+                }
                 stream.release_left();
             }
         }
