@@ -317,7 +317,7 @@ pub fn gave<P: Pieces + ?Sized>(
         if let Some(began) = began {
             file.wrote_to.fetch_max(began.saturating_add(bytes), Relaxed);
         }
-        next = began == Some(stream.offset());
+        next = turn == Turn::Flow && began == Some(stream.offset());
         if !next {
             file.mark(WRITE_REST);
         }

@@ -40,20 +40,19 @@ impl Drop for Run {
     }
 }
 
-fn fixture() -> &'static Path {
+fn fixtures() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     BUILT.get_or_init(|| {
         let out = parts::library().with_file_name("shim-fixtures");
         std::fs::create_dir_all(&out).expect("a folder");
-        let path = out.join("files");
         let made = Command::new("make")
             .args(["-s", "-C", concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures")])
             .arg(format!("OUT={}", out.display()))
-            .arg(&path)
+            .args(["files", "files_chk"].map(|name| out.join(name)))
             .output()
             .expect("make");
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-        path
+        out
     })
 }
 
@@ -61,8 +60,8 @@ fn content() -> Vec<u8> {
     (0..100_000u32).map(|i| (i.wrapping_mul(i) >> 5) as u8).collect()
 }
 
-/// Runs one scenario under `policy`.
-fn scenario_under(name: &str, policy: u32) -> Run {
+/// Runs one scenario of `fixture` under `policy`.
+fn scenario_of(fixture: &str, name: &str, policy: u32) -> Run {
     static RUNS: AtomicU32 = AtomicU32::new(0);
     let number = RUNS.fetch_add(1, Ordering::Relaxed);
     let folder = std::env::temp_dir().join(format!("counterfoil-files-{}-{number}", std::process::id()));
@@ -71,7 +70,7 @@ fn scenario_under(name: &str, policy: u32) -> Run {
     std::fs::write(folder.join("in"), content()).expect("input");
     let socket = folder.join("socket");
     let listener = Listener::start(&socket, policy);
-    let out = Command::new(fixture())
+    let out = Command::new(fixtures().join(fixture))
         .arg(&folder)
         .arg(name)
         .env("LD_PRELOAD", parts::library())
@@ -88,7 +87,7 @@ fn scenario_under(name: &str, policy: u32) -> Run {
 }
 
 fn scenario(name: &str) -> Run {
-    scenario_under(name, WATCHED)
+    scenario_of("files", name, WATCHED)
 }
 
 impl Run {
@@ -255,6 +254,14 @@ fn reads_in_order_flow() {
     }
 }
 
+/// The same through the calls that a fortified program makes.
+#[test]
+fn fortified_reads_flow() {
+    for name in ["read", "pread"] {
+        scenario_of("files_chk", name, WATCHED).flows("in", Tap::FileRead);
+    }
+}
+
 #[test]
 fn other_reads_are_at_rest() {
     for (name, total) in [
@@ -414,7 +421,7 @@ fn what_is_no_content_is_not_told() {
 #[test]
 fn unwatched() {
     for name in ["read", "write", "rename", "stdio", "empty"] {
-        let run = scenario_under(name, 0);
+        let run = scenario_of("files", name, 0);
         assert!(run.objects.is_empty() && run.names.is_empty(), "{name}");
     }
 }

@@ -241,7 +241,8 @@ fn mapped(
     fd: c_int,
     offset: off_t,
 ) -> *mut c_void {
-    if fd >= 0 && flags & MAP_ANONYMOUS == 0 && at != MAP_FAILED && process::active() && !fds::ignored(fd) {
+    let ours = fd >= 0 && flags & MAP_ANONYMOUS == 0 && at != MAP_FAILED;
+    if ours && process::active() && !fds::ignored(fd) && process::watched() {
         let writes = protection & PROT_WRITE != 0 && flags & MAP_SHARED != 0;
         let end = (offset.max(0) as u64).saturating_add(length as u64);
         recording(|guard| file::mapped(guard, fd, protection & PROT_READ != 0, writes, end));
