@@ -18,7 +18,7 @@ const ENTRIES: usize = 1 << 20;
 pub const TABLE_BYTES: usize = ENTRIES * size_of::<AtomicU64>();
 
 static TABLE: AtomicPtr<AtomicU64> = AtomicPtr::new(core::ptr::null_mut());
-/// The highest descriptor that had an object.
+/// The highest descriptor that was opened here or had an object.
 static HIGHEST: AtomicI32 = AtomicI32::new(-1);
 
 /// Not looked at yet.
@@ -202,7 +202,9 @@ pub fn fresh(guard: &Guard, fd: i32, opened: Option<u32>) {
     let Some(entry) = entry(fd) else { return };
     let now = opened.map_or(UNKNOWN, |flags| u64::from(flags) << 32 | FRESH);
     let before = entry.swap(now, Ordering::Relaxed);
-    HIGHEST.fetch_max(fd, Ordering::Relaxed);
+    if HIGHEST.load(Ordering::Relaxed) < fd {
+        HIGHEST.fetch_max(fd, Ordering::Relaxed);
+    }
     if let Some(object) = unpack(before).and_then(objects::get) {
         object.drop_ref(guard, How::ClosedUnseen, kernel::Counts::UNKNOWN);
     }

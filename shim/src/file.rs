@@ -260,6 +260,7 @@ pub fn took<P: Pieces + ?Sized>(
                 // Read again from the start: `file`, rsync, curl and tar look at the head first.
                 Some(0) => {
                     digest.rewind(here);
+                    stream.tell(guard, object.number(), Tap::FileRead);
                     stream.restart();
                     true
                 }
@@ -316,7 +317,7 @@ pub fn gave<P: Pieces + ?Sized>(
         if let Some(began) = began {
             file.wrote_to.fetch_max(began.saturating_add(bytes), Relaxed);
         }
-        next = began == Some(stream.offset());
+        next = turn == Turn::Flow && began == Some(stream.offset());
         if !next {
             file.mark(WRITE_REST);
         }
@@ -400,17 +401,23 @@ fn known(fd: i32) -> Option<&'static Object> {
     fds::known(fd).filter(|object| is_file(object))
 }
 
-/// lseek has moved `fd`'s position.
+/// lseek has answered: `fd` stands at `position`.
 #[inline]
-pub fn sought(fd: i32, position: i64) {
-    if let Some(object) = known(fd) {
-        object.file.position.store(position as u64, Relaxed);
+pub fn sought(guard: &Guard, fd: i32, offset: i64, whence: i32, position: u64) {
+    fds::settle(guard, fd);
+    let Some(object) = known(fd) else { return };
+    let file = &object.file;
+    let before = file.position.swap(position, Relaxed);
+    // It says where it stood, too.
+    if whence == libc::SEEK_CUR && before != UNKNOWN && position.checked_add_signed(-offset) != Some(before) {
+        moved_unseen(object, position, file.is(STDIO));
     }
 }
 
 /// `fd`'s file was cut or lengthened to `length`; `grows`: at least to that. `inside`: and something before
 /// that was changed.
-pub fn resized(fd: i32, length: u64, inside: bool, grows: bool) {
+pub fn resized(guard: &Guard, fd: i32, length: u64, inside: bool, grows: bool) {
+    fds::settle(guard, fd);
     let Some(object) = known(fd) else { return };
     let flowed = object.out.offset();
     if object.file.is(WROTE) {
@@ -422,10 +429,12 @@ pub fn resized(fd: i32, length: u64, inside: bool, grows: bool) {
 }
 
 /// fcntl has set `fd`'s flags.
-pub fn set_flags(fd: i32, flags: i32) {
-    if flags & O_APPEND != 0
-        && let Some(object) = known(fd)
-    {
+pub fn set_flags(guard: &Guard, fd: i32, flags: i32) {
+    if flags & O_APPEND == 0 {
+        return;
+    }
+    fds::settle(guard, fd);
+    if let Some(object) = known(fd) {
         object.file.opened_with.fetch_or(O_APPEND as u32, Relaxed);
         object.file.mark(WRITE_REST);
     }
@@ -506,25 +515,33 @@ fn unseen_moves(object: &Object, fd: i32) {
     let pending = start::leaving()
         && (file.is(STDIO) || stdio::pending(fd))
         && writable(file.opened_with.load(Relaxed));
-    if let Some(here) = moved
-        && (by_stdio || !file.shared())
-    {
-        let ways = file.allowed();
-        file.mark(USED | ways);
-        if ways & READ_REST != 0 {
-            file.mark(READ);
-            file.read_to.fetch_max(here, Relaxed);
-        }
-        if ways & WRITE_REST != 0 {
-            file.mark(WROTE);
-            file.wrote_to.fetch_max(here, Relaxed);
-            file.written.store(realtime(), Relaxed);
-        }
+    if let Some(here) = moved {
+        moved_unseen(object, here, by_stdio);
     }
     if pending {
         // libc writes what it still holds after us.
         file.mark(USED | WROTE | WRITE_REST);
         file.written.store(UNKNOWN, Relaxed);
+    }
+}
+
+/// The shared position was moved to `here` by what no hook sees. Where only another program may have done
+/// that, it is nothing of ours.
+fn moved_unseen(object: &Object, here: u64, by_stdio: bool) {
+    let file = &object.file;
+    if file.shared() && !by_stdio {
+        return;
+    }
+    let ways = file.allowed();
+    file.mark(USED | ways);
+    if ways & READ_REST != 0 {
+        file.mark(READ);
+        file.read_to.fetch_max(here, Relaxed);
+    }
+    if ways & WRITE_REST != 0 {
+        file.mark(WROTE);
+        file.wrote_to.fetch_max(here, Relaxed);
+        file.written.store(realtime(), Relaxed);
     }
 }
 

@@ -75,6 +75,11 @@ pub fn file(fd: i32) -> Option<Inode> {
     Inode::of(&rustix::fs::fstat(borrow(fd)?).ok()?)
 }
 
+/// No name leads to this file any more.
+pub fn is_nameless(fd: i32) -> bool {
+    borrow(fd).is_some_and(|fd| rustix::fs::fstat(fd).is_ok_and(|stat| stat.st_nlink == 0))
+}
+
 /// Where a file's descriptor stands. None: not to be had, or not to be asked for.
 pub fn position(fd: i32) -> Option<u64> {
     let fd = borrow(fd).filter(|_| !process::sandboxed())?;

@@ -3,6 +3,7 @@
 //! Only on cold paths. Names are put together in memory that the constructor mapped: a hook may run on a
 //! small stack.
 
+use crate::kernel;
 use crate::lanes;
 use crate::process;
 use crate::scratch::Scratch;
@@ -49,7 +50,10 @@ pub fn of_descriptor<T>(fd: i32, use_it: impl FnOnce(Option<&[u8]>) -> T) -> T {
     };
     let name = readlinkat_raw(CWD, link, &mut room.bytes()[..MAX_NAME + 1]).ok();
     let name = name.map(|(name, _)| &*name).filter(|name| name.len() <= MAX_NAME && name.starts_with(b"/"));
-    let out = use_it(name.map(|name| name.strip_suffix(DELETED).unwrap_or(name)));
+    let out = use_it(name.map(|name| match name.strip_suffix(DELETED) {
+        Some(had) if kernel::is_nameless(fd) => had,
+        _ => name,
+    }));
     room.give_back();
     out
 }

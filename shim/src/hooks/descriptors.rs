@@ -82,7 +82,7 @@ fn controlled(fd: c_int, command: c_int, argument: usize, result: c_int) {
     if result >= 0 && duplicates(command) {
         duplicated(fd, result);
     } else if result >= 0 && command == libc::F_SETFL {
-        file::set_flags(fd, argument as c_int);
+        recording(|guard| file::set_flags(guard, fd, argument as c_int));
     }
 }
 

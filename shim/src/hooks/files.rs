@@ -20,7 +20,7 @@ fn pieces(count: c_int) -> usize {
 fn allocated(fd: c_int, mode: c_int, offset: off64_t, length: off64_t) {
     // With no mode but KEEP_SIZE content stays as it is; all others change it.
     let inside = mode & !libc::FALLOC_FL_KEEP_SIZE != 0;
-    recording(|_| file::resized(fd, offset.saturating_add(length).max(0) as u64, inside, true));
+    recording(|guard| file::resized(guard, fd, offset.saturating_add(length).max(0) as u64, inside, true));
 }
 
 hooks! {

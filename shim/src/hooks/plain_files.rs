@@ -4,7 +4,6 @@ use super::made::recording;
 use crate::file;
 use crate::kernel::Inode;
 use crate::names;
-use crate::record::keeping_errno;
 use crate::thread::Guard;
 use crate::{fds, process};
 use core::ffi::{CStr, c_char, c_int, c_uint, c_void};
@@ -190,9 +189,9 @@ redhook::hook! {
 }
 
 /// After a seek.
-fn sought(fd: c_int, position: off_t) -> off_t {
-    if position >= 0 && process::active() && !process::maybe_vfork_child() {
-        keeping_errno(|| file::sought(fd, position));
+fn sought(fd: c_int, offset: off_t, whence: c_int, position: off_t) -> off_t {
+    if position >= 0 && process::active() && !fds::ignored(fd) && process::watched() {
+        recording(|guard| file::sought(guard, fd, offset, whence, position as u64));
     }
     position
 }
@@ -200,21 +199,21 @@ fn sought(fd: c_int, position: off_t) -> off_t {
 redhook::hook! {
     unsafe fn lseek(fd: c_int, offset: off_t, whence: c_int) -> off_t => counterfoil_lseek {
         // SAFETY: as above.
-        sought(fd, unsafe { redhook::real!(lseek)(fd, offset, whence) })
+        sought(fd, offset, whence, unsafe { redhook::real!(lseek)(fd, offset, whence) })
     }
 }
 
 redhook::hook! {
     unsafe fn lseek64(fd: c_int, offset: off_t, whence: c_int) -> off_t => counterfoil_lseek64 {
         // SAFETY: as above.
-        sought(fd, unsafe { redhook::real!(lseek64)(fd, offset, whence) })
+        sought(fd, offset, whence, unsafe { redhook::real!(lseek64)(fd, offset, whence) })
     }
 }
 
 /// After a change of length.
 fn truncated(fd: c_int, length: off_t, result: c_int) -> c_int {
     if result == 0 {
-        recording(|_| file::resized(fd, length.max(0) as u64, false, false));
+        recording(|guard| file::resized(guard, fd, length.max(0) as u64, false, false));
     }
     result
 }
@@ -242,7 +241,8 @@ fn mapped(
     fd: c_int,
     offset: off_t,
 ) -> *mut c_void {
-    if fd >= 0 && flags & MAP_ANONYMOUS == 0 && at != MAP_FAILED && process::active() && !fds::ignored(fd) {
+    let ours = fd >= 0 && flags & MAP_ANONYMOUS == 0 && at != MAP_FAILED;
+    if ours && process::active() && !fds::ignored(fd) && process::watched() {
         let writes = protection & PROT_WRITE != 0 && flags & MAP_SHARED != 0;
         let end = (offset.max(0) as u64).saturating_add(length as u64);
         recording(|guard| file::mapped(guard, fd, protection & PROT_READ != 0, writes, end));
