@@ -428,14 +428,23 @@ impl Core {
         }
     }
 
-    fn drained(&self) -> bool {
+    fn drained(&mut self) -> bool {
         let Some((since, quiet, max)) = self.draining else { return false };
         let now = now();
         let (drained, still) = (now.saturating_sub(since), now.saturating_sub(self.last_record));
         // Who is left may just be ending: it gets its time. With nobody left, only a program that
         // has not said hello yet could still come.
         let patience = if self.collector.is_empty() { quiet / 5 } else { quiet };
-        drained >= max || drained >= patience && still >= quiet && !self.assembler.files.busy()
+        if drained >= max {
+            return true;
+        }
+        if drained < patience || still < quiet {
+            return false;
+        }
+        self.assembler.files.hurry();
+        self.assembler.tick(now);
+        self.ask();
+        !self.assembler.files.busy()
     }
 
     /// The last words.

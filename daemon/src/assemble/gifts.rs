@@ -105,6 +105,10 @@ impl Live for Standing<'_> {
         program.foreign_hook(Channel::File).then_some(Reason::ForeignHook)
     }
 
+    fn dropped(&self, arena: ArenaId) -> bool {
+        self.programs.get(&arena).is_some_and(|p| p.dropped)
+    }
+
     fn alive(&self, arena: ArenaId) -> bool {
         self.programs.get(&arena).is_some_and(|p| !p.gone)
     }

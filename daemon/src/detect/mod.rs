@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod ends;
+mod files;
 pub(crate) use ends::ranges;
 mod itself;
 mod payload;

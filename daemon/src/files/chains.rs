@@ -47,6 +47,8 @@ pub trait Live {
     fn gifts(&self, to: ArenaId) -> Vec<Gift>;
     /// What makes all of a program's files uncertain.
     fn doubt(&self, arena: ArenaId) -> Option<Reason>;
+    /// Records of it were lost.
+    fn dropped(&self, arena: ArenaId) -> bool;
     /// It has not ended.
     fn alive(&self, arena: ArenaId) -> bool;
 }
@@ -153,6 +155,9 @@ mod tests {
         }
         fn doubt(&self, _: ArenaId) -> Option<Reason> {
             None
+        }
+        fn dropped(&self, _: ArenaId) -> bool {
+            false
         }
         fn alive(&self, _: ArenaId) -> bool {
             true

@@ -170,16 +170,19 @@ impl Files {
         {
             return None;
         }
+        let same_length = |r: &Reading| r.bytes() == delivery.bytes();
         let named = self.readings.with_name(from.others(), wanted(delivery), &delivery.path, |r| {
-            (near(r) && r.matched == 0).then_some(())
+            (near(r) && r.matched == 0).then_some(same_length(r))
         });
-        if let Some(id) = named {
+        let named = named.and_then(|id| self.readings.get(id).map(|r| (id, same_length(r))));
+        if let Some((id, true)) = named {
             return Some((id, By::Name));
         }
-        let mut same_length = others.iter().filter(|(_, r)| r.matched == 0 && r.bytes() == delivery.bytes());
-        match (same_length.next(), same_length.next()) {
+        // A name alone says little where something else has the length.
+        let mut alone = others.iter().filter(|(_, r)| r.matched == 0 && same_length(r));
+        match (alone.next(), alone.next()) {
             (Some(&(id, r)), None) if self.all_carry(r.end.arena, from) => Some((id, By::Name)),
-            _ => None,
+            _ => named.map(|(id, _)| (id, By::Name)),
         }
     }
 

@@ -106,6 +106,8 @@ pub struct Files {
     next: u64,
     now: u64,
     tidied: u64,
+    /// Observation is about to end.
+    hurried: bool,
     /// Files to be read at rest.
     pub asks: Vec<Ask>,
 }
@@ -129,6 +131,7 @@ impl Files {
             next: 1,
             now: 0,
             tidied: 0,
+            hurried: false,
             asks: Vec::new(),
         }
     }
@@ -281,6 +284,14 @@ impl Files {
     /// Something is on its way to a transfer: observation should not end just now.
     pub fn busy(&self) -> bool {
         !self.asked.is_empty() || !self.closing.is_empty()
+    }
+
+    /// Observation is about to end: nothing is waited for any more but files that are being read at rest.
+    pub fn hurry(&mut self) {
+        if !self.hurried {
+            self.hurried = true;
+            self.due = self.deliveries.keys().map(|&id| (0, id)).collect();
+        }
     }
 
     /// Observation ends: says what can be said.

@@ -129,9 +129,11 @@ impl Files {
     }
 
     fn resolve(&mut self, id: u64, d: &mut Delivery, live: &dyn Live, last: bool) -> Outcome {
+        // At the end only answers that are on their way are waited for.
+        let hurry = last || self.hurried;
         let waited = self.now.saturating_sub(d.since);
-        let again = Outcome::Wait((50 * MS) << d.looks.min(4));
-        if waited < GRACE && !last {
+        let again = Outcome::Wait(if hurry { 5 * MS } else { (50 * MS) << d.looks.min(4) });
+        if waited < GRACE && !hurry {
             return Outcome::Wait(GRACE);
         }
         let arena = d.end.arena;
@@ -141,7 +143,7 @@ impl Files {
             None if temporary(base(&d.end.path)) => return Outcome::Drop,
             None => {}
         }
-        if !last && temporary(base(&d.path)) && waited < TEMPORARY && live.alive(arena) {
+        if !hurry && temporary(base(&d.path)) && waited < TEMPORARY && live.alive(arena) {
             return Outcome::Wait(100 * MS);
         }
         let since = d.end.opened.saturating_sub(REMEMBERED);
@@ -158,7 +160,7 @@ impl Files {
             }
         }
         let mut found = self.by_digest(d, &from).map(|id| (id, By::Digest));
-        if found.is_none() && !last && waited < LONG_PATIENCE && self.still_read(d, &from) {
+        if found.is_none() && !hurry && waited < LONG_PATIENCE && self.still_read(d, &from) {
             return again;
         }
         if found.is_none() {
@@ -174,7 +176,7 @@ impl Files {
             if pending && !last {
                 return again;
             }
-            if waited < PATIENCE / 8 && !last {
+            if waited < PATIENCE / 8 && !hurry {
                 // What is not known yet may still become so: likeness is for what has no equal.
                 return again;
             }
@@ -182,7 +184,7 @@ impl Files {
         }
         match found {
             Some((reading, by)) => self.found(id, d, reading, by, &from, live, last),
-            None if waited < PATIENCE && !last => again,
+            None if waited < PATIENCE && !hurry => again,
             None => Outcome::Drop,
         }
     }
@@ -223,16 +225,17 @@ impl Files {
         }
         let pending = d.rest.pending() || self.readings.get(reading).is_some_and(|r| r.rest.pending());
         if pending && !last {
-            return Outcome::Wait(50 * MS);
+            return Outcome::Wait(if self.hurried { 5 * MS } else { 50 * MS });
         }
         let Some(r) = self.readings.get(reading) else { return Outcome::Drop };
         let way = self.chains.sources(live, d.end.arena, r.end.opened, d.end.last);
         let way = way.into_iter().find(|s| s.arena == r.end.arena);
         let legs = way.or_else(|| from.source(r.end.arena).cloned()).map_or_else(Vec::new, |s| s.legs);
-        let judged = self.judged(d, r, &legs, by, last);
+        let lossy = live.dropped(d.end.arena) || live.dropped(r.end.arena);
+        let judged = self.judged(d, r, &legs, by, lossy, last);
         // Where it broke shows in the legs' verdicts.
         let undecided = judged.0.verdict == Verdict::Altered && legs.iter().any(|l| l.verdict.is_none());
-        if undecided && waited < PATIENCE && !last {
+        if undecided && waited < PATIENCE && !last && !self.hurried {
             return Outcome::Wait(100 * MS);
         }
         let said = self.outward(d, r, judged, &legs, by);
@@ -249,6 +252,7 @@ impl Files {
         r: &Reading,
         legs: &[Gift],
         by: By,
+        lossy: bool,
         last: bool,
     ) -> (Judgement, Said, Said) {
         let (origin_rest, destination_rest) = (r.rest.had(), d.rest.had());
@@ -280,6 +284,10 @@ impl Files {
         }
         if by != By::Digest {
             self.dispute(&mut case, d, r);
+        }
+        if by == By::Name && lossy {
+            // The record of the one that it does come from may be among those that were lost.
+            case.destination.doubts.push(Reason::RecordsDropped);
         }
         let judgement = judge(&case);
         let said = |c: &Content<'_>| Said {

@@ -19,6 +19,9 @@ impl Live for Told {
     fn doubt(&self, _: ArenaId) -> Option<Reason> {
         None
     }
+    fn dropped(&self, _: ArenaId) -> bool {
+        false
+    }
     fn alive(&self, _: ArenaId) -> bool {
         true
     }
