@@ -38,7 +38,7 @@ impl Function {
     }
 
     /// What a call from `caller` would have reached without us; null if there is nothing.
-    #[inline]
+    #[inline(always)]
     pub fn real(&self, caller: *const c_void) -> *mut c_void {
         cached(caller, self.number, || {
             let at = resolve(caller, self.name);
@@ -48,14 +48,30 @@ impl Function {
     }
 }
 
+/// Where the search for a key begins.
+#[inline(always)]
+fn place(key: u64) -> usize {
+    (key.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> (u64::BITS - SITES.trailing_zeros())) as usize
+}
+
 /// `find`'s answer for this call site and number. A null is not remembered.
-#[inline]
+#[inline(always)]
 fn cached(caller: *const c_void, number: u8, find: impl FnOnce() -> *mut c_void) -> *mut c_void {
     let key = caller.addr() as u64 & ((1 << 56) - 1) | u64::from(number) << 56;
-    let from = (key.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 48) as usize;
+    let site = &TABLE[place(key)];
+    // Acquire pairs with the release in `remember`: `at` belongs to the key.
+    if site.key.load(Ordering::Acquire) == key {
+        return site.at.load(Ordering::Relaxed);
+    }
+    search(key, find)
+}
+
+#[inline(never)]
+fn search(key: u64, find: impl FnOnce() -> *mut c_void) -> *mut c_void {
+    let from = place(key);
     for step in 0..PROBES {
         let site = &TABLE[(from + step) % SITES];
-        // Acquire pairs with the release in `remember`: `at` belongs to the key.
+        // As in `cached`.
         match site.key.load(Ordering::Acquire) {
             k if k == key => return site.at.load(Ordering::Relaxed),
             0 => break,
@@ -272,7 +288,7 @@ pub fn companion(caller: *const c_void, name: &CStr) -> *mut c_void {
 }
 
 /// `find`'s answer for `caller`, remembered beside the functions' addresses.
-#[inline]
+#[inline(always)]
 pub fn remembered(caller: *const c_void, number: u8, find: impl FnOnce() -> *mut c_void) -> *mut c_void {
     cached(caller, number, find)
 }
