@@ -1,11 +1,13 @@
-//! Compiles the two C files: thread state, which needs the initial-exec TLS model, and the variadic
-//! execs.
+//! Compiles the C files: thread state, which needs the initial-exec TLS model, the variadic execs, and
+//! what puts off libaegis's look at the processor.
 fn main() {
     link_unwinder();
+    println!("cargo:rustc-link-arg-cdylib=-Wl,--wrap=aegis_runtime_get_cpu_features");
     println!("cargo:rerun-if-changed=csrc");
     cc::Build::new()
         .file("csrc/thread.c")
         .file("csrc/exec.c")
+        .file("csrc/late.c")
         .flag("-fvisibility=hidden")
         .warnings(true)
         .compile("counterfoil_c");

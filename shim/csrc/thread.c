@@ -8,3 +8,6 @@ __thread unsigned char counterfoil_state[THREAD_BYTES]
 
 void *counterfoil_thread(void) { return counterfoil_state; }
 unsigned long counterfoil_thread_bytes(void) { return THREAD_BYTES; }
+
+/* Set before the first tag is made: see late.c. */
+int counterfoil_tags __attribute__((visibility("hidden")));

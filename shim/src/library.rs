@@ -173,7 +173,8 @@ fn finder() -> Option<impl Fn(*const c_void) -> Option<Found>> {
         return None;
     }
     // SAFETY: the declaration in dlfcn.h; takes no lock and allocates nothing.
-    let find: unsafe extern "C" fn(*const c_void, *mut Found) -> c_int = unsafe { core::mem::transmute(find) };
+    let find: unsafe extern "C" fn(*const c_void, *mut Found) -> c_int =
+        unsafe { core::mem::transmute(find) };
     Some(move |address| {
         let mut found = core::mem::MaybeUninit::<Found>::zeroed();
         // SAFETY: any address may be asked for; filled when it returns 0.
