@@ -11,23 +11,23 @@
 //! the same, in all forks.
 
 mod digest;
+mod moves;
 mod stdio;
+mod told;
 
 use crate::kernel::{self, Identity};
 use crate::objects::{self, Object};
 use crate::stream::{Offer, Pieces, Stream};
 use crate::thread::Guard;
-use crate::{fds, lanes, names, process, start};
-use bytemuck::Zeroable;
+use crate::{fds, process};
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use counterfoil_abi::UNKNOWN;
-use counterfoil_abi::record::{
-    self, How, IN_EOF, Kind, LAST, MADE_EMPTY, Naming, READ_AT_REST, READ_DIGEST, Stat, Tap, WRITE_AT_REST,
-    WRITE_DIGEST,
-};
+use counterfoil_abi::record::{Channel, IN_EOF, Stat, Tap};
 use digest::Digest;
 use libc::{O_ACCMODE, O_APPEND, O_CREAT, O_EXCL, O_RDONLY, O_RDWR, O_TRUNC, O_WRONLY};
+pub use moves::{cloned, copied, mapped, resized, set_flags, sought};
 pub use stdio::{closing_stream, opened_stream};
+pub use told::{look_back, tell, tell_opened};
 
 /// See the module's text. All zero in a free object; the atomics need no order among themselves, and
 /// what is hashed belongs to who has claimed the stream.
@@ -210,7 +210,7 @@ fn sides(object: &Object, way: u8) -> (&Stream, Tap, u32) {
 }
 
 /// Before a call that moves bytes through `fd`, which leads to `object`.
-#[inline]
+#[inline(never)]
 pub fn enter(guard: &Guard, object: &Object, fd: i32, way: u8) -> Turn {
     let file = &object.file;
     if file.is(MUTE) || (!file.is(TOLD) && !tell_opened(guard, object, fd)) {
@@ -313,7 +313,7 @@ pub fn gave<P: Pieces + ?Sized>(
             file.place(fd, at, bytes)
         };
         file.mark(WROTE);
-        file.written.store(realtime(), Relaxed);
+        file.written.store(kernel::realtime(), Relaxed);
         if let Some(began) = began {
             file.wrote_to.fetch_max(began.saturating_add(bytes), Relaxed);
         }
@@ -334,268 +334,10 @@ pub fn gave<P: Pieces + ?Sized>(
     }
 }
 
-/// After a call that moved `result` bytes without showing them; `end`: where that ended, if it was not at
-/// the shared position.
-pub fn copied(object: &Object, fd: i32, way: u8, result: isize, end: Option<u64>, turn: Turn) {
-    let (stream, _, rest) = sides(object, way);
-    if turn == Turn::Flow {
-        stream.release();
-    }
-    if result <= 0 {
-        return;
-    }
-    let file = &object.file;
-    file.mark(rest | if way == objects::OUT { WROTE } else { READ });
-    if end.is_none() {
-        file.position.store(UNKNOWN, Relaxed);
-    }
-    let furthest = if way == objects::OUT { &file.wrote_to } else { &file.read_to };
-    if let Some(end) = end.or_else(|| kernel::position(fd)) {
-        furthest.fetch_max(end, Relaxed);
-    }
-    if way == objects::OUT {
-        file.written.store(realtime(), Relaxed);
-    }
-}
-
-/// `fd` is a clone of another file's blocks now (FICLONE), or `fd` was cloned.
-pub fn cloned(guard: &Guard, fd: i32, way: u8) {
-    if let Some(object) = fds::find(guard, fd).filter(|o| is_file(o))
-        && enter_at_rest(guard, object, fd, way)
-    {
-        let size = kernel::file(fd).map_or(0, |inode| inode.stat.size);
-        copied(object, fd, way, 1, Some(size), Turn::Rest);
-    }
-}
-
-/// `fd`'s content up to `end` was mapped.
-pub fn mapped(guard: &Guard, fd: i32, reads: bool, writes: bool, end: u64) {
-    let Some(object) = fds::find(guard, fd).filter(|o| is_file(o)) else { return };
-    let file = &object.file;
-    let end = end.min(kernel::file(fd).map_or(0, |inode| inode.stat.size));
-    if reads && enter_at_rest(guard, object, fd, objects::IN) {
-        file.mark(READ);
-        file.read_to.fetch_max(end, Relaxed);
-    }
-    if writes && enter_at_rest(guard, object, fd, objects::OUT) {
-        file.mark(WROTE);
-        file.wrote_to.fetch_max(end, Relaxed);
-        // The mapping may be written to after the descriptor is closed.
-        file.written.store(UNKNOWN, Relaxed);
-    }
-}
-
-fn enter_at_rest(guard: &Guard, object: &Object, fd: i32, way: u8) -> bool {
-    if object.file.is(MUTE) || !tell_opened(guard, object, fd) {
-        return false;
-    }
-    object.file.mark(sides(object, way).2);
-    true
-}
-
 fn is_file(object: &Object) -> bool {
-    object.channel() == record::Channel::File
+    object.channel() == Channel::File
 }
 
 fn known(fd: i32) -> Option<&'static Object> {
     fds::known(fd).filter(|object| is_file(object))
-}
-
-/// lseek has answered: `fd` stands at `position`.
-#[inline]
-pub fn sought(guard: &Guard, fd: i32, offset: i64, whence: i32, position: u64) {
-    fds::settle(guard, fd);
-    let Some(object) = known(fd) else { return };
-    let file = &object.file;
-    let before = file.position.swap(position, Relaxed);
-    // It says where it stood, too.
-    if whence == libc::SEEK_CUR && before != UNKNOWN && position.checked_add_signed(-offset) != Some(before) {
-        moved_unseen(object, position, file.is(STDIO));
-    }
-}
-
-/// `fd`'s file was cut or lengthened to `length`; `grows`: at least to that. `inside`: and something before
-/// that was changed.
-pub fn resized(guard: &Guard, fd: i32, length: u64, inside: bool, grows: bool) {
-    fds::settle(guard, fd);
-    let Some(object) = known(fd) else { return };
-    let flowed = object.out.offset();
-    if object.file.is(WROTE) {
-        object.file.written.store(realtime(), Relaxed);
-    }
-    if (length < flowed && !grows) || (inside && flowed != 0) {
-        object.file.mark(WRITE_REST);
-    }
-}
-
-/// fcntl has set `fd`'s flags.
-pub fn set_flags(guard: &Guard, fd: i32, flags: i32) {
-    if flags & O_APPEND == 0 {
-        return;
-    }
-    fds::settle(guard, fd);
-    if let Some(object) = known(fd) {
-        object.file.opened_with.fetch_or(O_APPEND as u32, Relaxed);
-        object.file.mark(WRITE_REST);
-    }
-}
-
-/// Says what the file is, once. False: it is nothing to be told.
-#[inline]
-pub fn tell_opened(guard: &Guard, object: &Object, fd: i32) -> bool {
-    let state = object.file.state.load(Relaxed);
-    if state & (TOLD | MUTE | USED) == TOLD | USED { true } else { introduce(guard, object, fd) }
-}
-
-#[cold]
-fn introduce(guard: &Guard, object: &Object, fd: i32) -> bool {
-    let file = &object.file;
-    if file.is(MUTE) {
-        return false;
-    }
-    if file.state.fetch_or(TOLD | USED, Relaxed) & TOLD != 0 {
-        return true;
-    }
-    names::of_descriptor(fd, |name| {
-        if name.is_some_and(|name| KERNELS.iter().any(|&kernels| name.starts_with(kernels))) {
-            file.mark(MUTE);
-            return false;
-        }
-        fds::tell_opened(guard, object, fd, 0);
-        if let Some(name) = name {
-            let (device, inode) = (object.device.load(Relaxed), object.inode.load(Relaxed));
-            names::tell(guard, Naming::Path, object.number(), device, inode, name);
-        }
-        true
-    })
-}
-
-/// Files that are no content, but the kernel's answers; and memory that has no name.
-const KERNELS: [&[u8]; 3] = [b"/proc/", b"/sys/", b"/memfd:"];
-
-/// Looks at a file while `fd` is still open: it may be about to be closed.
-pub fn look_back(guard: &Guard, object: &Object, fd: i32) {
-    let file = &object.file;
-    if file.is(MUTE) {
-        return;
-    }
-    let Some(inode) = kernel::file(fd) else { return };
-    file.after.set(inode.stat);
-    unseen_moves(object, fd);
-    let size = inode.stat.size;
-    let elsewhere = record::INHERITED | record::ATTACHED_LATE;
-    if file.is(MADE) && size == 0 && object.held_once() && object.opened.load(Relaxed) & elsewhere == 0 {
-        file.mark(USED);
-    }
-    if file.is(WROTE) && !file.is(WRITE_REST) {
-        let flowed = object.out.offset();
-        // Somebody else has written, or it was made longer: then it is not what flowed.
-        let right = if file.is(MADE) { flowed } else { flowed.max(file.before.size()).min(size.max(flowed)) };
-        if size != right {
-            file.mark(WRITE_REST);
-        }
-    }
-    if file.is(WROTE) && file.flags() & O_APPEND != 0 {
-        file.wrote_to.fetch_max(size, Relaxed);
-    }
-    if file.is(USED) {
-        tell_opened(guard, object, fd);
-    }
-}
-
-/// Bytes that moved where no hook saw it: through stdio, by a raw system call, through io_uring.
-fn unseen_moves(object: &Object, fd: i32) {
-    let file = &object.file;
-    let here = kernel::position(fd);
-    let expected = file.position.load(Relaxed);
-    let moved = here.filter(|&here| expected != UNKNOWN && here != expected);
-    let since = file.sharings.load(Relaxed) != process::sharings();
-    // What stdin and stdout are, children may have moved as well: then nothing is known.
-    let by_stdio = file.is(STDIO) || (!since && stdio::uses(fd));
-    let pending = start::leaving()
-        && (file.is(STDIO) || stdio::pending(fd))
-        && writable(file.opened_with.load(Relaxed));
-    if let Some(here) = moved {
-        moved_unseen(object, here, by_stdio);
-    }
-    if pending {
-        // libc writes what it still holds after us.
-        file.mark(USED | WROTE | WRITE_REST);
-        file.written.store(UNKNOWN, Relaxed);
-    }
-}
-
-/// The shared position was moved to `here` by what no hook sees. Where only another program may have done
-/// that, it is nothing of ours.
-fn moved_unseen(object: &Object, here: u64, by_stdio: bool) {
-    let file = &object.file;
-    if file.shared() && !by_stdio {
-        return;
-    }
-    let ways = file.allowed();
-    file.mark(USED | ways);
-    if ways & READ_REST != 0 {
-        file.mark(READ);
-        file.read_to.fetch_max(here, Relaxed);
-    }
-    if ways & WRITE_REST != 0 {
-        file.mark(WROTE);
-        file.wrote_to.fetch_max(here, Relaxed);
-        file.written.store(realtime(), Relaxed);
-    }
-}
-
-/// Says how the file was and is, before its `Ended`.
-pub fn tell(guard: &Guard, object: &Object, how: How) {
-    let file = &object.file;
-    let mut record = record::File {
-        header: lanes::header(Kind::File, 3, 0, object.number()),
-        opened_with: file.opened_with.load(Relaxed),
-        before: file.before.get(),
-        after: if how == How::ClosedUnseen { Stat::default() } else { file.after.get() },
-        written: file.written.load(Relaxed),
-        ..Zeroable::zeroed()
-    };
-    let mut flags = if how == How::Checkpoint { 0 } else { LAST };
-    let empty = file.is(MADE) && file.after.size() == 0;
-    if file.is(READ) || object.has_flag(IN_EOF) {
-        match digest_of(guard, object, objects::IN) {
-            Some((bytes, digest)) => {
-                flags |= READ_DIGEST;
-                (record.read_bytes, record.read_digest) = (bytes, digest);
-            }
-            None => flags |= READ_AT_REST,
-        }
-    }
-    if file.is(WROTE) || empty {
-        match digest_of(guard, object, objects::OUT) {
-            Some((bytes, digest)) => {
-                flags |= WRITE_DIGEST;
-                (record.write_bytes, record.write_digest) = (bytes, digest);
-            }
-            None => flags |= WRITE_AT_REST,
-        }
-    }
-    record.header.flags = flags | if file.is(MADE) { MADE_EMPTY } else { 0 };
-    lanes::push_record(guard, &record);
-}
-
-/// What flowed one way; None: it must be read at rest.
-fn digest_of(guard: &Guard, object: &Object, way: u8) -> Option<(u64, [u8; 32])> {
-    let (stream, tap, rest) = sides(object, way);
-    if object.file.is(rest) || !stream.take(guard, object.number(), tap) {
-        return None;
-    }
-    let digest = if way == objects::OUT { &object.file.write } else { &object.file.read };
-    // SAFETY: claimed.
-    let said = unsafe { digest.get() }.say(stream.offset());
-    stream.release();
-    Some(said)
-}
-
-/// Not the coarse clock, which may be behind a file's times (multigrain timestamps, Linux 6.13). The vDSO,
-/// no system call.
-fn realtime() -> u64 {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
-    (time.tv_sec as u64).wrapping_mul(1_000_000_000).wrapping_add(time.tv_nsec as u64)
 }

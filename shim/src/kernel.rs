@@ -58,16 +58,16 @@ impl Inode {
                 number: stat.st_ino,
                 stat: Stat {
                     size: stat.st_size as u64,
-                    modified: nanoseconds(stat.st_mtime as i64, stat.st_mtime_nsec as i64),
-                    changed: nanoseconds(stat.st_ctime as i64, stat.st_ctime_nsec as i64),
+                    modified: nanoseconds(stat.st_mtime, stat.st_mtime_nsec),
+                    changed: nanoseconds(stat.st_ctime, stat.st_ctime_nsec),
                 },
             }
         })
     }
 }
 
-fn nanoseconds(seconds: i64, rest: i64) -> u64 {
-    seconds.saturating_mul(1_000_000_000).saturating_add(rest).max(0) as u64
+fn nanoseconds(seconds: i64, rest: impl TryInto<i64>) -> u64 {
+    seconds.saturating_mul(1_000_000_000).saturating_add(rest.try_into().unwrap_or(0)).max(0) as u64
 }
 
 /// What fstat says of a regular file that is open here.
@@ -86,6 +86,15 @@ pub fn position(fd: i32) -> Option<u64> {
     rustix::fs::tell(fd).ok()
 }
 
+/// CLOCK_REALTIME, nanoseconds. Not the coarse clock, which may be behind a file's times (multigrain
+/// timestamps, Linux 6.13). glibc's, as in `lanes`: the vDSO, no system call.
+pub fn realtime() -> u64 {
+    let mut t = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: room for the answer; this clock always answers.
+    unsafe { libc::clock_gettime(libc::CLOCK_REALTIME, &raw mut t) };
+    nanoseconds(t.tv_sec, t.tv_nsec)
+}
+
 /// open(2)'s flags of a descriptor, as far as they can be asked for.
 pub fn open_flags(fd: i32) -> Option<u32> {
     let fd = borrow(fd).filter(|_| !process::sandboxed())?;
@@ -95,6 +104,18 @@ pub fn open_flags(fd: i32) -> Option<u32> {
 fn borrow(fd: i32) -> Option<BorrowedFd<'static>> {
     // SAFETY: only used for calls that fail on a bad descriptor; -1 is not representable.
     (fd >= 0).then(|| unsafe { BorrowedFd::borrow_raw(fd) })
+}
+
+/// Descriptors below `N` that are open, found out with one call where that is allowed.
+pub fn open_below<const N: usize>() -> impl Iterator<Item = i32> {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    // SAFETY: only asked about, and nothing else in this process runs yet.
+    let mut asked: [PollFd<'static>; N] = core::array::from_fn(|fd| unsafe {
+        PollFd::from_borrowed_fd(BorrowedFd::borrow_raw(fd as i32), PollFlags::empty())
+    });
+    // Waits for nothing. A limit on descriptors below N makes it fail.
+    let told = poll(&mut asked, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok();
+    (0..N).filter(move |&fd| !told || !asked[fd].revents().contains(PollFlags::NVAL)).map(|fd| fd as i32)
 }
 
 /// Looks at a descriptor. None: it is closed, or may not be looked at.

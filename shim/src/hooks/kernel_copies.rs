@@ -84,9 +84,9 @@ const FICLONERANGE: c_ulong = 0x4020_940d;
 /// # Safety
 /// The call's own arguments.
 unsafe fn cloned(fd: c_int, request: c_ulong, argument: usize) {
-    // SAFETY: struct file_clone_range begins with the source's descriptor, 64 bits.
     let from = match request {
         FICLONE => argument as i64,
+        // SAFETY: struct file_clone_range begins with the source's descriptor, 64 bits.
         _ => unsafe { core::ptr::with_exposed_provenance::<i64>(argument).read_unaligned() },
     };
     recording(|guard| {
