@@ -27,7 +27,7 @@ enum Word {
     Transfer(Arc<Transfer>),
     Deed(Box<Deed>),
     Reload(Integrity),
-    Read(Answer),
+    Read(Box<Answer>),
 }
 
 /// The stage, running.
@@ -113,7 +113,7 @@ fn work(
     findings: &Sender<Finding>,
 ) {
     let (send, answers) = unbounded();
-    let hear = Arc::new(move |answer| drop(send.send(Word::Read(answer))));
+    let hear = Arc::new(move |answer| drop(send.send(Word::Read(Box::new(answer)))));
     // These tags are laid beside nothing but each other: the key is as good as any, and of this process alone.
     let key = random_key().unwrap_or_default();
     let mut reader: Option<Reader> = None;
@@ -152,7 +152,7 @@ fn work(
             }
             Ok(Word::Read(answer)) => {
                 busy = false;
-                if let Some(finding) = delivered.answer(now, answer)
+                if let Some(finding) = delivered.answer(now, *answer)
                     && findings.send(finding).is_err()
                 {
                     return;

@@ -27,7 +27,7 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(60);
 enum Word {
     /// A program is observed.
     Program(u32),
-    Done(Done),
+    Done(Box<Done>),
     Reload(Watch),
 }
 
@@ -65,7 +65,7 @@ impl Watcher {
     pub fn take(&self, judged: &Judged) {
         let word = match judged {
             Judged::Coverage(coverage) if coverage.observed => Word::Program(coverage.pid),
-            Judged::Deed(deed) => Word::Done(Done {
+            Judged::Deed(deed) => Word::Done(Box::new(Done {
                 at: deed.seen,
                 path: match &deed.kind {
                     DeedKind::Renamed(to) => to.clone(),
@@ -73,11 +73,11 @@ impl Watcher {
                 },
                 inode: deed.inode,
                 process: deed.process.clone(),
-            }),
+            })),
             Judged::Transfer { transfer, context } if transfer.channel == Channel::File => {
                 let path = transfer.destination.as_ref().and_then(|e| e.path.clone());
                 let (Some(path), Some(process)) = (path, context.destination.clone()) else { return };
-                Word::Done(Done { at: transfer.ended, path, inode: None, process })
+                Word::Done(Box::new(Done { at: transfer.ended, path, inode: None, process }))
             }
             _ => return,
         };
@@ -108,11 +108,14 @@ fn work(
     let mut witness = None;
     if every.is_some() {
         // Descriptions of writers come by the same way as everything else.
-        witness = Witness::start(Arc::clone(proc), move |done| drop(heard.try_send(Word::Done(done))))
-            .inspect_err(|e| {
-                tracing::info!("who changes a workflow is known of observed processes only (fanotify: {e})");
-            })
-            .ok();
+        witness =
+            Witness::start(Arc::clone(proc), move |done| drop(heard.try_send(Word::Done(Box::new(done)))))
+                .inspect_err(|e| {
+                    tracing::info!(
+                        "who changes a workflow is known of observed processes only (fanotify: {e})"
+                    );
+                })
+                .ok();
     }
     let mut due = Instant::now();
     loop {
@@ -147,7 +150,7 @@ fn work(
                 if workflow.concerns(&done) {
                     due = due.min(Instant::now() + SOON);
                 }
-                workflow.done(done);
+                workflow.done(*done);
             }
             Ok(Word::Reload(watch)) => {
                 every = watch.workflow_interval;
