@@ -2,7 +2,9 @@
 #![forbid(unsafe_code)]
 
 use crate::config;
-use crate::desk::Desk;
+use crate::desk::{Desk, Reload};
+use crate::expected;
+use crate::host::facts::RealProc;
 use crate::host::keep::Keep;
 use crate::judged::{Judged, Notice, What};
 use crate::keeper::{Beginning, Keeper};
@@ -86,7 +88,10 @@ pub fn daemon(args: &Args) -> anyhow::Result<u8> {
     claim(&socket)?;
 
     raise_descriptor_limit();
-    let mut desk = Desk::open(&config, Some(state.clone()))?;
+    let expected = Arc::new(expected::of(&config)?);
+    let proc = Arc::new(RealProc::default());
+    let mut desk =
+        Desk::open(&config, Some(state.clone()))?.expecting(expected).watching(&config, proc.clone())?;
     let Kept { keeper, key, kept, returned } = keeper(&state);
     if returned || !kept.is_empty() {
         desk.take(restarted(kept.len()));
@@ -100,6 +105,7 @@ pub fn daemon(args: &Args) -> anyhow::Result<u8> {
         key,
         keeper: keeper.clone().map(|k| k as Arc<dyn Keep>),
         kept,
+        proc,
         ..options(&config, socket.clone())
     };
     // Before READY: a signal that comes right after it must find its handler.
@@ -125,14 +131,16 @@ pub fn daemon(args: &Args) -> anyhow::Result<u8> {
         }
         let now = sd_notify::NotifyState::monotonic_usec_now();
         tell(&[vec![NotifyState::Reloading], now.ok().into_iter().collect()].concat());
-        match config::load(file.as_deref()) {
-            Ok(parsed) => {
+        let news = config::load(file.as_deref())
+            .and_then(|parsed| Ok((Arc::new(expected::of(&parsed.config)?), parsed)));
+        match news {
+            Ok((expected, parsed)) => {
                 warn(file.as_deref(), &parsed);
                 handle.reconfigure(
                     watch(&parsed.config.watch.watched_processes),
                     redact(&redactor.mode(parsed.config.privacy.argv)),
                 );
-                let _ = reloads.send(parsed.config);
+                let _ = reloads.send(Reload { config: parsed.config, expected });
                 tracing::info!("configuration read again");
             }
             Err(e) => tracing::error!("the old configuration stays, the new one has mistakes:\n{e}"),

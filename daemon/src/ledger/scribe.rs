@@ -4,7 +4,7 @@
 //! when it is well again. Called by `desk`.
 #![forbid(unsafe_code)]
 
-use super::{Ledger, WAITING};
+use super::{Ledger, Note, WAITING};
 use crate::config;
 use crate::model::{Alarm, Transfer};
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
@@ -22,6 +22,37 @@ enum Order {
     Transfer(Arc<Transfer>),
     Alarm(Arc<Alarm>),
     Limit(config::Ledger),
+    Remember(Note),
+}
+
+/// Where a stage puts what it wants to find again after a restart. The scribe ends when the last one is dropped.
+#[derive(Clone)]
+pub struct Memory {
+    kind: &'static str,
+    orders: Sender<Order>,
+    full: Arc<AtomicU64>,
+}
+
+impl Memory {
+    /// Keeps `value` under `key`, in place of what was there. Never waits.
+    pub fn remember(&self, key: &str, value: &impl serde::Serialize) {
+        match serde_json::to_string(value) {
+            Ok(json) => self.note(key, Some(json)),
+            Err(e) => tracing::error!("{} of {} can't be kept: {e}", key, self.kind),
+        }
+    }
+
+    /// Drops what is kept under `key`.
+    pub fn forget(&self, key: &str) {
+        self.note(key, None);
+    }
+
+    fn note(&self, key: &str, json: Option<String>) {
+        let order = Order::Remember(Note { kind: self.kind, key: key.to_owned(), json });
+        if let Err(TrySendError::Full(_)) = self.orders.try_send(order) {
+            self.full.fetch_add(1, Ordering::Relaxed);
+        }
+    }
 }
 
 /// A ledger that is written.
@@ -56,12 +87,18 @@ impl Scribe {
         self.order(Order::Alarm(alarm));
     }
 
+    /// A stage's memory.
+    #[must_use]
+    pub fn memory(&self, kind: &'static str) -> Memory {
+        Memory { kind, orders: self.orders.clone(), full: Arc::clone(&self.full) }
+    }
+
     /// Other limits, after a reload.
     pub fn limit(&self, limits: config::Ledger) {
         self.order(Order::Limit(limits));
     }
 
-    /// Writes what waits, and ends.
+    /// Writes what waits, and ends. Every [`Memory`] must be dropped by then.
     pub fn finish(self) {
         drop(self.orders);
         let _ = self.thread.join();
@@ -109,5 +146,6 @@ fn take(ledger: &mut Ledger, order: Order) {
         Order::Transfer(transfer) => ledger.transfer(transfer),
         Order::Alarm(alarm) => ledger.alarm(alarm),
         Order::Limit(limits) => ledger.limit(limits),
+        Order::Remember(note) => ledger.remember(note),
     }
 }

@@ -17,9 +17,11 @@ mod tests;
 mod worker;
 
 pub use identity::User;
+pub use priority::lowest as lowest_priority;
 pub use worker::Reader;
 
-use crate::tags::Value;
+use crate::pipeline::StreamDigest;
+use crate::tags::{Tagger, Value};
 use counterfoil_abi::record::Stat;
 use std::io;
 
@@ -126,6 +128,16 @@ pub struct Prefix {
 
 /// A file's first bytes that are tagged; beyond there is the digest alone. 64 GiB: 64 MiB of tags.
 pub const MAX_TAGGED: u64 = 64 << 30;
+
+/// Reads one file on this thread, for who has a thread to spare. No tags.
+///
+/// # Errors
+/// As in an [`Answer`].
+pub fn once(ask: &Ask) -> Result<AtRest, Refusal> {
+    let none = Tagger::new([0; 16], StreamDigest::Mac);
+    let ask = Ask { tags: false, ..ask.clone() };
+    read::read(&open::open(&ask)?, &ask, &none, &mut read::Buffer::new(), || true)
+}
 
 /// Why a file was not read.
 #[derive(Debug, thiserror::Error)]

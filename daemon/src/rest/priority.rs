@@ -8,7 +8,7 @@ const WHO_PROCESS: libc::c_int = 1;
 const LAST_OF_BEST_EFFORT: libc::c_int = 2 << 13 | 7;
 
 /// The lowest priority, for processor and disk.
-pub(super) fn lowest() {
+pub fn lowest() {
     let idle = libc::sched_param { sched_priority: 0 };
     // SAFETY: a valid sched_param that outlives the call; 0 is the calling thread.
     unsafe { libc::syscall(libc::SYS_sched_setscheduler, 0, libc::SCHED_IDLE, &raw const idle) };
