@@ -278,10 +278,14 @@ fn ended_badly(object: &Object, result: isize, asked: bool, at_end: u8) {
     }
     // SAFETY: this thread's errno, as the real call left it.
     let errno = unsafe { *libc::__errno_location() };
-    if matches!(
+    // What does not fit on a disk is a hole that is nobody's doing.
+    let disk = object.channel() == Channel::File
+        && matches!(errno, libc::ENOSPC | libc::EDQUOT | libc::EFBIG | libc::EIO);
+    let connection = matches!(
         errno,
         libc::ECONNRESET | libc::EPIPE | libc::ETIMEDOUT | libc::ECONNABORTED | libc::EHOSTUNREACH
-    ) {
+    );
+    if disk || connection {
         object.flag(FAILED);
         object.errno.store(errno, Ordering::Relaxed);
     }

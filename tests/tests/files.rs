@@ -284,12 +284,17 @@ fn a_killed_scp_is_truncated() {
     need_sshd!();
     let run = beside_sshd(
         &[3_000_000],
-        "command scp -q -F ssh_config -l 8000 src/f0 far:$here/dst/f0 & copy=$!\n\
-         await test -s dst/f0\nkill -9 $copy; wait $copy || true",
+        &format!(
+            "command scp -q -F ssh_config -l 8000 src/f0 far:$here/dst/f0 & copy=$!\n\
+         await test -s dst/f0\nkill -9 $copy; wait $copy || true\n{UNUSED}"
+        ),
     );
     let run = run.go().well();
     cut_short(&run);
 }
+
+/// Shell for: nobody has the file open any more.
+const UNUSED: &str = "await sh -c '! ls -l /proc/[0-9]*/fd 2>/dev/null | grep -q dst/f0'";
 
 /// One file transfer, of a part.
 fn cut_short(run: &Run) {
@@ -307,8 +312,10 @@ fn a_dropped_connection_is_truncated() {
     need_sshd!();
     let run = beside_sshd(
         &[3_000_000],
-        "command scp -q -F ssh_config -l 8000 src/f0 far:$here/dst/f0 & copy=$!\n\
-         await test -s dst/f0\nkill -9 $(pgrep -P $copy ssh); wait $copy || true",
+        &format!(
+            "command scp -q -F ssh_config -l 8000 src/f0 far:$here/dst/f0 & copy=$!\n\
+         await test -s dst/f0\nkill -9 $(pgrep -P $copy ssh); wait $copy || true\n{UNUSED}"
+        ),
     );
     cut_short(&run.go().well());
 }
@@ -328,6 +335,9 @@ fn a_full_disk_is_truncated() {
     truth::blameless(&run);
     let t = way(&run, "src/f0", "dst/f0");
     check!(run, t.verdict() == "truncated", "{}", t.shown());
-    let arrived = std::fs::metadata(run.scratch.at("kept")).expect("kept").len();
-    check!(run, t.destination() == Some(arrived), "{arrived} bytes arrived: {}", t.shown());
+    // Its length says nothing: the last write may have fitted again, behind a hole.
+    let arrived = t.destination().unwrap_or(0);
+    let kept = std::fs::read(run.scratch.at("kept")).expect("kept");
+    let same = kept.iter().zip(payload(3_000_001, 3_000_000)).take_while(|(a, b)| **a == *b).count();
+    check!(run, arrived > 0 && arrived.abs_diff(same as u64) < 16_384, "{same} bytes arrived: {}", t.shown());
 }

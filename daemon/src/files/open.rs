@@ -93,6 +93,8 @@ pub struct FileEnd {
     pub written: u64,
     /// The open made it, or made it empty.
     pub made_empty: bool,
+    /// A write did not fit.
+    pub failed: bool,
     /// How it came to its end.
     pub finish: Finish,
     /// Its tags.
@@ -272,6 +274,7 @@ impl OpenFile {
             after,
             written: file.map_or(0, |f| f.written),
             made_empty: flags & record::MADE_EMPTY != 0,
+            failed: self.ended.is_some_and(|e| e.header.flags & record::FAILED != 0),
             finish,
             tags: Tags::default(),
             doubts: Vec::new(),

@@ -289,6 +289,7 @@ impl Files {
             // The record of the one that it does come from may be among those that were lost.
             case.destination.doubts.push(Reason::RecordsDropped);
         }
+        cut_short(&mut case, d.end.failed);
         let judgement = judge(&case);
         let said = |c: &Content<'_>| Said {
             bytes: c.bytes,
@@ -483,8 +484,8 @@ impl Files {
     /// Whose rights a program's files are read with.
     fn user(&self, arena: ArenaId, pid: u32) -> Option<User> {
         let node = self.nodes.get(&arena)?;
-        let known = node.users.iter().find(|(p, _)| *p == pid).or(node.users.first());
-        known.map(|(_, user)| user.clone())
+        let known = node.users.iter().find(|(p, _)| *p == pid).map(|(_, user)| user);
+        known.or(node.facts.rights.as_ref()).or(node.users.first().map(|(_, user)| user)).cloned()
     }
 }
 
@@ -529,4 +530,15 @@ fn changed_source(r: &Reading, rest_tags: Option<&Tags>) -> Vec<Range> {
         push(whole * BLOCK, total);
     }
     ranges
+}
+
+/// Where a write did not fit, what was written beyond it stands behind a hole: what arrived ends there.
+fn cut_short(case: &mut FileCase<'_>, failed: bool) {
+    let compared = case.origin.tags.compared(case.destination.tags);
+    let Some(first) = compared.first_difference.filter(|_| failed) else { return };
+    if compared.same >= first {
+        case.destination.bytes = first * BLOCK;
+        case.destination.digest = None;
+        case.prefix = Some(true);
+    }
 }

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 use crate::model::{Process, ProcessName};
+use crate::rest::User;
 use counterfoil_abi::record::Address;
 use jiff::Timestamp;
 use procfs::process::Process as ProcDir;
@@ -32,6 +33,8 @@ pub struct Facts {
     pub net_namespace: Option<u64>,
     /// Its pid in each nested pid namespace, the daemon's first.
     pub nspid: Vec<u32>,
+    /// Whose rights it had; None: not known any more.
+    pub rights: Option<User>,
 }
 
 /// What the daemon does with a process that says hello.
@@ -123,7 +126,7 @@ impl Proc for RealProc {
         let dir = ProcDir::new(i32::try_from(pid).ok()?).ok()?;
         let stat = dir.stat().ok()?;
         let ppid = u32::try_from(stat.ppid).unwrap_or(0);
-        let (uid, nspid) = status(pid);
+        let (uid, nspid, rights) = status(pid);
         let cgroup = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
         let (unit, container) = unit_and_container(&cgroup);
         let process = Process {
@@ -142,7 +145,7 @@ impl Proc for RealProc {
             parents: parents(ppid),
         };
         let net_namespace = number_in(&link(&format!("/proc/{pid}/ns/net")).unwrap_or_default());
-        Some(Facts { process, ppid, starttime: stat.starttime, net_namespace, nspid })
+        Some(Facts { process, ppid, starttime: stat.starttime, net_namespace, nspid, rights })
     }
 
     fn descriptor(&self, pid: u32, fd: i32) -> Option<Inode> {
@@ -242,12 +245,13 @@ fn exe(pid: u32) -> Option<String> {
 }
 
 /// Effective uid and the pid in each namespace, from `/proc/PID/status`.
-fn status(pid: u32) -> (Option<u32>, Vec<u32>) {
+fn status(pid: u32) -> (Option<u32>, Vec<u32>, Option<User>) {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let field = |name: &str| status.lines().find_map(|l| l.strip_prefix(name));
     let uid = field("Uid:").and_then(|l| l.split_whitespace().nth(1)).and_then(|n| n.parse().ok());
     let nspid = field("NSpid:").unwrap_or_default();
-    (uid, nspid.split_whitespace().filter_map(|n| n.parse().ok()).collect())
+    let nspid = nspid.split_whitespace().filter_map(|n| n.parse().ok()).collect();
+    (uid, nspid, User::of_status(&status))
 }
 
 fn parents(mut pid: u32) -> Vec<ProcessName> {
