@@ -309,6 +309,9 @@ pub fn gave<P: Pieces + ?Sized>(
     let stream = &object.out;
     let bytes = u64::try_from(result).unwrap_or(0);
     let mut next = false;
+    if result < 0 {
+        crate::record::ended_badly(object, result, true, 0);
+    }
     if bytes > 0 {
         // An append goes to the end, wherever that is: how far is asked once, when it ends.
         let began = if file.flags() & O_APPEND != 0 {

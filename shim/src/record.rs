@@ -268,8 +268,9 @@ fn release(call: Call, stream: &crate::stream::Stream) {
     }
 }
 
+/// A call that moved nothing: the input's end, or a failure that its stream's end is to tell.
 #[cold]
-fn ended_badly(object: &Object, result: isize, asked: bool, at_end: u8) {
+pub fn ended_badly(object: &Object, result: isize, asked: bool, at_end: u8) {
     if result == 0 {
         if asked && object.channel() != Channel::Datagram {
             object.flag(at_end);

@@ -64,7 +64,9 @@ fn wanted(delivery: &Delivery) -> &[u8] {
 
 /// It was there before, and is not the written file itself.
 fn may_be(reading: &Reading, delivery: &Delivery) -> bool {
-    reading.end.inode != delivery.end.inode && reading.end.opened <= delivery.end.last
+    // What has no bytes is first heard of when it is closed.
+    let before = reading.end.opened <= delivery.end.last || reading.end.bytes == 0;
+    reading.end.inode != delivery.end.inode && before
 }
 
 impl Files {

@@ -273,7 +273,12 @@ impl Files {
             Err(_) => AtRestState::Refused,
         };
         match way {
-            Way::Read => self.readings.digested(id),
+            Way::Read => {
+                self.readings.digested(id);
+                if self.hurried {
+                    self.due = self.deliveries.keys().map(|&id| (0, id)).collect();
+                }
+            }
             Way::Written => {
                 self.due.retain(|&(_, d)| d != id);
                 self.due.insert((self.now, id));
@@ -283,7 +288,7 @@ impl Files {
 
     /// Something is on its way to a transfer: observation should not end just now.
     pub fn busy(&self) -> bool {
-        !self.asked.is_empty() || !self.closing.is_empty()
+        !self.asked.is_empty() || !self.closing.is_empty() || self.hurried && !self.deliveries.is_empty()
     }
 
     /// Observation is about to end: nothing is waited for any more but files that are being read at rest.

@@ -168,7 +168,8 @@ impl Files {
             for reading in self.unknown(d, &from) {
                 let unasked = self.readings.get(reading).is_some_and(|r| r.rest.unasked(None));
                 if unasked {
-                    self.ask_reading(reading, None);
+                    // The prefix costs nothing more, and tells what arrived of it.
+                    self.ask_reading(reading, Some(d.bytes()));
                 }
                 pending |=
                     self.readings.get(reading).is_some_and(|r| r.rest.pending() || r.rest.unasked(None));
