@@ -6,6 +6,7 @@
 
 use crate::peers;
 use crate::scratch::Scratch;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
 /// Where it listens.
@@ -80,6 +81,20 @@ impl Sshd {
             ),
         );
         Self { port }
+    }
+
+    /// Starts sftp-server by a script of its own, in which `real` stands for the program.
+    pub fn behind(self, scratch: &Scratch, text: &str) -> Self {
+        let sftp = SFTP_SERVERS.iter().find(|p| PathBuf::from(p).is_file()).expect("sftp-server");
+        let fixtures = crate::fixtures::folder();
+        let text = text.replace("$FIXTURES", &fixtures.to_string_lossy()).replace("real", sftp);
+        let script = scratch.write("subsystem", format!("#!/bin/sh\n{text}\n"));
+        std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).expect("chmod");
+        let config = std::fs::read_to_string(scratch.at("sshd_config")).expect("sshd_config");
+        let config = config
+            .replace(&format!("Subsystem sftp {sftp}"), &format!("Subsystem sftp {}", script.display()));
+        scratch.write("sshd_config", config);
+        self
     }
 
     /// A script that runs `commands` while the server is there. In it, `$here` is the scratch folder, `far` a
