@@ -68,9 +68,10 @@ fn between_scp_and_ssh() {
 #[test]
 fn in_sftp_server_before_it_writes() {
     need_sshd!();
-    // Above the hooks: what it is given is what was sent, and what it writes is not.
+    // What it is given is what was sent, and what it writes is not: changed in its own memory.
+    let marker: String = payload(5, SIZE)[500_000..500_016].iter().map(|b| format!("{b:02x}")).collect();
     let run = session(
-        "TAMPER=pipe-in:flip:500000 LD_PRELOAD=\"$FIXTURES/tamper.so:$LD_PRELOAD\" exec real",
+        &format!("INSIDE={marker} LD_PRELOAD=\"$LD_PRELOAD:$FIXTURES/inside.so\" exec real"),
         "scp src/f far:$here/dst/f",
     );
     let run = run.go().well();

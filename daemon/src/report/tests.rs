@@ -127,7 +127,6 @@ fn colour_is_only_where_it_is_allowed() {
 fn file(n: u32, verdict: Verdict) -> Transfer {
     let mut t = sample::transfer(verdict);
     t.channel = crate::model::Channel::File;
-    t.legs = vec![sample::transfer(Verdict::Intact).id];
     for (end, path) in [(&mut t.origin, format!("/a/f{n}")), (&mut t.destination, format!("/b/f{n}"))] {
         let end = end.as_mut().unwrap();
         (end.local, end.remote, end.path) = (None, None, Some(path));
@@ -145,7 +144,8 @@ fn files_come_first_and_a_thousand_take_few_lines() {
     let first = "
 intact       file  /a/f0
                 →  /b/f0  65536 bytes
-             curl (pid 11) → nginx (pid 22)";
+             curl (pid 11) → nginx (pid 22)
+";
     assert!(out.starts_with(first), "{out}");
     assert!(out.contains("… and 997 more files intact, 65339392 bytes in all"), "{out}");
     assert!(out.contains("ALTERED      file  /a/f7"), "{out}");
