@@ -535,10 +535,14 @@ fn changed_source(r: &Reading, rest_tags: Option<&Tags>) -> Vec<Range> {
 
 /// Where a write did not fit, what was written beyond it stands behind a hole: what arrived ends there.
 fn cut_short(case: &mut FileCase<'_>, failed: bool) {
+    let equal = case.destination.digest.is_some() && case.destination.digest == case.origin.digest;
+    if !failed || equal {
+        return;
+    }
     let compared = case.origin.tags.compared(case.destination.tags);
-    let Some(first) = compared.first_difference.filter(|_| failed) else { return };
-    if compared.same >= first {
-        case.destination.bytes = first * BLOCK;
+    let arrived = compared.first_difference.unwrap_or(compared.same);
+    if arrived > 0 && compared.same >= arrived {
+        case.destination.bytes = arrived * BLOCK;
         case.destination.digest = None;
         case.prefix = Some(true);
     }
