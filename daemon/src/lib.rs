@@ -20,6 +20,7 @@ pub mod library;
 pub mod model;
 pub mod pipeline;
 pub mod place;
+pub mod portable;
 pub mod redact;
 pub mod report;
 #[cfg(test)]
@@ -27,3 +28,4 @@ pub(crate) mod sample;
 pub mod session;
 pub mod sinks;
 pub mod spool;
+pub mod verify;
