@@ -137,11 +137,15 @@ fn operands(args: &Args) -> Result<(Operand, Operand, u64), Refused> {
     let mut a = operand(&args.a, first, manifests, args.end)?;
     let mut b = operand(&args.b, second, manifests, args.end)?;
     let mut elsewhere = 0;
-    for (mine, other, path) in [(&mut a, second.then_some(&args.b), &args.a), (&mut b, first.then_some(&args.a), &args.b)]
+    for (mine, other, path) in
+        [(&mut a, second.then_some(&args.b), &args.a), (&mut b, first.then_some(&args.a), &args.b)]
     {
         let Operand::Manifest(manifest) = mine else { continue };
         if manifest.files.is_empty() {
-            return Err(Refused(NO, format!("{}: it names no file, so there is nothing to compare", path.display())));
+            return Err(Refused(
+                NO,
+                format!("{}: it names no file, so there is nothing to compare", path.display()),
+            ));
         }
         let beside = other.and_then(|f| f.canonicalize().ok());
         let base = args.base.as_deref().map(|b| b.as_os_str().as_bytes());
@@ -176,7 +180,8 @@ fn operand(path: &Path, folder: bool, manifests: bool, end: Option<End>) -> Resu
 
 /// Opens a regular file; nothing else, which might make us wait or do something.
 fn open(path: &Path) -> std::io::Result<File> {
-    let no = |_| std::io::Error::other("neither a file nor a folder; copy its content to a file and compare that");
+    let no =
+        |_| std::io::Error::other("neither a file nor a folder; copy its content to a file and compare that");
     if !std::fs::metadata(path)?.is_file() {
         return Err(no(()));
     }
@@ -195,7 +200,9 @@ impl Bar {
         }
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
         let template = "{bar:30} {bytes}/{total_bytes}  {bytes_per_sec}  {eta} left";
-        bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()));
+        bar.set_style(
+            ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()),
+        );
         Self(bar)
     }
 }

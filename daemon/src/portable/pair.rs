@@ -139,10 +139,9 @@ impl Pair<'_> {
     #[must_use]
     pub fn name(&self) -> String {
         let name = |h: Option<&Half>| h.map_or_else(|| "?".to_owned(), Half::name);
-        let backwards = self.a.map_or_else(
-            || self.b.is_some_and(|b| b.role == Role::Origin),
-            |a| a.role == Role::Destination,
-        );
+        let backwards = self
+            .a
+            .map_or_else(|| self.b.is_some_and(|b| b.role == Role::Origin), |a| a.role == Role::Destination);
         let (from, to) = if backwards { (self.b, self.a) } else { (self.a, self.b) };
         format!("{} → {}", name(from), name(to))
     }

@@ -51,7 +51,9 @@ pub enum PortableError {
     #[error("this is no export of counterfoil transfers (its first line is another)")]
     Other,
     /// A newer program wrote it.
-    #[error("a newer counterfoil wrote it (version {0}, this one knows {VERSION}): use that, or export it again")]
+    #[error(
+        "a newer counterfoil wrote it (version {0}, this one knows {VERSION}): use that, or export it again"
+    )]
     Newer(u64),
     /// A line is wrong.
     #[error("line {line}: {why}. The file is damaged, or was not written by counterfoil: export it again")]
@@ -160,7 +162,8 @@ fn sound(t: &Transfer) -> Result<(), &'static str> {
             return Err("a list or a text in it is too long");
         }
     }
-    if t.legs.len() > MAX_LIST || t.altered.len() > 1 << 16 || t.reasons.len() > 64 || t.strip.len() > 1 << 16 {
+    if t.legs.len() > MAX_LIST || t.altered.len() > 1 << 16 || t.reasons.len() > 64 || t.strip.len() > 1 << 16
+    {
         return Err("a list in it is too long");
     }
     if [&t.class, &t.origin_digest, &t.destination_digest].into_iter().any(|s| !text(s)) {

@@ -220,5 +220,8 @@ fn a_file_has_the_flow_of_its_legs() {
     let alpha = halves(&[file, leg]);
     let beta = halves(&[half(Role::Destination, "/b/x", 1, FLOW)]);
     let (pairs, _) = pair(&alpha, &beta);
-    assert!(pairs.iter().any(|p| p.equal() == Some(true) && p.name() == "alpha:/a/x → beta:/b/x"), "{pairs:?}");
+    assert!(
+        pairs.iter().any(|p| p.equal() == Some(true) && p.name() == "alpha:/a/x → beta:/b/x"),
+        "{pairs:?}"
+    );
 }

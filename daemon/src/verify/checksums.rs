@@ -99,7 +99,8 @@ mod tests {
     fn what_sha256sum_writes_is_read_and_what_is_written_it_checks() {
         use std::os::unix::ffi::OsStrExt;
         let dir = tempfile::tempdir().unwrap();
-        let names: [&[u8]; 6] = [b"plain", b" two  blanks", b"new\nline", b"back\\slash", b"(x) = y", b"not\xffutf8"];
+        let names: [&[u8]; 6] =
+            [b"plain", b" two  blanks", b"new\nline", b"back\\slash", b"(x) = y", b"not\xffutf8"];
         for (i, name) in names.iter().enumerate() {
             std::fs::write(dir.path().join(std::ffi::OsStr::from_bytes(name)), [i as u8]).unwrap();
         }
@@ -119,8 +120,11 @@ mod tests {
             }
         }
         std::fs::write(dir.path().join("SUMS"), sheet).unwrap();
-        let checked =
-            Command::new("sha256sum").current_dir(dir.path()).args(["-c", "--strict", "SUMS"]).output().unwrap();
+        let checked = Command::new("sha256sum")
+            .current_dir(dir.path())
+            .args(["-c", "--strict", "SUMS"])
+            .output()
+            .unwrap();
         assert!(checked.status.success(), "{checked:?}");
     }
 

@@ -176,7 +176,9 @@ mod tests {
         symlink("sub", inside.join("alias")).unwrap();
         let folder = Folder::new(&inside).unwrap();
         assert!(folder.open(b"sub/plain").is_ok());
-        for path in [&b"leak"[..], b"up/secret", b"../secret", b"/etc/passwd", b"alias/plain", b"sub/../../secret"] {
+        for path in
+            [&b"leak"[..], b"up/secret", b"../secret", b"/etc/passwd", b"alias/plain", b"sub/../../secret"]
+        {
             assert!(folder.open(path).is_err(), "{}", String::from_utf8_lossy(path));
             let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             if path[0] != b'/' {

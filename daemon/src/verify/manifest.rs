@@ -64,11 +64,7 @@ impl Manifest {
     /// It isn't one, or is damaged, or too large.
     pub fn read(mut from: impl BufRead, end: Option<Role>) -> Result<Self, ManifestError> {
         let start = from.fill_buf()?;
-        if start.starts_with(portable::BEGINNING) {
-            Self::export(from, end)
-        } else {
-            Self::sums(from)
-        }
+        if start.starts_with(portable::BEGINNING) { Self::export(from, end) } else { Self::sums(from) }
     }
 
     fn sums(mut from: impl BufRead) -> Result<Self, ManifestError> {
@@ -156,9 +152,8 @@ impl Manifest {
 
 /// A file at one end of a transfer. (FIFOs and sockets have paths as well.)
 fn file(end: &Endpoint, channel: Channel) -> Option<(Vec<u8>, Claim)> {
-    let of_file = channel == Channel::File
-        || matches!(end.tap, Tap::FileRead | Tap::FileWrite)
-        || end.sha256.is_some();
+    let of_file =
+        channel == Channel::File || matches!(end.tap, Tap::FileRead | Tap::FileWrite) || end.sha256.is_some();
     let path = portable::path_bytes(end.path.as_deref().filter(|_| of_file)?);
     let sha = end.sha256.as_deref().and_then(|s| checksums::unhex(s.as_bytes()));
     Some((tidy(&path), sha.map_or(Claim::Unknown, Claim::Sha)))

@@ -84,7 +84,8 @@ impl Trouble {
     }
 
     fn changed(side: Side) -> Self {
-        let why = format!("it changed in {} while it was read; try again when nobody writes to it", side.word());
+        let why =
+            format!("it changed in {} while it was read; try again when nobody writes to it", side.word());
         Self { side, why }
     }
 }
@@ -269,7 +270,13 @@ fn settle(planned: &Planned, a: &Operand, b: &Operand, listener: &dyn Listener) 
     }
 }
 
-fn read(path: &[u8], task: &Task, a: &Operand, b: &Operand, listener: &dyn Listener) -> Result<Entry, Trouble> {
+fn read(
+    path: &[u8],
+    task: &Task,
+    a: &Operand,
+    b: &Operand,
+    listener: &dyn Listener,
+) -> Result<Entry, Trouble> {
     let progress = |bytes| listener.progress(bytes);
     match task {
         Task::Bytes => {

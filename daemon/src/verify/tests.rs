@@ -70,14 +70,8 @@ fn every_kind_of_difference_is_told() {
     std::fs::remove_file(b.join("dangling")).unwrap();
     symlink("/somewhere/else", b.join("dangling")).unwrap();
     for root in [&a, &b] {
-        rustix::fs::mknodat(
-            rustix::fs::CWD,
-            root.join("pipe"),
-            rustix::fs::FileType::Fifo,
-            0o600.into(),
-            0,
-        )
-        .unwrap();
+        rustix::fs::mknodat(rustix::fs::CWD, root.join("pipe"), rustix::fs::FileType::Fifo, 0o600.into(), 0)
+            .unwrap();
     }
     let (mut states, summary) = verified(&folder(&a), &folder(&b), false);
     states.retain(|_, s| *s != State::Equal);
@@ -174,7 +168,7 @@ fn what_may_not_be_read_is_an_error_with_advice() {
     use std::os::unix::fs::PermissionsExt;
     let dir = trees();
     let closed = dir.path().join("b/sub/5");
-    std::fs::set_permissions(closed, std::fs::Permissions::from_mode(0)).unwrap();
+    std::fs::set_permissions(closed, std::fs::Permissions::from_mode(0o0)).unwrap();
     let (states, summary) = verified(&folder(&dir.path().join("a")), &folder(&dir.path().join("b")), false);
     assert_eq!(states["sub/5"], State::Error);
     assert!(!summary.all_equal());

@@ -49,7 +49,8 @@ fn details(entry: &Entry) -> Vec<String> {
         State::Skipped => lines.push(format!("a {} in both: not opened, not compared", a.kind)),
         State::Different => {
             if let Some(first) = entry.first {
-                let more = if entry.more > 0 { format!(" and {} more ranges", entry.more) } else { String::new() };
+                let more =
+                    if entry.more > 0 { format!(" and {} more ranges", entry.more) } else { String::new() };
                 lines.push(format!("{}{more} differ, the first byte at {first}", ranges(&entry.ranges)));
             }
             lines.extend(lengths(entry, a, b));
