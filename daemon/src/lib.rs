@@ -10,6 +10,7 @@ pub mod core;
 pub mod demo;
 pub mod desk;
 pub mod detect;
+pub mod doctor;
 pub mod escape;
 pub mod host;
 pub mod judge;

@@ -8,6 +8,7 @@ mod check;
 mod child;
 mod daemon;
 mod demo;
+mod doctor;
 mod exec;
 mod hold;
 mod inherited;
@@ -59,6 +60,7 @@ enum Command {
     Transfers(transfers::Args),
     Alarms(alarms::Args),
     Verify(verify::Args),
+    Doctor(doctor::Args),
     Check(check::Args),
     Demo(demo::Args),
     #[command(name = crate::keeper::holder::COMMAND, hide = true)]
@@ -88,6 +90,7 @@ pub fn main() -> ExitCode {
         Command::Exec(args) => (exec::exec(&args), FAILED),
         Command::Daemon(args) => (daemon::daemon(&args), NO),
         Command::Transfers(args) => (transfers::transfers(&args), NO),
+        Command::Doctor(args) => (doctor::doctor(&args), NO),
         Command::Verify(args) => (verify::verify(&args), NO),
         Command::Alarms(args) => (alarms::alarms(&args), NO),
         Command::Check(args) => (check::check(&args), NO),
