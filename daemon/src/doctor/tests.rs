@@ -75,7 +75,6 @@ fn a_process_without_the_library_is_not_observed() {
 #[test]
 fn a_ring_is_noticed() {
     // The kernel may not have it, or forbid it.
-    // SAFETY is not needed: a raw descriptor from /proc is all that is looked at, so a child makes the ring.
     let script = "import ctypes,time,sys\nlibc=ctypes.CDLL(None)\np=(ctypes.c_char*120)()\n\
         fd=libc.syscall(425,4,p)\nprint(fd,flush=True)\ntime.sleep(60)\n";
     let Ok(mut child) = Command::new("python3").args(["-c", script]).stdout(Stdio::piped()).spawn() else {
