@@ -252,3 +252,6 @@ fn pair_json(pair: &Pair<'_>) -> String {
         json!({ "type": "counterpart", "equal": pair.equal(), "here": half(pair.a), "there": half(pair.b) });
     value.to_string() + "\n"
 }
+
+#[cfg(test)]
+mod tests;
