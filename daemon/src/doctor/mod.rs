@@ -12,6 +12,7 @@ pub mod process;
 pub mod program;
 pub mod service;
 mod tls;
+mod watched;
 
 use std::path::PathBuf;
 

@@ -6,7 +6,7 @@
 #![forbid(unsafe_code)]
 
 use super::image::{Elf, Image, look};
-use super::{Kind, Mark, Report, base, tls};
+use super::{Kind, Mark, Report, base, tls, watched};
 use crate::library;
 use procfs::process::{FDTarget, MMapPath, Process};
 use std::collections::BTreeSet;
@@ -70,6 +70,9 @@ pub fn examine(subject: &str, pid: u32) -> Report {
     };
     let observed = witness(&mut report, &process, &mapped, &elf);
     content(&mut report, &mapped, &elf, observed);
+    if let Some(path) = report.path.clone() {
+        watched::check(&mut report, &path);
+    }
     rings(&mut report, &process);
     surroundings(&mut report, &process, pid);
     report

@@ -6,7 +6,7 @@
 
 use super::image::{Elf, Image, look};
 use super::libraries::{self, Library};
-use super::{Kind, Mark, Report, base, tls};
+use super::{Kind, Mark, Report, base, tls, watched};
 use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -46,7 +46,6 @@ fn unreadable(report: &mut Report, path: &Path, e: &io::Error) {
 }
 
 fn follow(report: &mut Report, path: &Path, file: File, depth: usize) {
-    privileges(report, path, &file);
     match look(&file) {
         Err(e) => unreadable(report, path, &e),
         Ok(Image::Other) => {
@@ -59,8 +58,10 @@ fn follow(report: &mut Report, path: &Path, file: File, depth: usize) {
         }
         Ok(Image::Script(interpreter)) => script(report, path, &interpreter, depth),
         Ok(Image::Elf(elf)) => {
+            privileges(report, path, &file);
             if loads(report, path, &elf) {
                 content(report, path, &elf);
+                watched::check(report, path);
             }
         }
     }
@@ -125,6 +126,9 @@ pub fn find(program: &str) -> Option<PathBuf> {
 /// A loader doesn't read LD_PRELOAD's paths for a program that gives more rights than its starter has (AT_SECURE).
 fn privileges(report: &mut Report, path: &Path, file: &File) {
     let Ok(meta) = file.metadata() else { return };
+    if rustix::fs::fstatvfs(file).is_ok_and(|fs| fs.f_flag.contains(rustix::fs::StatVfsMountFlags::NOSUID)) {
+        return;
+    }
     let group = meta.mode() & 0o2010 == 0o2010;
     let capabilities = rustix::fs::fgetxattr(file, "security.capability", &mut [0_u8; 64][..])
         .is_ok_and(|length| length > 0);

@@ -54,8 +54,8 @@ pub(super) fn libraries(report: &mut Report, libraries: &[(String, String)]) -> 
 pub(super) fn inside(report: &mut Report, elf: &Elf, linked: bool) -> bool {
     let functions = ["SSL_write", "gnutls_record_send", "mbedtls_ssl_write", "wolfSSL_write"];
     let defined = functions.iter().find(|f| elf.defines.contains(**f));
-    // A program that links OpenSSL may well say with which version it was built.
-    let mark = elf.marks.first().filter(|m| !linked || !m.starts_with("OpenSSL"));
+    // A program that links a TLS library may well say with which version it was built.
+    let mark = elf.marks.first().filter(|_| !linked);
     let says = match (defined, mark) {
         (Some(function), mark) => {
             let version = mark.map(|m| format!(", {m}")).unwrap_or_default();

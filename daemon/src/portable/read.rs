@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::{FORMAT, VERSION};
+use crate::escape::clip;
 use crate::model::{Endpoint, ProcessName, Transfer};
 use crate::verify::checksums::{hex, unhex};
 use serde::Deserialize;
@@ -91,7 +92,11 @@ pub fn read(mut from: impl BufRead, mut each: impl FnMut(Transfer) -> bool) -> R
     }
     let mut transfers = 0;
     for number in 2_u64.. {
-        let wrong = |why: String| PortableError::Line { line: number, why };
+        let wrong = |why: String| {
+            // An error may quote what it didn't understand, however long that is.
+            let why = clip(&why, 200).into_owned();
+            PortableError::Line { line: number, why }
+        };
         if line.len() > MAX_LINE {
             return Err(wrong(format!("it is longer than {MAX_LINE} bytes")));
         }
@@ -121,7 +126,6 @@ pub fn read(mut from: impl BufRead, mut each: impl FnMut(Transfer) -> bool) -> R
                 return if next(&mut from, &mut line)? { Err(PortableError::Damaged) } else { Ok(header) };
             }
             other => {
-                let other: String = other.chars().take(40).collect();
                 return Err(wrong(format!("no line has the type {other:?}")));
             }
         }
