@@ -184,7 +184,9 @@ fn processes() {
         let pid = wait::until(Duration::from_secs(20), "it runs", || {
             let pid = std::fs::read_to_string(running.scratch.at("pid")).ok()?;
             let exe = std::fs::read_link(format!("/proc/{}/exe", pid.trim())).ok()?;
-            exe.ends_with("sleep").then_some(pid)
+            let maps = std::fs::read_to_string(format!("/proc/{}/maps", pid.trim())).ok()?;
+            // An observed one has its daemon's answer a moment later.
+            (exe.ends_with("sleep") && maps.contains("memfd:counterfoil") == observed).then_some(pid)
         });
         let (run, report) = doctor(pid.trim());
         check!(run, report["kind"] == "process" && report["observable"] == answer, "observed: {observed}");

@@ -1,7 +1,7 @@
 //! Export, import and comparison of two hosts' ledgers (issue 3, Ledger).
 
 use counterfoil_tests::program::{counterfoil, json_lines};
-use counterfoil_tests::{Observed, Run, Scratch, check, fixtures, peers, product, wait};
+use counterfoil_tests::{Observed, Run, Scratch, check, fixtures, peers, wait};
 use std::path::Path;
 use std::time::Duration;
 

@@ -23,17 +23,18 @@ const LARGEST: u64 = 1 << 30;
 
 /// Writes what the filter lets through to `file`.
 pub fn export(reader: &Reader, args: &Args, file: &Path) -> anyhow::Result<u8> {
-    let mut out = Out::create(file).with_context(|| format!("can't write to {}", file.display()))?;
-    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    let count = match args.format {
-        Format::Transfers => transfers(reader, args, &mut out, &host)?,
-        Format::Sha256sum => sums(reader, args, &mut out)?,
+    let failed = || format!("can't write to {}", file.display());
+    let mut out = Out::create(file).with_context(failed)?;
+    let written = match args.format {
+        Format::Transfers => transfers(reader, args, &mut out),
+        Format::Sha256sum => sums(reader, args, &mut out),
     };
-    match out.finish() {
+    let count = match written.and_then(|count| Ok(out.finish().map(|()| count)?)) {
         // Whoever reads our output has had enough.
-        Err(e) if e.kind() == io::ErrorKind::BrokenPipe && file == Path::new("-") => return Ok(0),
-        other => other.with_context(|| format!("can't write to {}", file.display()))?,
-    }
+        Err(e) if file == Path::new("-") && broken_pipe(&e) => return Ok(0),
+        // What the ledger says names itself.
+        other => other.map_err(|e| if e.is::<io::Error>() { e.context(failed()) } else { e })?,
+    };
     if file != Path::new("-") {
         let what = if args.format == Format::Transfers { "transfers" } else { "files" };
         print(&format!("{count} {what} exported to {}\n", text(&file.to_string_lossy())))?;
@@ -41,8 +42,13 @@ pub fn export(reader: &Reader, args: &Args, file: &Path) -> anyhow::Result<u8> {
     Ok(0)
 }
 
-fn transfers(reader: &Reader, args: &Args, out: &mut Out, host: &str) -> anyhow::Result<u64> {
-    let mut writer = Writer::begin(out, host)?;
+fn broken_pipe(e: &anyhow::Error) -> bool {
+    e.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe)
+}
+
+fn transfers(reader: &Reader, args: &Args, out: &mut Out) -> anyhow::Result<u64> {
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let mut writer = Writer::begin(out, &host)?;
     let mut written = Ok(());
     reader.transfers(args.filter(), |t| {
         if args.wants(&t) {
