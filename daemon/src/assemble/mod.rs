@@ -14,14 +14,17 @@ mod lives;
 mod lost;
 pub mod manifest;
 pub mod object;
+mod onward;
 mod outward;
 pub mod pair;
 pub mod pending;
 pub mod program;
+mod relay;
 pub mod runs;
 pub mod slab;
 #[cfg(test)]
 mod tests;
+pub mod trace;
 mod watch;
 
 use crate::host::facts::{Inode, Proc};
@@ -111,6 +114,7 @@ pub struct Assembler {
     /// Objects looked at again later, by time.
     later: BTreeSet<(u64, Key)>,
     suspects: Vec<(u64, Suspect)>,
+    relays: relay::Relays,
     counts: Counts,
     /// Records when the tables were last weighed.
     weighed: u64,
@@ -139,6 +143,7 @@ impl Assembler {
             settling: VecDeque::new(),
             later: BTreeSet::new(),
             suspects: Vec::new(),
+            relays: relay::Relays::default(),
             counts: Counts::default(),
             weighed: 0,
             out: VecDeque::new(),
