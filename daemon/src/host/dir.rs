@@ -62,6 +62,11 @@ impl Dir {
         Ok(path.strip_suffix(" (deleted)").map(str::to_owned).unwrap_or(path))
     }
 
+    /// Its effective user: whose the directory itself is, whatever may be hidden in it.
+    pub(super) fn owner(&self) -> Option<u32> {
+        rustix::fs::fstat(&self.0).ok().map(|stat| stat.st_uid)
+    }
+
     /// Parent, session, and start time.
     pub(super) fn stat(&self, text: &mut Vec<u8>) -> Option<(u32, u32, u64)> {
         let stat = self.read("stat", text)?;

@@ -113,6 +113,8 @@ struct Known {
 pub struct RealProc {
     ticks: u64,
     boot: Option<u64>,
+    /// Our own.
+    pid_namespace: Option<String>,
     known: Mutex<Known>,
 }
 
@@ -121,7 +123,8 @@ impl Default for RealProc {
         let boot = std::fs::read_to_string("/proc/stat").ok().and_then(|stat| {
             stat.lines().find_map(|l| l.strip_prefix("btime ")).and_then(|t| t.trim().parse().ok())
         });
-        Self { ticks: procfs::ticks_per_second().max(1), boot, known: Mutex::default() }
+        let pid_namespace = Dir::open(std::process::id()).and_then(|own| own.link("ns/pid").ok());
+        Self { ticks: procfs::ticks_per_second().max(1), boot, pid_namespace, known: Mutex::default() }
     }
 }
 
@@ -131,7 +134,12 @@ impl Proc for RealProc {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let Known { text, ancestry, names } = &mut *known;
         let (ppid, session, starttime) = dir.stat(text)?;
-        let (uid, nspid) = status(dir.read("status", text).unwrap_or_default());
+        let nspid = match dir.link("ns/pid") {
+            // Without a namespace of its own it has one pid, the one that we know.
+            Ok(namespace) if self.pid_namespace.as_ref() == Some(&namespace) => vec![pid],
+            _ => nspid(dir.read("status", text).unwrap_or_default()),
+        };
+        let uid = dir.owner();
         let (unit, container) = unit_and_container(dir.read("cgroup", text).unwrap_or_default());
         let process = Process {
             pid,
@@ -162,10 +170,9 @@ impl Proc for RealProc {
     }
 
     fn access(&self, pid: u32, fd: i32) -> Option<Access> {
-        let info = std::fs::read_to_string(format!("/proc/{pid}/fdinfo/{fd}")).ok()?;
-        let flags = info.lines().find_map(|l| l.strip_prefix("flags:"))?;
-        let mode = u32::from_str_radix(flags.trim(), 8).ok()? & 3;
-        Some(Access { reads: mode != 1, writes: mode != 0 })
+        // The link's own permissions say it: "lr-x------" can be read from.
+        let mode = rustix::fs::lstat(format!("/proc/{pid}/fd/{fd}")).ok()?.st_mode;
+        Some(Access { reads: mode & 0o400 != 0, writes: mode & 0o200 != 0 })
     }
 
     fn descendants(&self, pid: u32) -> Vec<u32> {
@@ -210,7 +217,7 @@ impl Proc for RealProc {
 
     fn nspid(&self, pid: u32) -> Option<Vec<u32>> {
         let mut text = Vec::new();
-        Some(status(Dir::open(pid)?.read("status", &mut text)?).1).filter(|all| !all.is_empty())
+        Some(nspid(Dir::open(pid)?.read("status", &mut text)?)).filter(|all| !all.is_empty())
     }
 }
 
@@ -240,15 +247,11 @@ pub fn path_text(bytes: &[u8]) -> String {
     text
 }
 
-/// Effective uid and the pid in each namespace, from `/proc/PID/status`.
-fn status(status: &[u8]) -> (Option<u32>, Vec<u32>) {
-    let field = |name: &str| status.split(|&b| b == b'\n').find_map(|l| l.strip_prefix(name.as_bytes()));
-    let numbers = |field: &[u8]| -> Vec<u32> {
-        let text = std::str::from_utf8(field).unwrap_or_default();
-        text.split_whitespace().filter_map(|n| n.parse().ok()).collect()
-    };
-    let uid = field("Uid:").and_then(|ids| numbers(ids).get(1).copied());
-    (uid, field("NSpid:").map(numbers).unwrap_or_default())
+/// The pid in each namespace, from `/proc/PID/status`.
+fn nspid(status: &[u8]) -> Vec<u32> {
+    let pids = status.split(|&b| b == b'\n').find_map(|line| line.strip_prefix(b"NSpid:"));
+    let pids = std::str::from_utf8(pids.unwrap_or_default()).unwrap_or_default();
+    pids.split_whitespace().filter_map(|n| n.parse().ok()).collect()
 }
 
 /// The argument list, from `/proc/PID/cmdline`.
@@ -285,7 +288,10 @@ mod tests {
         let facts = proc.facts(pid).unwrap();
         assert_eq!(facts.process.pid, pid);
         assert_eq!(facts.process.exe.as_deref(), std::env::current_exe().unwrap().to_str());
+        assert_eq!(Some(facts.nspid.clone()), proc.nspid(pid));
         assert_eq!(facts.nspid[0], pid);
+        assert_eq!(facts.process.uid, Some(rustix::process::geteuid().as_raw()));
+        assert_eq!(facts.process.argv, Some(std::env::args().collect()));
         assert!(facts.net_namespace.is_some());
         assert_eq!(facts.process.parents[0].pid, facts.ppid);
         assert!(facts.process.started.unwrap() <= Timestamp::now());
