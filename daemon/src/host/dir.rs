@@ -249,11 +249,11 @@ mod tests {
     #[test]
     fn a_long_argument_list_is_read_to_its_bound() {
         let long = "x".repeat(100_000);
-        let mut child = Command::new("/bin/sh")
-            .args(["-c", "read x; :", &long, &long])
-            .stdin(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut shell = Command::new("/bin/sh");
+        shell.args(["-c", "echo; read x; :", &long, &long]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = shell.spawn().unwrap();
+        // A program that runs has all its arguments; the kernel releases us a little before that.
+        std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut [0]).unwrap();
         let dir = Dir::open(child.id()).unwrap();
         let mut text = Vec::new();
         assert!(dir.read("cmdline", &mut text).unwrap().len() > 200_000);
