@@ -143,7 +143,7 @@ impl Assembler {
     pub(super) fn forget_program_if_done(&mut self, arena: ArenaId) {
         if self.programs.get(&arena).is_some_and(|p| p.gone && p.numbers.is_empty()) {
             self.programs.remove(&arena);
-            self.last = None;
+            self.recent.iter_mut().filter(|r| r.is_some_and(|(a, ..)| a == arena)).for_each(|r| *r = None);
         }
     }
 

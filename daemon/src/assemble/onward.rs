@@ -77,10 +77,8 @@ impl Assembler {
             accepted: objects.map(|o| o.is_some_and(|o| o.accepted)),
             arrived,
             left,
-            counted: ends
-                .into_iter()
-                .zip(objects)
-                .all(|(end, object)| all_counted(outward.channel, end, object)),
+            counted: ends.into_iter().flatten().all(|end| all_counted(outward.channel, end)),
+            proven: objects.into_iter().flatten().all(|o| o.proof() == Proof::Full),
             open,
         })
     }
@@ -108,10 +106,8 @@ impl Assembler {
 }
 
 /// The kernel counted what was witnessed and nothing beside it; or nothing can pass beside.
-fn all_counted(channel: Channel, end: Option<&End>, object: Option<&Object>) -> bool {
-    let (Some(end), Some(object)) = (end, object) else { return true };
-    channel == Channel::Tls
-        || end.kernel == Some(end.total) && end.urgent == 0 && object.proof() == Proof::Full
+fn all_counted(channel: Channel, end: &End) -> bool {
+    channel == Channel::Tls || end.kernel == Some(end.total) && end.urgent == 0
 }
 
 /// Whole blocks, neighbours merged.

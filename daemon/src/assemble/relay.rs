@@ -43,6 +43,8 @@ pub struct Crossing {
     pub left: Content,
     /// The kernel agrees that every byte was witnessed, or none could pass beside.
     pub counted: bool,
+    /// The kernel says that its processes hold its sockets.
+    pub proven: bool,
     /// From when to when its connections were open, monotonic nanoseconds.
     pub open: (u64, u64),
 }
@@ -141,5 +143,11 @@ fn way(first: &Crossing, second: &Crossing) -> Option<Vec<u64>> {
         return None;
     }
     let differs = first.arrived.differences(&second.left)?;
-    (differs.is_empty() || first.counted && second.counted).then_some(differs)
+    // As for one connection: a stranger who can't show that he holds his socket accuses nobody.
+    let user = |c: &Crossing| {
+        let ends = [&c.context.origin, &c.context.destination];
+        ends.into_iter().flatten().find_map(|process| process.uid)
+    };
+    let believed = first.proven && second.proven || user(first).is_some() && user(first) == user(second);
+    (differs.is_empty() || first.counted && second.counted && believed).then_some(differs)
 }
