@@ -1,6 +1,6 @@
 //! Judged transfers that a relay passed on: what [`super::relay`] finds, as transfers and notices.
 
-use super::object::{Direction, Object, Proof};
+use super::object::{Direction, Proof};
 use super::relay::{Crossing, Relayed};
 use super::trace::Content;
 use super::{Assembler, Transfer};
@@ -161,7 +161,7 @@ fn end_to_end(relayed: Relayed) -> (model::Transfer, Context) {
         legs: vec![first.transfer.id, second.transfer.id],
         started: first.transfer.started.min(second.transfer.started),
         ended: first.transfer.ended.max(second.transfer.ended),
-        strip: strip(&differs, first.arrived.len() as u64),
+        strip: strip(&differs, first.arrived.count() as u64),
         origin_digest: digest(&first.transfer.origin_digest),
         destination_digest: digest(&second.transfer.destination_digest),
         origin: first.transfer.origin,

@@ -100,7 +100,7 @@ impl Relays {
             let (first, second) = if new_is_second { (other, crossing) } else { (crossing, other) };
             return Some(Relayed { first, second, differs });
         }
-        self.blocks += crossing.arrived.len() + crossing.left.len();
+        self.blocks += crossing.arrived.count() + crossing.left.count();
         self.waiting.push_back((now, crossing));
         while self.waiting.len() > MAX_CROSSINGS || self.blocks > MAX_BLOCKS {
             self.forget(0);
@@ -110,7 +110,7 @@ impl Relays {
 
     fn forget(&mut self, place: usize) -> Option<Crossing> {
         let (_, crossing) = self.waiting.remove(place)?;
-        self.blocks -= crossing.arrived.len() + crossing.left.len();
+        self.blocks -= crossing.arrived.count() + crossing.left.count();
         Some(crossing)
     }
 }

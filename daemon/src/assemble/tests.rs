@@ -8,6 +8,7 @@ use crate::model::{Transfer as Outward, Verdict};
 use counterfoil_abi::record::*;
 use counterfoil_abi::{BLOCK, UNKNOWN};
 
+mod inherited;
 mod relayed;
 
 /// Knows what a test tells it.

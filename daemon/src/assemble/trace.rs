@@ -81,21 +81,21 @@ impl Content {
     }
 
     /// Blocks, the last one included.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.blocks.len() + usize::from(self.tail.is_some())
     }
 
     /// Where two contents of one length differ, as block numbers; None where they have less than half in
     /// common, or can't be compared.
     pub fn differences(&self, other: &Self) -> Option<Vec<u64>> {
-        if self.total != other.total || self.kind != other.kind || self.len() != other.len() {
+        if self.total != other.total || self.kind != other.kind || self.count() != other.count() {
             return None;
         }
         let blocks = self.blocks.iter().zip(other.blocks.iter()).map(|(a, b)| a != b);
         let all = blocks.chain(std::iter::once(self.tail != other.tail).filter(|_| self.tail.is_some()));
         let found: Vec<u64> =
             (0..).zip(all).filter_map(|(block, differs)| differs.then_some(block)).collect();
-        (found.len() * 2 <= self.len() && (found.is_empty() || found.len() < self.len())).then_some(found)
+        (found.len() * 2 <= self.count() && (found.is_empty() || found.len() < self.count())).then_some(found)
     }
 }
 
