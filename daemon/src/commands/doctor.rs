@@ -25,8 +25,8 @@ use std::path::{Path, PathBuf};
   counterfoil doctor nginx.service        a service: its settings, its program, its main process
   counterfoil doctor --json node | jq -r '.checks[] | select(.advice) | .advice'
 
-A number is a process; a name with a slash a file; a name that ends in .service a unit; any other name a program in
-PATH, or else a unit.
+A number is a process; a name with a slash a file; a name that ends in .service a unit; any other
+name a program in PATH, or else a unit.
 
 Exit status: 0 everything can be observed; 1 something can't; 2 there is nothing of that name.")]
 pub struct Args {

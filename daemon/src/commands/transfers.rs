@@ -37,7 +37,8 @@ use std::path::PathBuf;
   On alpha:  counterfoil transfers --since 1d --export alpha.jsonl
   On beta:   counterfoil transfers --import alpha.jsonl && counterfoil transfers --compare
 
-Exit status: 0; 1 if there is no ledger, a file can't be imported, or --compare finds a difference or nothing.")]
+Exit status: 0; 1 if there is no ledger, a file can't be imported or exported, or --compare finds a
+difference or nothing; 2 for a wrong command line.")]
 pub struct Args {
     /// The daemon's state directory [default: /var/lib/counterfoil]
     #[arg(long, value_name = "DIR")]

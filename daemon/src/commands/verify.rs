@@ -25,10 +25,11 @@ use std::path::{Path, PathBuf};
 /// read, is said, and is not equal.
 #[derive(clap::Args)]
 #[command(after_help = "Manifests:
-  A file beside a folder is a manifest: an export of `counterfoil transfers --export`, or what `sha256sum` wrote.
-  Two files are compared byte by byte; with --manifest both are manifests. Paths in a manifest are relative to the
-  folder, or absolute and below it or below --base. Other files of the folder don't matter, unless with --exact.
-  Two exports of two hosts are laid together by the connections that they share: what one sent, the other received.
+  A file beside a folder is a manifest: an export of `counterfoil transfers`, or what `sha256sum`
+  wrote. Two files are compared byte by byte; with --manifest both are manifests. Paths in a
+  manifest are relative to the folder, or absolute and below it or below --base. Other files of the
+  folder don't matter, unless with --exact. Exports of two hosts are laid together by the
+  connections that they share: what one sent, the other received.
 
 Examples:
   counterfoil verify report.csv /mnt/backup/report.csv
@@ -38,7 +39,7 @@ Examples:
   counterfoil verify --manifest alpha.jsonl beta.jsonl
   counterfoil verify --json A B | jq -r 'select(.state==\"different\").path'
 
-Exit status: 0 equal; 1 not equal, or something could not be compared; 2 A or B can't be used as given.")]
+Exit status: 0 equal; 1 not equal, or not all could be compared; 2 A or B can't be used as given.")]
 pub struct Args {
     /// A file, a folder, or a manifest
     #[arg(value_name = "A")]
@@ -100,7 +101,9 @@ pub fn verify(args: &Args) -> anyhow::Result<u8> {
     let bar = Bar::new(args.quiet);
     let style = Style::stdout();
     let mut written = Ok(true);
+    let mut digest = None;
     let summary = verify::compare(&a, &b, args.exact, &bar, |entry| {
+        digest = entry.a.as_ref().and_then(|a| a.sha256).filter(|_| single);
         if args.quiet || (entry.state == State::Equal && !(single && args.json)) {
             return true;
         }
@@ -116,7 +119,7 @@ pub fn verify(args: &Args) -> anyhow::Result<u8> {
         let text = if args.json {
             words::summary_json(&summary, elsewhere, args)
         } else {
-            words::summary(&summary, elsewhere, single, &style)
+            words::summary(&summary, elsewhere, digest.as_ref(), &style)
         };
         print(&text)?;
     }

@@ -79,7 +79,9 @@ pub fn examine(subject: &str, pid: u32) -> Report {
 }
 
 fn closed(report: &mut Report, e: &std::io::Error) {
-    report.add("process", Mark::Nothing, format!("it can't be looked at: {e}"));
+    let why = e.to_string();
+    let why = why.split(" (os error").next().unwrap_or(&why);
+    report.add("process", Mark::Nothing, format!("it can't be looked at: {why}"));
     report.advise("run this as root, or as the process's own user");
 }
 
@@ -145,9 +147,23 @@ fn why_not(process: &Process, elf: &Elf) -> (String, &'static str) {
             format!("LD_PRELOAD names the library ({preload}), and the loader could not load it"),
             "see that this user can read that file, and that it is there in its root directory",
         )
+    } else if let Some(parent) = observed_parent(process) {
+        (
+            format!(
+                "its parent, process {parent}, has the library, and the environment was cleared on the way to it"
+            ),
+            "see the alarm coverage-lost, which names it, and counterfoil doctor for its program",
+        )
     } else {
         ("it was started without the library".into(), RESTART)
     }
+}
+
+fn observed_parent(process: &Process) -> Option<i32> {
+    let parent = process.stat().ok()?.ppid;
+    let maps = Process::new(parent).ok()?.maps().ok()?;
+    let ours = |path: &Path| path.file_name().is_some_and(|n| n == library::NAME);
+    maps.iter().any(|m| matches!(&m.pathname, MMapPath::Path(p) if ours(p))).then_some(parent)
 }
 
 /// A variable as it was when the program started.

@@ -61,7 +61,10 @@ fn follow(report: &mut Report, path: &Path, file: File, depth: usize) {
             privileges(report, path, &file);
             if loads(report, path, &elf) {
                 content(report, path, &elf);
-                watched::check(report, path);
+                children(report, path);
+                if report.worst() < Mark::Nothing {
+                    watched::check(report, path);
+                }
             }
         }
     }
@@ -263,7 +266,7 @@ fn content(report: &mut Report, path: &Path, elf: &Elf) {
             "tls",
             Mark::Info,
             if crypto {
-                "no TLS library; libcrypto by itself, as OpenSSH has it: TCP, pipes and files are seen"
+                "no TLS library; libcrypto alone, for checksums or a protocol of its own, as OpenSSH has one: TCP, pipes and files are seen"
             } else {
                 "no TLS library is linked: TCP, pipes and files are seen, and OpenSSL or GnuTLS if it loads them later"
             },
@@ -278,6 +281,19 @@ fn direct(library: &Library, path: &Path) -> bool {
 
 fn how(library: &Library, path: &Path) -> String {
     if direct(library, path) { "needed".into() } else { format!("needed by {}", library.wanted_by) }
+}
+
+/// Programs that start others with an environment of their own making.
+const SCRUBBERS: [&str; 10] =
+    ["sshd", "sshd-session", "sudo", "su", "doas", "runuser", "cron", "crond", "atd", "login"];
+
+fn children(report: &mut Report, path: &Path) {
+    let name = path.file_name().map(OsStr::to_string_lossy).unwrap_or_default();
+    if SCRUBBERS.contains(&&*name) {
+        let says = "it clears the environment of what it starts: the library puts itself back there, \
+            but never across a change of user into root";
+        report.add("children", Mark::Info, says);
+    }
 }
 
 /// Ways past the hooks.

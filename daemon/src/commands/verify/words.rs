@@ -5,6 +5,7 @@ use super::{Args, name};
 use crate::escape::bytes;
 use crate::report::style::{Colour, Style};
 use crate::report::words::ranges;
+use crate::verify::bytes::Sha;
 use crate::verify::checksums::hex;
 use crate::verify::{Entry, Facts, State, Summary};
 use serde_json::{Value, json};
@@ -75,11 +76,15 @@ fn lengths(entry: &Entry, a: &Facts, b: &Facts) -> Option<String> {
     Some(format!("{side} ends after {short} of {long} bytes{prefix}"))
 }
 
-/// The last line.
-pub fn summary(s: &Summary, elsewhere: u64, single: bool, style: &Style) -> String {
+/// The last line. `digest`: two files were compared, and this is what they are.
+pub fn summary(s: &Summary, elsewhere: u64, digest: Option<&Sha>, style: &Style) -> String {
     let mut out = if s.all_equal() {
-        let what = if single { String::new() } else { format!("{}, ", count(s.equal, "entry", "entries")) };
-        format!("{}: {what}{}", style.paint(Colour::Green, "equal"), count(s.bytes, "byte", "bytes"))
+        let bytes = count(s.bytes, "byte", "bytes");
+        let what = match digest {
+            Some(sha) => format!("{bytes}, sha256 {}", hex(sha)),
+            None => format!("{}, {bytes}", count(s.equal, "entry", "entries")),
+        };
+        format!("{}: {what}", style.paint(Colour::Green, "equal"))
     } else {
         let parts: Vec<String> = [
             (s.different, "different"),
