@@ -1,7 +1,7 @@
 //! What an executable file is, told from its bytes.
 //!
 //! Comes in: a file. Goes out: an [`Image`]. Called by [`super::program`] and [`super::libraries`]. The file may be
-//! anything: what makes no sense is [`Image::Other`], and only its first GiB is looked at.
+//! anything: what makes no sense is [`Image::Other`], and only its first 512 MiB are looked at.
 #![forbid(unsafe_code)]
 
 use memchr::memmem;
@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 use std::io::{self, Read};
 
 /// Bytes of a file that are looked at.
-const LARGEST: u64 = 1 << 30;
+const LARGEST: u64 = 512 << 20;
 /// The kernel looks at so many to know what a file is (BINPRM_BUF_SIZE).
 const LOOKED_AT: usize = 256;
 
@@ -141,18 +141,24 @@ fn interpreter(bytes: &[u8]) -> Option<String> {
 }
 
 fn elf<H: FileHeader<Endian = Endianness>>(bytes: &[u8], bits: u8) -> Option<Elf> {
-    let file = ElfFile::<H>::parse(bytes).ok()?;
-    let endian = file.endian();
     let text = |b: &[u8]| String::from_utf8_lossy(b).into_owned();
+    // What the kernel looks at; it needs no more of a file than this to start it.
+    let header = H::parse(bytes).ok()?;
+    let endian = header.endian().ok()?;
+    let segments = header.program_headers(endian, bytes).ok()?;
     let mut out = Elf {
         bits,
-        machine: file.elf_header().e_machine(endian).0,
-        little: file.is_little_endian(),
+        machine: header.e_machine(endian).0,
+        little: header.is_little_endian(),
+        marks: marks(bytes),
         ..Elf::default()
     };
-    let interpreter = |h: &H::ProgramHeader| h.interpreter(endian, bytes).ok().flatten();
-    out.interpreter = file.elf_program_headers().iter().find_map(interpreter).map(text);
-    let dynamic = file.elf_program_headers().iter().any(|h| h.p_type(endian) == elf::PT_DYNAMIC);
+    out.interpreter = segments.iter().find_map(|h| h.interpreter(endian, bytes).ok().flatten()).map(text);
+    let Ok(file) = ElfFile::<H>::parse(bytes) else {
+        out.bare = true;
+        return Some(out);
+    };
+    let dynamic = segments.iter().any(|h| h.p_type(endian) == elf::PT_DYNAMIC);
     let table = file.elf_dynamic_table().ok().filter(|t| !t.is_empty());
     out.bare = dynamic && table.is_none();
     for entry in table.iter().flat_map(|t| t.iter()) {
@@ -179,7 +185,6 @@ fn elf<H: FileHeader<Endian = Endianness>>(bytes: &[u8], bits: u8) -> Option<Elf
             };
         }
     }
-    out.marks = marks(bytes);
     Some(out)
 }
 
@@ -243,6 +248,16 @@ mod tests {
         assert_eq!(marks(b"x OpenSSL 3.0.13 30 Jan 2024\0"), ["OpenSSL 3.0.13"]);
         assert_eq!(marks(b"OpenSSL 1.1.1w  11 Sep 2023\0 OpenSSL 1.1.1w 11 Sep"), ["OpenSSL 1.1.1w"]);
         assert!(marks(b"needs OpenSSL 3.0 or newer; OpenSSL error; OpenSSL ").is_empty());
+    }
+
+    /// A packer may leave a section table that makes no sense; the kernel doesn't mind.
+    #[test]
+    fn without_a_section_table() {
+        let mut bytes = std::fs::read("/bin/true").unwrap();
+        // Elf64_Ehdr: e_shoff.
+        bytes[40..48].fill(0xff);
+        let Image::Elf(elf) = of(&bytes) else { panic!("no ELF") };
+        assert!(elf.bare && elf.our_loader());
     }
 
     /// A hostile file is looked at by whoever asks, often root.

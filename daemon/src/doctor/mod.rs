@@ -5,6 +5,7 @@
 //! service) and `/bin/true` with the library (for the installation itself). What can't be found out is said as that.
 #![forbid(unsafe_code)]
 
+mod bypasses;
 pub mod image;
 pub mod installation;
 pub mod libraries;

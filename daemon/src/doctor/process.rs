@@ -194,7 +194,7 @@ fn content(report: &mut Report, mapped: &BTreeSet<String>, elf: &Elf, observed: 
         report.add("tls", Mark::Info, says);
     }
     if linked && observed {
-        super::program::kernel_tls(report);
+        super::bypasses::kernel_tls(report);
     }
 }
 

@@ -6,7 +6,7 @@
 
 use super::image::{Elf, Image, look};
 use super::libraries::{self, Library};
-use super::{Kind, Mark, Report, base, tls, watched};
+use super::{Kind, Mark, Report, base, bypasses, tls, watched};
 use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -260,7 +260,7 @@ fn content(report: &mut Report, path: &Path, elf: &Elf) {
         report.add("tls", Mark::Part, says);
         report.advise("try it: counterfoil run -- CMD says what it saw");
     }
-    if !linked && !inside {
+    if !linked && !inside && !elf.bare {
         let crypto = libraries.iter().any(|l| l.name.starts_with("libcrypto.so"));
         report.add(
             "tls",
@@ -272,7 +272,7 @@ fn content(report: &mut Report, path: &Path, elf: &Elf) {
             },
         );
     }
-    bypasses(report, elf, &libraries, linked);
+    bypasses::check(report, elf, &libraries, linked);
 }
 
 fn direct(library: &Library, path: &Path) -> bool {
@@ -296,63 +296,9 @@ fn children(report: &mut Report, path: &Path) {
     }
 }
 
-/// Ways past the hooks.
-fn bypasses(report: &mut Report, elf: &Elf, libraries: &[Library], openssl: bool) {
-    let uring = elf.wants.iter().chain(&elf.defines).any(|s| s.starts_with("io_uring"))
-        || libraries.iter().any(|l| l.name.starts_with("liburing"));
-    if uring {
-        report.add(
-            "io_uring",
-            Mark::Part,
-            "it can use io_uring: bytes that go that way are counted, not seen",
-        );
-        report.advise(
-            "switch it off in the program's configuration, or on the host: sysctl kernel.io_uring_disabled=2",
-        );
-    }
-    if openssl {
-        kernel_tls(report);
-    }
-}
-
-/// OpenSSL gives encryption to the kernel where a program or openssl.cnf asks for it.
-pub(super) fn kernel_tls(report: &mut Report) {
-    let protocols = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_available_ulp").unwrap_or_default();
-    let there = protocols.split_whitespace().any(|p| p == "tls") || Path::new("/sys/module/tls").exists();
-    let configured = ["/etc/ssl/openssl.cnf", "/etc/pki/tls/openssl.cnf", "/usr/lib/ssl/openssl.cnf"]
-        .iter()
-        .filter_map(|f| std::fs::read_to_string(f).ok())
-        .any(|text| asks_for_ktls(&text));
-    match (there, configured) {
-        (_, true) => {
-            report.add("kernel-tls", Mark::Warning, "openssl.cnf asks for kernel TLS (Options = KTLS): SSL_sendfile and the cipher are then not seen");
-            report.advise("take KTLS out of Options in openssl.cnf");
-        }
-        (true, false) => {
-            report.add("kernel-tls", Mark::Info, "the kernel has TLS; only programs that ask for it use it (nginx: ssl_conf_command Options KTLS)");
-        }
-        (false, false) => {}
-    }
-}
-
-fn asks_for_ktls(configuration: &str) -> bool {
-    configuration.lines().map(|l| l.split('#').next().unwrap_or("")).any(|l| {
-        l.split_once('=').is_some_and(|(key, value)| {
-            key.trim().eq_ignore_ascii_case("options")
-                && value.split(',').any(|o| o.trim().eq_ignore_ascii_case("ktls"))
-        })
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn ktls_in_a_configuration() {
-        assert!(asks_for_ktls("[x]\nOptions = ServerPreference,KTLS\n"));
-        assert!(!asks_for_ktls("# Options = KTLS\nOptions = -SessionTicket\nCiphers = KTLS"));
-    }
 
     #[test]
     fn what_env_will_start() {

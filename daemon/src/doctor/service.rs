@@ -111,8 +111,15 @@ impl Start {
     }
 }
 
+/// `A=1 LD_PRELOAD=/x/libcounterfoil.so "B=c d"`: has LD_PRELOAD the library?
+fn preloads(environment: &str) -> bool {
+    let Some((_, value)) = environment.split_once("LD_PRELOAD=") else { return false };
+    let mut entries = value.split([' ', ':', '"']).take_while(|e| !e.contains('='));
+    entries.any(|e| base(e) == library::NAME)
+}
+
 fn settings<'p>(report: &mut Report, get: &impl Fn(&str) -> &'p str, start: Option<&Start>, pid: u32) {
-    let preloaded = get("Environment").contains(library::NAME);
+    let preloaded = preloads(get("Environment"));
     let everywhere = std::fs::read_to_string("/etc/ld.so.preload").is_ok_and(|t| t.contains(library::NAME));
     if start.is_some_and(|s| s.observed) {
         report.add("library", Mark::Good, "it is started through counterfoil exec");
@@ -178,6 +185,10 @@ mod tests {
         let preloaded = "Environment=A=1 LD_PRELOAD=/usr/local/lib/libcounterfoil.so\n";
         assert_eq!(look(preloaded).answer(), "yes");
         assert_eq!(look("").answer(), "no");
+        let named = "Environment=COUNTERFOIL_LIB=/l/libcounterfoil.so LD_PRELOAD=/x/a.so\n";
+        assert_eq!(look(named).answer(), "no", "named, and not preloaded");
+        let behind = "Environment=\"LD_PRELOAD=/x/a.so /l/libcounterfoil.so\" B=1\n";
+        assert_eq!(look(behind).answer(), "yes");
         for (families, answer) in [
             ("AF_INET AF_INET6", "no"),
             ("AF_INET AF_UNIX", "yes"),
