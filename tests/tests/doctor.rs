@@ -219,6 +219,32 @@ fn processes() {
     check!(run, report["observable"] == "no" && run.stdout.contains("COUNTERFOIL_OFF=1"), "inert");
 }
 
+/// The loader left the library out of a process that has more rights than its starter.
+#[test]
+fn a_process_with_more_rights() {
+    need!("setpriv", "ssh-agent");
+    let agent = peers::find("ssh-agent").expect("ssh-agent");
+    if !peers::root() || std::fs::metadata(&agent).expect("file").permissions().mode() & 0o2000 == 0 {
+        skip!("not root, or ssh-agent is not setgid here");
+    }
+    let here = Scratch::new();
+    std::fs::set_permissions(here.path(), PermissionsExt::from_mode(0o777)).expect("chmod");
+    let mut child = Command::new("setpriv")
+        .args(["--reuid=65534", "--regid=65534", "--clear-groups", "ssh-agent", "-D", "-a"])
+        .arg(here.at("agent"))
+        .env("LD_PRELOAD", product::library())
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .expect("setpriv");
+    let pid = child.id();
+    let started = wait::poll(Duration::from_secs(20), || here.at("agent").exists().then_some(()));
+    let (run, report) = doctor(&pid.to_string());
+    let _ = child.kill();
+    let _ = child.wait();
+    assert!(started.is_some(), "the agent didn't start");
+    check!(run, report["observable"] == "no" && says(&report, "observed").contains("AT_SECURE"), "not why");
+}
+
 /// systemd's answers, by a stand-in where there is no systemd: only its output is read.
 #[test]
 fn services() {

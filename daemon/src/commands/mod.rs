@@ -44,6 +44,7 @@ const USAGE: u8 = 2;
         counterfoil run -- ./send-and-receive.sh      watch a command and all it starts\n  \
         counterfoil demo                              see an alteration being caught\n  \
         counterfoil verify /srv/out /mnt/in           two files, folders or manifests: equal, or where not\n  \
+        counterfoil doctor curl nginx.service         what of them can be observed, and what to do\n  \
         counterfoil check /etc/counterfoil/counterfoil.toml",
     disable_help_subcommand = true
 )]
