@@ -116,14 +116,15 @@ impl Pipeline {
             proc: options.proc.clone(),
             clock_offset: core::clock_offset(),
         };
-        let (mut core, outbox) =
-            Core::new(settings, room.clone(), out, shared.clone(), options.keeper.clone())
-                .map_err(system("epoll"))?;
+        let (core, outbox) = Core::new(settings, room.clone(), out, shared.clone(), options.keeper.clone())
+            .map_err(system("epoll"))?;
         let key = match options.key {
             Some(key) => key,
             None => random_key().map_err(system("random bytes for the key"))?,
         };
-        core.reads_at_rest(Tagger::new(key, options.stream_digest), outbox.clone());
+        if let Ok(mut core) = core.lock() {
+            core.reads_at_rest(Tagger::new(key, options.stream_digest), outbox.clone());
+        }
         let parts_room = room.clone();
         let deciders = Arc::new(RwLock::new(Deciders { watch: options.watch, redact: options.redact }));
         let hellos = Arc::new(HelloCounts::default());
@@ -151,7 +152,7 @@ impl Pipeline {
                 .map_err(|e| system("eventfd")(e.into()))?,
         );
         let thread = |name: &str| std::thread::Builder::new().name(name.into());
-        let core = thread("core").spawn(move || core.run()).map_err(system("a thread"))?;
+        let core = thread("core").spawn(move || Core::run(core)).map_err(system("a thread"))?;
         let listen = {
             let (stop, wake) = (stop.clone(), wake.clone());
             let run = move || listener.run(&stop, &wake);
