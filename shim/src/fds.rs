@@ -116,10 +116,15 @@ pub fn settle(guard: &Guard, fd: i32) {
     }
 }
 
-/// [`settle`] for all.
-pub fn settle_all(guard: &Guard) {
-    if process::watched() {
-        (0..=HIGHEST.load(Ordering::Relaxed)).for_each(|fd| settle(guard, fd));
+/// [`settle`] for all. Enters a recording only if there is something to do.
+pub fn settle_all() {
+    let fresh = |&fd: &i32| entry(fd).is_some_and(|e| kind(e.load(Ordering::Relaxed)) == FRESH);
+    let mut all = (0..=HIGHEST.load(Ordering::Relaxed)).filter(fresh).peekable();
+    if process::watched()
+        && all.peek().is_some()
+        && let Some(guard) = Guard::enter()
+    {
+        all.for_each(|fd| settle(&guard, fd));
     }
 }
 

@@ -226,12 +226,21 @@ pub fn enter(guard: &Guard, object: &Object, fd: i32, way: u8) -> Turn {
         return Turn::Rest;
     }
     if process::watched() && stream.take(guard, object.number(), tap) {
+        if file.flags() & O_ACCMODE == O_RDWR && other(object, way).busy() {
+            // Both move one position, in an order that nobody knows.
+            file.mark(READ_REST | WRITE_REST);
+            file.position.store(UNKNOWN, Relaxed);
+        }
         return Turn::Flow;
     }
     // Two at once, or a call that could not be recorded: where that left the position, who knows.
     file.mark(rest);
     file.position.store(UNKNOWN, Relaxed);
     Turn::Rest
+}
+
+fn other(object: &Object, way: u8) -> &Stream {
+    if way == objects::OUT { &object.into } else { &object.out }
 }
 
 /// After a call that read.

@@ -21,7 +21,14 @@ pub const REGION_BYTES: usize = size_of::<Counters>() + SLOTS as usize * size_of
 struct Counters {
     last_number: AtomicU32,
     look_from: AtomicU32,
+    /// Slots from here on were never used; 0 stands for [`FEW`].
+    ceiling: AtomicU32,
 }
+
+/// Slots that are used in turn as long as one of them is free: not all of them, since what was used once
+/// takes memory (a program may open many files one after the other), and not the last one again at once,
+/// since another thread may still be in a call on what it was.
+const FEW: u32 = 256;
 
 static REGION: AtomicPtr<Counters> = AtomicPtr::new(core::ptr::null_mut());
 
@@ -144,20 +151,28 @@ pub fn slot_of(object: &Object) -> u32 {
 pub fn make(channel: Channel) -> Option<Name> {
     // SAFETY: mapped for good.
     let counters = unsafe { &*REGION.load(Ordering::Relaxed) };
-    let from = counters.look_from.fetch_add(1, Ordering::Relaxed);
-    for step in 0..SLOTS {
-        let index = from.wrapping_add(step) % SLOTS;
-        let object = slot(index);
-        if object.number.load(Ordering::Relaxed) != 0 {
-            continue;
+    let mut ceiling = counters.ceiling.load(Ordering::Relaxed).max(FEW);
+    loop {
+        let from = counters.look_from.fetch_add(1, Ordering::Relaxed);
+        for step in 0..ceiling {
+            let index = from.wrapping_add(step) % ceiling;
+            let object = slot(index);
+            if object.number.load(Ordering::Relaxed) != 0 {
+                continue;
+            }
+            let number = counters.last_number.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
+            if object.number.compare_exchange(0, number, Ordering::Acquire, Ordering::Relaxed).is_err() {
+                continue;
+            }
+            counters.look_from.store(index + 1, Ordering::Relaxed);
+            object.clear(channel);
+            return Some(Name { slot: index, number });
         }
-        let number = counters.last_number.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
-        if object.number.compare_exchange(0, number, Ordering::Acquire, Ordering::Relaxed).is_err() {
-            continue;
+        if ceiling == SLOTS {
+            break;
         }
-        counters.look_from.store(index + 1, Ordering::Relaxed);
-        object.clear(channel);
-        return Some(Name { slot: index, number });
+        ceiling = (ceiling * 2).min(SLOTS);
+        counters.ceiling.fetch_max(ceiling, Ordering::Relaxed);
     }
     process::arena().no_object.fetch_add(1, Ordering::Relaxed);
     None

@@ -53,9 +53,7 @@ unsafe extern "C" fn before_fork() {
     keeping_errno(|| {
         shielded((), || {
             process::shares();
-            if let Some(guard) = Guard::enter() {
-                fds::settle_all(&guard);
-            }
+            fds::settle_all();
             fds::for_each(|_, object| object.add_ref());
             sessions::for_each(Object::add_ref);
         });
@@ -82,11 +80,12 @@ pub fn last_words(how: How) {
     }
     // A child that has used nothing has nothing to say, unless it is the last to say anything.
     let used = process::has_recorded();
-    if let Some(guard) = Guard::enter() {
+    if used && let Some(guard) = Guard::enter() {
         fds::settle_made(&guard);
     }
     fds::for_each(|fd, object| {
         if object.channel() == Channel::File
+            && (used || object.held_once())
             && let Some(guard) = Guard::enter()
         {
             // It may be now that something is found which is to be told.

@@ -108,6 +108,13 @@ impl Stream {
         false
     }
 
+    /// Somebody is in a call on it. Seen by at least one of two who each take one stream and then ask for
+    /// the other.
+    pub fn busy(&self) -> bool {
+        core::sync::atomic::fence(Ordering::SeqCst);
+        !matches!(self.claim.load(Ordering::Relaxed), 0 | TELLING)
+    }
+
     /// A call on this stream could not be recorded.
     pub fn missed(&self) -> bool {
         self.missed.load(Ordering::Relaxed) != 0

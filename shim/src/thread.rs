@@ -27,6 +27,8 @@ pub struct Thread {
     pub time: Cell<u64>,
     /// This thread's number, or what stands for it: set with the lane.
     pub number: Cell<u32>,
+    /// The lanes that this thread has, a bit each.
+    pub lanes: Cell<u64>,
     /// The lane that this thread writes.
     pub lane: Cell<Option<Producer>>,
     /// The TLS call that this thread is inside of.

@@ -62,6 +62,10 @@ fn content() -> Vec<u8> {
 
 /// Runs one scenario of `fixture` under `policy`.
 fn scenario_of(fixture: &str, name: &str, policy: u32) -> Run {
+    scenario_with(fixture, name, policy, false)
+}
+
+fn scenario_with(fixture: &str, name: &str, policy: u32, late: bool) -> Run {
     static RUNS: AtomicU32 = AtomicU32::new(0);
     let number = RUNS.fetch_add(1, Ordering::Relaxed);
     let folder = std::env::temp_dir().join(format!("counterfoil-files-{}-{number}", std::process::id()));
@@ -69,7 +73,7 @@ fn scenario_of(fixture: &str, name: &str, policy: u32) -> Run {
     let folder = folder.canonicalize().expect("its name");
     std::fs::write(folder.join("in"), content()).expect("input");
     let socket = folder.join("socket");
-    let listener = Listener::start(&socket, policy);
+    let listener = Listener::start(&socket, policy, late);
     let out = Command::new(fixtures().join(fixture))
         .arg(&folder)
         .arg(name)
@@ -463,4 +467,41 @@ fn long_names_come_in_pieces() {
     let folder = (0..5).fold(run.folder.clone(), |folder, _| folder.join("n".repeat(200)));
     assert_eq!(run.objects[0].name, folder.join("long_name").as_os_str().as_bytes());
     assert_eq!(run.names[0].2, folder.join("longer_name").to_str().unwrap());
+}
+
+/// What a sandbox kills for is not called: no name, no position. What is known without them is said.
+#[test]
+fn in_a_sandbox() {
+    let run = scenario("sandboxed");
+    assert!(run.names.is_empty());
+    let [written, read] = &run.objects[..] else { panic!("two files") };
+    assert!(written.name.is_empty() && read.name.is_empty());
+    let content = std::fs::read(run.path("sandboxed.new")).unwrap();
+    flowed(written, Tap::FileWrite, &content, "written");
+    flowed(read, Tap::FileRead, &std::fs::read(run.path("in")).unwrap(), "read");
+}
+
+/// A thousand files, and a daemon that comes late: more than one lane holds.
+#[test]
+fn many_files_in_a_burst() {
+    let run = scenario_with("files", "many", WATCHED, true);
+    let objects = run.of("in", Tap::FileRead);
+    assert_eq!(objects.len(), 1000);
+    assert!(objects.iter().all(|object| object.file.unwrap().read_bytes == 10));
+}
+
+/// Two threads move one position: whatever is said is true, and here nothing can be.
+#[test]
+fn read_and_written_at_once() {
+    let run = scenario("both_at_once");
+    let content = std::fs::read(run.path("both_at_once")).unwrap();
+    for object in &run.objects {
+        let file = object.file.unwrap();
+        if file.header.flags & WRITE_DIGEST != 0 {
+            assert_eq!(file.write_digest[..], Sha256::digest(&content[..file.write_bytes as usize])[..]);
+        }
+        if file.header.flags & READ_DIGEST != 0 {
+            assert_eq!(file.read_digest[..], Sha256::digest(&content[..file.read_bytes as usize])[..]);
+        }
+    }
 }

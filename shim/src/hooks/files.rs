@@ -6,6 +6,7 @@
 use super::made::recording;
 use super::pieces::{Into, Vector, bytes};
 use crate::file;
+use crate::process;
 use crate::real::hooks;
 use crate::record::{received_at, receiving, sending, sent_at};
 use crate::stream::Offer;
@@ -20,7 +21,11 @@ fn pieces(count: c_int) -> usize {
 fn allocated(fd: c_int, mode: c_int, offset: off64_t, length: off64_t) {
     // With no mode but KEEP_SIZE content stays as it is; all others change it.
     let inside = mode & !libc::FALLOC_FL_KEEP_SIZE != 0;
-    recording(|guard| file::resized(guard, fd, offset.saturating_add(length).max(0) as u64, inside, true));
+    if process::active() && process::watched() {
+        recording(|guard| {
+            file::resized(guard, fd, offset.saturating_add(length).max(0) as u64, inside, true)
+        });
+    }
 }
 
 hooks! {

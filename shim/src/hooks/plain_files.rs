@@ -212,7 +212,7 @@ redhook::hook! {
 
 /// After a change of length.
 fn truncated(fd: c_int, length: off_t, result: c_int) -> c_int {
-    if result == 0 {
+    if result == 0 && process::active() && process::watched() {
         recording(|guard| file::resized(guard, fd, length.max(0) as u64, false, false));
     }
     result

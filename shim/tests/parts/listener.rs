@@ -33,8 +33,8 @@ struct Arena {
 unsafe impl Send for Arena {}
 
 impl Listener {
-    /// Grants `policy`.
-    pub fn start(path: &Path, policy: u32) -> Self {
+    /// Grants `policy`. `late`: reads nothing until it is asked what it heard.
+    pub fn start(path: &Path, policy: u32, late: bool) -> Self {
         let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
             .expect("socket");
         bind(&socket, &SocketAddrUnix::new(path).expect("a short path")).expect("bind");
@@ -58,7 +58,7 @@ impl Listener {
                 for arena in &arenas.lock().expect("arenas")[lanes.len()..] {
                     lanes.push((0..LANES).map(|lane| arena.lane(lane)).collect());
                 }
-                for (arena, lanes) in lanes.iter_mut().enumerate() {
+                for (arena, lanes) in lanes.iter_mut().enumerate().filter(|_| last || !late) {
                     lanes.iter_mut().for_each(|lane| drain(arena, lane, &mut heard));
                 }
                 if last {
