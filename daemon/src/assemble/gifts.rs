@@ -8,7 +8,7 @@ use crate::files::chains::{Gift, Live};
 use crate::judge::Judgement;
 use crate::model::{Reason, Verdict};
 use counterfoil_abi::record::Channel;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// Objects of one program that are looked at.
 const MAX_OBJECTS: usize = 4096;
@@ -86,13 +86,9 @@ fn gifts(objects: &Slab<Object>, transfer: &Transfer, judgement: Option<&Judgeme
 impl Live for Standing<'_> {
     fn gifts(&self, to: ArenaId) -> Vec<Gift> {
         let Some(program) = self.programs.get(&to) else { return Vec::new() };
-        let mut legs: Vec<Key> = Vec::new();
+        let mut legs: HashSet<Key> = HashSet::new();
         for key in program.numbers.values().take(MAX_OBJECTS) {
-            if let Some(leg) = self.objects.get(*key).and_then(|o| o.legs[Direction::In as usize])
-                && !legs.contains(&leg)
-            {
-                legs.push(leg);
-            }
+            legs.extend(self.objects.get(*key).and_then(|o| o.legs[Direction::In as usize]));
         }
         legs.into_iter().flat_map(|leg| self.gifts_over(leg, None)).filter(|g| g.to == to).collect()
     }

@@ -95,6 +95,11 @@ impl Chains {
         self.count = kept;
     }
 
+    /// More than half of what can be remembered is.
+    pub fn crowded(&self) -> bool {
+        self.count > MAX_ALL / 2
+    }
+
     /// Everybody in it.
     pub fn arenas(&self) -> HashSet<ArenaId> {
         self.into.values().flatten().flat_map(|g| [g.from, g.to]).collect()

@@ -14,6 +14,8 @@ use std::collections::HashMap;
 
 /// How long before a file is opened to be written its origin may have been closed, where only its name tells.
 const NEAR: u64 = 60_000_000_000;
+/// Bytes that two files of one program don't have in common by chance.
+const TELLING: u64 = 64;
 /// Files read at rest to find out whether they are the origin of one delivery.
 const MAX_TRIED: usize = 4;
 
@@ -77,8 +79,13 @@ impl Files {
         let suits = |r: &Reading| {
             let remote = from.remote(r).filter(|_| may_be(r, delivery))?;
             let named = base(&r.end.path) == name;
-            // Files of no bytes are all alike.
-            (delivery.bytes() > 0 || named).then_some((remote, named))
+            // Files of no bytes are all alike, and within one program a few bytes may be by chance.
+            let telling = match delivery.bytes() {
+                0 => named,
+                1..TELLING => named || remote || self.carrier(delivery.end.arena) > Carrier::No,
+                _ => true,
+            };
+            telling.then_some((remote, named))
         };
         // A thousand files of one content are told apart by their names.
         let named = self.readings.with_name(&from.arenas, name, &delivery.path, |r| {
@@ -150,6 +157,9 @@ impl Files {
             .filter(|(_, r)| near(r))
             .collect();
         let alike = others.iter().filter_map(|&(id, r)| {
+            if !r.end.tags.resemble(&delivery.end.tags) {
+                return None;
+            }
             let compared = r.end.tags.compared(&delivery.end.tags);
             let whole = compared.same + compared.differ
                 >= delivery.end.bytes.min(r.end.bytes) / (2 * counterfoil_abi::BLOCK);

@@ -317,6 +317,11 @@ impl Files {
         self.tidied = self.now;
         let before = self.now.saturating_sub(REMEMBERED);
         self.chains.forget_before(before);
+        for seconds in [60, 10] {
+            if self.chains.crowded() {
+                self.chains.forget_before(self.now.saturating_sub(seconds * 1_000_000_000));
+            }
+        }
         self.names.forget_before(before);
         let scarce = self.room.scarce();
         self.readings.forget_before(before, &mut self.room, scarce);
