@@ -128,3 +128,15 @@ fn a_second_writer_at_the_destination() {
     // delivered was as it should be.
     check!(run, t.verdict() != "altered" && t.verdict() != "truncated", "{}", t.shown());
 }
+
+#[test]
+fn another_file_in_its_place() {
+    let run = Observed::script(
+        "mkdir -p dst; TAMPER=pipe-out:flip:0:1000000 LD_PRELOAD=\"$LD_PRELOAD:$FIXTURES/tamper.so\" cat src/f | cat | dd of=dst/f 2>/dev/null",
+    );
+    run.scratch.write("src/f", payload(5, SIZE));
+    let run = run.go().well();
+    altered(&run, 0, SIZE as u64);
+    let place = place(&run, "payload-replaced");
+    check!(run, place == "between cat and cat (pipe)", "place {place:?}");
+}
