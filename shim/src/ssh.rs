@@ -132,18 +132,7 @@ struct Place {
 // SAFETY: `state` is touched only by who has set `busy`.
 unsafe impl Sync for Place {}
 
-static PLACE: Place = Place {
-    busy: AtomicBool::new(false),
-    state: UnsafeCell::new(State {
-        calls: Calls::new(),
-        asked: [None; ASKED],
-        open: [None; CHANNELS],
-        confirmed: [0; 2],
-        packets: 0,
-        squeezed: [false; 2],
-        unproven: None,
-    }),
-};
+static PLACE: Place = Place { busy: AtomicBool::new(false), state: UnsafeCell::new(State::new()) };
 
 /// Runs `f` on the state. OpenSSH has one thread; in anything else the second one that comes at the
 /// same time ends it all.
@@ -188,13 +177,7 @@ pub fn before(
     let call = Call { encrypts: encrypts(), out, input, length };
     let mut watch = None;
     with(|guard, state| {
-        let (packet, next, was_refused) = state.calls.before(&call);
-        if was_refused {
-            refused::now(guard, state);
-        }
-        if let Some(packet) = packet {
-            state.packet(guard, &packet);
-        }
+        let next = state.before(guard, &call);
         watch = (next != Next::Nothing).then_some(Watch { call, next });
     });
     watch
@@ -204,17 +187,7 @@ pub fn before(
 #[inline]
 pub fn after(watch: Option<Watch>, result: i32) {
     let Some(watch) = watch else { return };
-    with(|guard, state| {
-        // 0 is a success where there was nothing to do; negative, and 0 for something, is none.
-        let well = result > 0 || result == 0 && watch.call.length == 0;
-        let (packet, was_refused) = state.calls.after(&watch.call, watch.next, well);
-        if was_refused {
-            refused::now(guard, state);
-        }
-        if let Some(packet) = packet {
-            state.packet(guard, &packet);
-        }
-    });
+    with(|guard, state| state.after(guard, &watch.call, watch.next, result));
 }
 
 /// A packet's data in its two parts.
@@ -239,6 +212,43 @@ impl Pieces for Data<'_> {
 }
 
 impl State {
+    const fn new() -> Self {
+        Self {
+            calls: Calls::new(),
+            asked: [None; ASKED],
+            open: [None; CHANNELS],
+            confirmed: [0; 2],
+            packets: 0,
+            squeezed: [false; 2],
+            unproven: None,
+        }
+    }
+
+    /// Before a cipher call. Returns what is to be done after it.
+    fn before(&mut self, guard: &Guard, call: &Call) -> Next {
+        let (packet, next, was_refused) = self.calls.before(call);
+        if was_refused {
+            refused::now(guard, self);
+        }
+        if let Some(packet) = packet {
+            self.packet(guard, &packet);
+        }
+        next
+    }
+
+    /// After it.
+    fn after(&mut self, guard: &Guard, call: &Call, next: Next, result: i32) {
+        // 0 is a success where there was nothing to do; negative, and 0 for something, is none.
+        let well = result > 0 || result == 0 && call.length == 0;
+        let (packet, was_refused) = self.calls.after(call, next, well);
+        if was_refused {
+            refused::now(guard, self);
+        }
+        if let Some(packet) = packet {
+            self.packet(guard, &packet);
+        }
+    }
+
     fn packet(&mut self, guard: &Guard, packet: &Packet) {
         refused::passed();
         let way = usize::from(packet.sealed);
@@ -422,3 +432,6 @@ fn streams(object: &Object, sealed: bool) -> (&Stream, Tap) {
 fn key(place: &Option<Open>) -> usize {
     core::ptr::from_ref(place).addr()
 }
+
+#[cfg(test)]
+mod tests;

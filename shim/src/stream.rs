@@ -511,4 +511,4 @@ impl Stream {
 }
 
 #[cfg(test)]
-mod tests;
+pub mod tests;

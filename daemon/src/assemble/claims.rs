@@ -33,7 +33,7 @@ impl Assembler {
         let number = opened.header.object;
         let Some(channel) = Channel::from_code(opened.channel) else { return };
         if number == 0
-            || matches!(channel, Channel::File | Channel::Ssh)
+            || channel == Channel::File
             || !self.programs.contains_key(&arena)
         {
             return;
@@ -50,6 +50,10 @@ impl Assembler {
             return;
         }
         object.settled = false;
+        if channel == Channel::Ssh {
+            self.tunnel_opened(key, arena, opened);
+            return self.replay_early(arena, number, key);
+        }
         learn(object, opened);
         if let Some(user) = object.use_of(arena, number) {
             user.fd = opened.fd;
@@ -69,7 +73,9 @@ impl Assembler {
         channel: Channel,
         opened: &Opened,
     ) -> Option<Key> {
-        let inode = (opened.inode != 0).then_some((opened.device, opened.inode));
+        // An SSH channel has other things to tell in these places.
+        let named = opened.inode != 0 && channel != Channel::Ssh;
+        let inode = named.then_some((opened.device, opened.inode));
         let known = inode.and_then(|i| self.by_inode.get(&i).copied());
         let claimed = match known {
             Some(known) => self.may_share(arena, by, opened.fd, inode, known)?,

@@ -20,6 +20,7 @@ pub mod pending;
 pub mod program;
 pub mod runs;
 pub mod slab;
+mod ssh;
 #[cfg(test)]
 mod tests;
 mod watch;
@@ -35,6 +36,7 @@ use program::{ArenaId, MAX_EARLY, Program};
 use slab::{Key, Slab};
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
+pub use ssh::{Crossing, Outcome};
 use std::time::Duration;
 use uuid::Uuid;
 
@@ -100,6 +102,11 @@ pub struct Assembler {
     by_path: HashMap<Vec<u8>, Vec<Key>>,
     /// Unix sockets that were named as a peer and are not known yet, and who named them.
     wanted: HashMap<Inode, Key>,
+    /// Ends of SSH channels.
+    by_tunnel: HashMap<ssh::Name, Key>,
+    /// How many there are.
+    tunnels: usize,
+    crossings: VecDeque<Crossing>,
     budget: Budget,
     /// The object of the last record: records come in runs.
     last: Option<(ArenaId, u32, Key)>,
@@ -132,6 +139,9 @@ impl Assembler {
             by_addresses: HashMap::new(),
             by_path: HashMap::new(),
             wanted: HashMap::new(),
+            by_tunnel: HashMap::new(),
+            tunnels: 0,
+            crossings: VecDeque::new(),
             budget,
             last: None,
             now: 0,
@@ -249,6 +259,7 @@ impl Assembler {
         self.tick += SETTLE;
         for key in self.objects.keys() {
             self.say_cipher(key);
+            self.say_tunnel(key);
         }
         for key in self.transfers.keys() {
             self.judge(key);

@@ -75,7 +75,7 @@ pub(super) fn record_rejected(
     f
 }
 
-fn about(f: &mut Finding, notice: &Notice, more: &[(&str, &str)]) {
+pub(super) fn about(f: &mut Finding, notice: &Notice, more: &[(&str, &str)]) {
     f.key = key(&f.rule, notice.process.as_ref(), notice.connection.as_ref(), None, more);
     f.process.clone_from(&notice.process);
     f.connection.clone_from(&notice.connection);

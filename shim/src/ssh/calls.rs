@@ -259,6 +259,3 @@ fn alone(call: &Call) -> Packet {
         _ => Packet::of(true, false, call.input, call.length),
     }
 }
-
-#[cfg(test)]
-mod tests;

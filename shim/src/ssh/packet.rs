@@ -75,16 +75,19 @@ pub fn read(head: &[u8], total: usize) -> Option<Message<'_>> {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
 
     /// A packet around `payload`, from its padding length on.
     pub fn packet(payload: &[u8]) -> Vec<u8> {
-        let padding = 16 - (5 + payload.len()) % 16 + if (5 + payload.len()) % 16 > 12 { 16 } else { 0 };
+        // The length before it counts as well, when it comes to whole blocks.
+        let short = 16 - (5 + payload.len()) % 16;
+        let padding = if short < 4 { short + 16 } else { short };
         [&[padding as u8][..], payload, &vec![0x55; padding]].concat()
     }
 
-    fn text(bytes: &[u8]) -> Vec<u8> {
+    /// A string as SSH writes it.
+    pub fn text(bytes: &[u8]) -> Vec<u8> {
         [&(bytes.len() as u32).to_be_bytes()[..], bytes].concat()
     }
 
