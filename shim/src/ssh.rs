@@ -357,7 +357,9 @@ impl State {
     }
 
     fn eof(&mut self, guard: &Guard, sealed: bool, channel: u32) {
-        let Some(object) = self.find(sealed, channel).and_then(|open| objects::get(open.name)) else { return };
+        let Some(object) = self.find(sealed, channel).and_then(|open| objects::get(open.name)) else {
+            return;
+        };
         let (stream, tap) = streams(object, sealed);
         object.flag(if sealed { OUT_SHUT } else { IN_EOF });
         stream.try_tell(guard, object.number(), tap);

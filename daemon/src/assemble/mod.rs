@@ -34,9 +34,9 @@ use pair::Pair;
 use pending::Budget;
 use program::{ArenaId, MAX_EARLY, Program};
 use slab::{Key, Slab};
+pub use ssh::{Crossing, Outcome};
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
-pub use ssh::{Crossing, Outcome};
 use std::time::Duration;
 use uuid::Uuid;
 

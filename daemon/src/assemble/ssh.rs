@@ -263,7 +263,14 @@ impl Assembler {
         for blocks in &tunnel.log[across(direction) as usize] {
             feed(&mut pair, channel_side(across(direction)), blocks, &mut self.budget);
         }
-        tunnel.candidates.push(Candidate { object: key, direction, pair, transfer: None, total: None, likely });
+        tunnel.candidates.push(Candidate {
+            object: key,
+            direction,
+            pair,
+            transfer: None,
+            total: None,
+            likely,
+        });
         Some(tunnel.candidates.len() - 1)
     }
 
@@ -353,7 +360,9 @@ impl Assembler {
     /// other gave out.
     pub(super) fn say_between(&mut self, transfer: &Transfer) {
         let (Some(from), Some(to)) = (transfer.origin, transfer.destination) else { return };
-        let (Some(origin), Some(destination)) = (self.objects.get(from), self.objects.get(to)) else { return };
+        let (Some(origin), Some(destination)) = (self.objects.get(from), self.objects.get(to)) else {
+            return;
+        };
         let a = self.end(origin, Direction::Out, u64::MAX);
         let b = self.end(destination, Direction::In, u64::MAX);
         if a.total == 0 && b.total == 0 {
@@ -362,8 +371,12 @@ impl Assembler {
         let id = |o: &Object, d: Direction| o.tunnel.as_ref().and_then(|t| t.transfers[d as usize]);
         let connection = id(origin, Direction::Out).or(id(destination, Direction::In));
         // As in TLS, insertions and deletions can't be the network's doing.
-        let case =
-            Case { channel: model::Channel::Tls, pair: &transfer.pair, origin: Some(&a), destination: Some(&b) };
+        let case = Case {
+            channel: model::Channel::Tls,
+            pair: &transfer.pair,
+            origin: Some(&a),
+            destination: Some(&b),
+        };
         let judgement = judge::judge(case);
         let peer = self.process_at(destination, Direction::In);
         let outcome = match judgement.verdict {

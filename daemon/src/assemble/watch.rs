@@ -45,7 +45,8 @@ impl Assembler {
         let (Some(origin), Some(destination)) = (self.objects.get(from), self.objects.get(to)) else {
             return true;
         };
-        if origin.channel == record::Channel::Ssh || transfer.said || (origin.settled && destination.settled) {
+        if origin.channel == record::Channel::Ssh || transfer.said || (origin.settled && destination.settled)
+        {
             return true;
         }
         let channel = origin.model_channel();

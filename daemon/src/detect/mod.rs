@@ -11,9 +11,9 @@ mod itself;
 mod payload;
 mod preloads;
 mod process;
+mod ssh;
 #[cfg(test)]
 mod tests;
-mod ssh;
 mod tls;
 
 use crate::config::Watch;

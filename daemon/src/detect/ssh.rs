@@ -43,9 +43,7 @@ pub(super) fn mismatch(
         .into();
     let (place, taps) = match place {
         SshPlace::BeforeSealing => ("before-encryption", ["input", Tap::CipherSeal.word()]),
-        SshPlace::BetweenCiphers => {
-            ("between-ciphers", [Tap::CipherSeal.word(), Tap::CipherOpen.word()])
-        }
+        SshPlace::BetweenCiphers => ("between-ciphers", [Tap::CipherSeal.word(), Tap::CipherOpen.word()]),
         SshPlace::AfterOpening => ("after-decryption", [Tap::CipherOpen.word(), "output"]),
     };
     f.why = why(altered.iter().fold(0u64, |n, r| n.saturating_add(r.length)), 0);
@@ -70,7 +68,8 @@ pub(super) fn packet_rejected(notice: &Notice, text: &str, offset: u64) -> Findi
               failing network card (ethtool -S), someone who injects. Capture at both ends and compare. The \
               data did not get through."
         .into();
-    f.evidence = json!({"text": text, "refused_by": "this end", "tap": Tap::SockRecv.word(), "offset": offset});
+    f.evidence =
+        json!({"text": text, "refused_by": "this end", "tap": Tap::SockRecv.word(), "offset": offset});
     f.why = why(text, serde_json::Value::Null);
     about(&mut f, notice, &[("text", text)]);
     f

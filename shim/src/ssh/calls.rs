@@ -91,13 +91,23 @@ enum Stage {
     /// chacha20 has made a MAC's key: if no length follows, the MAC was wrong.
     Key,
     /// chacha20 has turned one length into the other.
-    Length { input: u32, output: u32 },
+    Length {
+        input: u32,
+        output: u32,
+    },
     /// GCM knows the packet's length.
-    Clear { length: u32 },
+    Clear {
+        length: u32,
+    },
     /// GCM has deciphered a packet, which is not proven yet.
-    Opened { at: *const u8, length: usize },
+    Opened {
+        at: *const u8,
+        length: usize,
+    },
     /// The first block, deciphered.
-    First { block: [u8; BLOCK] },
+    First {
+        block: [u8; BLOCK],
+    },
 }
 
 /// What is to be done after a call.
@@ -163,7 +173,11 @@ impl Calls {
             (_, _, Stage::Length { input, .. }) if is(input) => (whole(true), Next::Nothing),
             (_, _, Stage::Length { output, .. }) if is(output) => (None, Next::Proven),
             (_, _, Stage::Clear { length }) if is(length) => {
-                if call.encrypts { (whole(true), Next::Nothing) } else { (None, Next::Claimed) }
+                if call.encrypts {
+                    (whole(true), Next::Nothing)
+                } else {
+                    (None, Next::Claimed)
+                }
             }
             (_, _, Stage::First { block }) if is(rest(&block)) => {
                 self.stage = stage;
