@@ -104,10 +104,6 @@ enum Stage {
         at: *const u8,
         length: usize,
     },
-    /// The first block, deciphered.
-    First {
-        block: [u8; BLOCK],
-    },
 }
 
 /// What is to be done after a call.
@@ -134,12 +130,15 @@ pub enum Next {
 /// The calls so far.
 pub struct Calls {
     stage: Stage,
+    /// A packet's first block, deciphered: the rest may be a long time coming, and packets go out
+    /// meanwhile.
+    first: Option<[u8; BLOCK]>,
 }
 
 impl Calls {
     /// None yet.
     pub const fn new() -> Self {
-        Self { stage: Stage::Nothing }
+        Self { stage: Stage::Nothing, first: None }
     }
 
     /// A packet was found wrong, and nothing came after it.
@@ -179,10 +178,7 @@ impl Calls {
                     (None, Next::Claimed)
                 }
             }
-            (_, _, Stage::First { block }) if is(rest(&block)) => {
-                self.stage = stage;
-                (None, Next::Rest)
-            }
+            _ if !call.encrypts && self.first.is_some_and(|block| is(rest(&block))) => (None, Next::Rest),
             _ if call.length == LENGTH => (None, Next::Length),
             _ if call.length == 32 && call.out == call.input && call.input().iter().all(|&b| b == 0) => {
                 self.stage = Stage::Key;
@@ -227,16 +223,14 @@ impl Calls {
                 let mut block = [0; BLOCK];
                 block.copy_from_slice(out());
                 if may_be_length(&block) {
-                    self.stage = Stage::First { block };
+                    self.first = Some(block);
                     None
                 } else {
                     Some(Packet::of(false, false, call.out, call.length))
                 }
             }
             Next::Rest => {
-                let Stage::First { block } = core::mem::replace(&mut self.stage, Stage::Nothing) else {
-                    return (None, false);
-                };
+                let Some(block) = self.first.take() else { return (None, false) };
                 let mut packet = Packet::of(false, true, call.out, call.length);
                 packet.unproven = true;
                 packet.lead.copy_from_slice(&block[LENGTH..]);
