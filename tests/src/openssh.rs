@@ -58,7 +58,8 @@ impl Sshd {
         let sshd = peers::find("sshd").unwrap_or_else(|| PathBuf::from("/usr/sbin/sshd"));
         Observed::script(&format!(
             "F={here}/ssh_config\n{} -D -e -f {here}/sshd_config 2>sshd.log & server=$!\n\
-             trap 'kill $server 2>/dev/null' EXIT\nlistening {port}\n{script}\n",
+             trap 'kill $server 2>/dev/null' EXIT\nlistening {port}\n{script}\n\
+             await sh -c '[ -z \"$(cat /proc/$0/task/*/children)\" ]' $server\n",
             sshd.display()
         ))
         .limit(120)

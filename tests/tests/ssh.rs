@@ -18,9 +18,20 @@ const BLOCK: u64 = 16384;
 const THERE_AND_BACK: &str = "cat in | ssh -F $F OPTIONS h cat | cat >out\ncmp in out";
 
 fn there_and_back(sshd: &Sshd, options: &str, size: usize) -> Observed {
-    let run = sshd.with(&THERE_AND_BACK.replace("OPTIONS", options));
+    let run = sshd
+        .with(&THERE_AND_BACK.replace("OPTIONS", options))
+        .env("COUNTERFOIL_LOG", "counterfoil_daemon::assemble::ssh=debug");
     run.scratch.write("in", payload(7, size));
     run
+}
+
+/// All three comparisons were made in both directions, of every byte.
+fn compared(run: &Run) {
+    for place in ["BeforeSealing", "BetweenCiphers", "AfterOpening"] {
+        let line = format!("ssh channel place={place} outcome=Same");
+        let found = run.stderr.lines().filter(|l| l.contains(&line)).count();
+        check!(run, found == 2, "want {place} in both directions, not {found}");
+    }
 }
 
 /// All that went over the connection was compared and is the same, and nobody is accused.
@@ -39,6 +50,7 @@ fn there_and_back_with_each_kind_of_cipher() {
         for size in [1, 1000, 16_384, 100_000, 3_000_000] {
             let run = there_and_back(&sshd, options, size).go().well();
             clean(&run, size as u64);
+            compared(&run);
         }
     }
 }
@@ -144,6 +156,7 @@ fn a_hundred_megabytes() {
     let sshd = Sshd::default();
     let run = there_and_back(&sshd, "", 100_000_000).go().well();
     clean(&run, 100_000_000);
+    compared(&run);
 }
 
 #[test]
@@ -169,6 +182,7 @@ fn keys_are_exchanged_again() {
     for options in CIPHERS {
         let run = there_and_back(&sshd, &format!("{options} -o RekeyLimit=300K"), 2_000_000).go().well();
         clean(&run, 2_000_000);
+        compared(&run);
     }
 }
 

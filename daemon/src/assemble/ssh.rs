@@ -185,6 +185,11 @@ impl Assembler {
     }
 
     fn join_tunnel(&mut self, key: Key, other: Name) {
+        tracing::debug!(
+            ?other,
+            known = self.by_tunnel.contains_key(&other),
+            "ssh channel looks for its peer"
+        );
         let Some(&peer) = self.by_tunnel.get(&other) else { return };
         let free = |k: Key| self.objects.get(k).is_some_and(|o| o.peer.is_none());
         if free(key) && free(peer) && key != peer {
@@ -334,7 +339,15 @@ impl Assembler {
             let d = direction as usize;
             let total = totals[d];
             let mine = || candidates.iter().filter(|c| c.direction == across(direction));
-            let Some(partner) = partner(mine, total) else { continue };
+            let Some(partner) = partner(mine, total) else {
+                tracing::debug!(
+                    ?direction,
+                    total,
+                    candidates = mine().count(),
+                    "ssh channel without partner"
+                );
+                continue;
+            };
             let differences = ranges(&partner.pair, total);
             let outcome = if doubt {
                 Outcome::Unknown(vec![Reason::RecordsDropped])
@@ -409,6 +422,7 @@ impl Assembler {
             };
             self.notice_of(arena, by, key, direction, connection, what);
         }
+        tracing::debug!(place = ?crossing.place, outcome = ?crossing.outcome, "ssh channel");
         if self.crossings.len() >= MAX_CROSSINGS {
             self.crossings.pop_front();
         }

@@ -169,6 +169,11 @@ impl Calls {
                 (None, Next::Nothing)
             }
             (true, ..) | (_, true, _) => (None, Next::Nothing),
+            // Before anything else: a packet may be as long as a key.
+            _ if call.length == 32 && call.out == call.input && call.input().iter().all(|&b| b == 0) => {
+                self.stage = Stage::Key;
+                (None, Next::Nothing)
+            }
             (_, _, Stage::Length { input, .. }) if is(input) => (whole(true), Next::Nothing),
             (_, _, Stage::Length { output, .. }) if is(output) => (None, Next::Proven),
             (_, _, Stage::Clear { length }) if is(length) => {
@@ -180,10 +185,6 @@ impl Calls {
             }
             _ if !call.encrypts && self.first.is_some_and(|block| is(rest(&block))) => (None, Next::Rest),
             _ if call.length == LENGTH => (None, Next::Length),
-            _ if call.length == 32 && call.out == call.input && call.input().iter().all(|&b| b == 0) => {
-                self.stage = Stage::Key;
-                (None, Next::Nothing)
-            }
             _ if call.encrypts => (Some(alone(call)), Next::Nothing),
             _ if call.length == BLOCK => (None, Next::First),
             _ => (None, Next::Perhaps),

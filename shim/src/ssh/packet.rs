@@ -78,12 +78,16 @@ pub fn read(head: &[u8], total: usize) -> Option<Message<'_>> {
 pub mod tests {
     use super::*;
 
-    /// A packet around `payload`, from its padding length on.
-    pub fn packet(payload: &[u8]) -> Vec<u8> {
-        // The length before it counts as well, when it comes to whole blocks.
-        let short = 16 - (5 + payload.len()) % 16;
+    /// A packet around `payload`, from its padding length on; `before`: bytes of the length that counts
+    /// as well, when it comes to whole blocks.
+    pub fn padded(payload: &[u8], before: usize) -> Vec<u8> {
+        let short = 16 - (before + 1 + payload.len()) % 16;
         let padding = if short < 4 { short + 16 } else { short };
         [&[padding as u8][..], payload, &vec![0x55; padding]].concat()
+    }
+
+    fn packet(payload: &[u8]) -> Vec<u8> {
+        padded(payload, 4)
     }
 
     /// A string as SSH writes it.

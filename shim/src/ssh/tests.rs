@@ -1,6 +1,6 @@
 //! A connection as OpenSSH drives each kind of cipher, with a cipher that any child can break.
 
-use super::packet::tests::{packet, text};
+use super::packet::tests::{padded, text};
 use super::*;
 use crate::stream::tests::{alone, drain};
 use counterfoil_abi::record::Record;
@@ -31,6 +31,10 @@ impl End {
         Self { mode, state: State::new() }
     }
 
+    fn packet(&self, payload: &[u8]) -> Vec<u8> {
+        padded(payload, if self.mode == Mode::MacBefore { 4 } else { 0 })
+    }
+
     fn call(&mut self, encrypts: bool, out: &mut [u8], input: &[u8]) {
         let guard = Guard::enter().expect("active");
         let call = Call { encrypts, out: out.as_mut_ptr(), input: input.as_ptr(), length: input.len() };
@@ -57,7 +61,7 @@ impl End {
     }
 
     fn seals(&mut self, payload: &[u8]) {
-        let plain = packet(payload);
+        let plain = self.packet(payload);
         let length = (plain.len() as u32).to_be_bytes();
         let mut room = vec![0; plain.len() + 4];
         match self.mode {
@@ -82,7 +86,7 @@ impl End {
 
     /// A packet comes in; `right`: its MAC.
     fn gets(&mut self, payload: &[u8], right: bool) {
-        let sealed = turned(&packet(payload));
+        let sealed = turned(&self.packet(payload));
         let clear = (sealed.len() as u32).to_be_bytes();
         let length = turned(&clear);
         let mut room = vec![0; sealed.len()];
@@ -147,6 +151,11 @@ fn a_channel_with_each_kind_of_cipher() {
         for piece in content.chunks(9_999) {
             end.opens(&data(3, piece));
         }
+        // Packets of all lengths, that of a MAC's key among them.
+        for size in 0..100 {
+            end.seals(&data(5, &content[..size]));
+            end.opens(&data(3, &content[..size]));
+        }
         end.seals(&data(9, b"to a channel that nobody knows"));
         end.seals(&[97, 0, 0, 0, 5]);
         end.opens(&[97, 0, 0, 0, 3]);
@@ -161,7 +170,7 @@ fn a_channel_with_each_kind_of_cipher() {
         let last = opened.last().expect("opened");
         assert_eq!(&last.name[..last.name_len as usize], b"session exec", "{mode:?}");
         assert_eq!((last.inode, last.header.flags, last.channel), (0, CONNECTED, Channel::Ssh as u8));
-        assert_eq!(totals(&records), [(40_000, 40_000)], "{mode:?}");
+        assert_eq!(totals(&records), [(44_950, 44_950)], "{mode:?}");
         // The same content has the same tags on both sides.
         let tags = |tap: Tap| -> Vec<(u64, u32, counterfoil_abi::Tag)> {
             let mut tags = Vec::new();
