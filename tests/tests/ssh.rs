@@ -210,7 +210,8 @@ fn what_a_terminal_and_a_lost_end_do_is_no_alteration() {
 
 /// A bit is flipped on the way, in an established connection.
 fn on_the_way(options: &str, way: &str, offset: u64) -> Run {
-    let sshd = Sshd::default();
+    // A MAC of OpenSSH's own shows only in what it says, and at LogLevel ERROR it says nothing.
+    let sshd = Sshd::new("", "LogLevel INFO");
     let port = peers::free_port();
     let run = sshd.with(&format!(
         "{} {} {port} {} {way} {offset} & proxy=$!\nawait test -e proxy.ready\n\

@@ -1,8 +1,8 @@
 //! Which calls of `EVP_Cipher` make up a packet, as OpenSSH drives its ciphers (cipher.c,
 //! cipher-chachapoly-libcrypto.c, packet.c).
 //!
-//! Comes in: each call before and after it is made. Goes out: packets, once their bytes are known and,
-//! where the cipher itself proves them, proven.
+//! Comes in: each call before and after it is made. Goes out: packets, as soon as their bytes are known
+//! (whoever stands above us may change them afterwards), and whether one of them turns out wrong.
 //!
 //! | cipher | calls for one packet |
 //! |---|---|
@@ -100,10 +100,7 @@ enum Stage {
         length: u32,
     },
     /// GCM has deciphered a packet, which is not proven yet.
-    Opened {
-        at: *const u8,
-        length: usize,
-    },
+    Opened,
 }
 
 /// What is to be done after a call.
@@ -115,7 +112,7 @@ pub enum Next {
     Length,
     /// A packet comes out, proven already.
     Proven,
-    /// A packet comes out, proven by a later call.
+    /// A packet comes out, and a later call proves it.
     Claimed,
     /// A packet comes out, if it is one.
     Perhaps,
@@ -159,7 +156,7 @@ impl Calls {
         let whole = |sealed| Some(Packet::of(sealed, true, call.input, call.length));
         let is = |length: u32| length as usize == call.length;
         match (call.out.is_null(), call.input.is_null(), stage) {
-            (true, true, Stage::Opened { .. }) if call.length == 0 => {
+            (true, true, Stage::Opened) if call.length == 0 => {
                 self.stage = stage;
                 (None, Next::Check)
             }
@@ -196,10 +193,8 @@ impl Calls {
         // SAFETY: the call has written `length` bytes.
         let out = || unsafe { slice(call.out, call.length) };
         if next == Next::Check {
-            let Stage::Opened { at, length } = core::mem::replace(&mut self.stage, Stage::Nothing) else {
-                return (None, false);
-            };
-            return (well.then(|| Packet::of(false, true, at, length)), !well);
+            self.stage = Stage::Nothing;
+            return (None, !well);
         }
         if !well {
             self.stage = Stage::Nothing;
@@ -216,8 +211,8 @@ impl Calls {
             }
             Next::Proven => Some(Packet::of(false, true, call.out, call.length)),
             Next::Claimed => {
-                self.stage = Stage::Opened { at: call.out, length: call.length };
-                None
+                self.stage = Stage::Opened;
+                Some(Packet { unproven: true, ..Packet::of(false, true, call.out, call.length) })
             }
             Next::Perhaps => Some(Packet::of(false, false, call.out, call.length)),
             Next::First => {

@@ -63,17 +63,17 @@ pub fn last_words() {
 }
 
 fn tell(guard: &Guard, state: &mut State, code: usize) {
-    // Before the first packets there are no keys, and a stranger may send what he likes.
-    let Some(socket) = carrier().filter(|_| state.packets > 0) else { return };
-    let Some((_, text)) = MESSAGES.get(code - 1) else { return };
-    if TOLD.swap(1, Ordering::Relaxed) != 0 {
-        return;
-    }
     // What was deciphered before its MAC was looked at proves nothing.
     if let Some((name, offset)) = state.unproven.take()
         && let Some(object) = objects::get(name)
     {
         object.into.doubt_from(guard, object.number(), Tap::CipherOpen, offset, Reason::Transformed);
+    }
+    // Before the first packets there are no keys, and a stranger may send what he likes.
+    let Some(socket) = carrier().filter(|_| state.packets > 0) else { return };
+    let Some((_, text)) = MESSAGES.get(code - 1) else { return };
+    if TOLD.swap(1, Ordering::Relaxed) != 0 {
+        return;
     }
     let mut record = Rejected {
         header: lanes::header(Kind::Rejected, 1, Tap::SockRecv as u8, socket.number()),

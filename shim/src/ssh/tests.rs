@@ -274,7 +274,19 @@ fn a_wrong_mac_shows_in_the_calls() {
         end.gets(&data(3, b"pay 99"), false);
         end.seals(&[97, 0, 0, 0, 5]);
         end.opens(&[97, 0, 0, 0, 3]);
-        assert_eq!(totals(&drain()), [(0, 6)], "{mode:?}: what was refused is not told");
+        let records = drain();
+        let doubts: Vec<u64> = records
+            .iter()
+            .filter_map(|r| match r {
+                Record::Gap(g) => Some(g.offset),
+                _ => None,
+            })
+            .collect();
+        // GCM deciphers first: those bytes are told of, and stand behind a gap.
+        match mode {
+            Mode::Gcm => assert_eq!((totals(&records), doubts), (vec![(0, 12)], vec![6])),
+            _ => assert_eq!((totals(&records), doubts), (vec![(0, 6)], vec![])),
+        }
     }
     let mut end = End::new(Mode::Chacha);
     end.asks();
