@@ -201,7 +201,7 @@ fn what_a_terminal_and_a_lost_end_do_is_no_alteration() {
     }
     // ssh is killed in the middle.
     let run = sshd.with(
-        "(cat in; sleep 30) | ssh -F $F h 'cat >got' & \n\
+        "(cat in; sleep 5) | ssh -F $F h \"cat >$PWD/got\" & \n\
          await sh -c '[ \"$(stat -c %s got)\" = 500000 ]'\nkill -9 $!\nwait $! || true",
     );
     run.scratch.write("in", payload(9, 500_000));
