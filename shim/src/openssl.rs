@@ -94,12 +94,6 @@ pub fn of(caller: *const c_void) -> Option<&'static OpenSsl> {
     unsafe { at.cast::<OpenSsl>().as_ref() }
 }
 
-/// [`of`], while the library records.
-#[inline]
-pub fn of_active(caller: *const c_void) -> Option<&'static OpenSsl> {
-    if crate::process::active() { of(caller) } else { None }
-}
-
 /// [`library::remembered`]'s number for what tells a context's direction.
 const DIRECTION: u8 = 254;
 

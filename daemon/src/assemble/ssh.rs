@@ -1,9 +1,9 @@
 //! SSH's channels: what passes inside ssh and sshd, and between their ciphers.
 //!
 //! Comes in: objects of channel `ssh` (a channel of a connection, as one end's cipher saw it) and the
-//! other streams of the same program. Goes out: [`Crossing`]s, each the comparison of two taps, and a
+//! other streams of the same program. Goes out: [`Passage`]s, each the comparison of two taps, and a
 //! notice for each that differs. They are no transfers of their own: the connection's is there
-//! already. Whoever names the place where a file was changed reads [`Assembler::crossings`].
+//! already. Whoever names the place where a file was changed reads [`Assembler::passages`].
 //!
 //! Inside a program nothing says which of its pipes a channel's bytes came from. Its partner is the
 //! stream that has equal tags at equal offsets; else, of the streams that such a channel may have, the
@@ -33,12 +33,12 @@ const MAX_LOG: usize = 1024;
 const MAX_WAITING: usize = 64 * 1024;
 /// Ranges told of at once, at most.
 const MAX_RANGES: usize = 64;
-/// Crossings remembered.
-const MAX_CROSSINGS: usize = 4096;
+/// Passages remembered.
+const MAX_PASSAGES: usize = 4096;
 
 /// Two taps of one channel, laid side by side.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Crossing {
+pub struct Passage {
     /// Which two.
     pub place: SshPlace,
     /// The transfer that brought the bytes here. (For [`SshPlace::BetweenCiphers`] that of the
@@ -50,7 +50,7 @@ pub struct Crossing {
     pub outcome: Outcome,
 }
 
-/// What a [`Crossing`] found.
+/// What a [`Passage`] found.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Outcome {
     /// All that passed both taps is the same.
@@ -129,8 +129,8 @@ impl Tunnel {
 
 impl Assembler {
     /// Comparisons inside and between ssh programs, the latest last.
-    pub fn crossings(&self) -> impl DoubleEndedIterator<Item = &Crossing> {
-        self.crossings.iter()
+    pub fn passages(&self) -> impl DoubleEndedIterator<Item = &Passage> {
+        self.passages.iter()
     }
 
     /// A channel exists, or more is known of it.
@@ -362,7 +362,7 @@ impl Assembler {
                 Direction::Out => (SshPlace::BeforeSealing, partner.transfer, transfers[d]),
                 Direction::In => (SshPlace::AfterOpening, transfers[d], partner.transfer),
             };
-            self.cross(key, direction, Crossing { place, before, after, outcome }, None);
+            self.cross(key, direction, Passage { place, before, after, outcome }, None);
         }
         for candidate in &mut candidates {
             candidate.pair.forget_waiting(&mut self.budget);
@@ -397,36 +397,36 @@ impl Assembler {
             Verdict::Intact | Verdict::Truncated => Outcome::Same,
             Verdict::Unverified => Outcome::Unknown(judgement.reasons),
         };
-        let crossing =
-            Crossing { place: SshPlace::BetweenCiphers, before: connection, after: connection, outcome };
-        self.cross(from, Direction::Out, crossing, peer);
+        let passage =
+            Passage { place: SshPlace::BetweenCiphers, before: connection, after: connection, outcome };
+        self.cross(from, Direction::Out, passage, peer);
     }
 
     fn cross(
         &mut self,
         key: Key,
         direction: Direction,
-        crossing: Crossing,
+        passage: Passage,
         peer: Option<crate::model::Process>,
     ) {
-        if let Outcome::Differs(altered) = &crossing.outcome
+        if let Outcome::Differs(altered) = &passage.outcome
             && let Some(user) = self.objects.get(key).and_then(|o| o.uses.first())
         {
             let (arena, by) = (user.arena, user.by[direction as usize]);
             let mut altered = altered.clone();
             altered.truncate(MAX_RANGES);
-            let what = What::SshMismatch { place: crossing.place, altered, peer };
-            let connection = match crossing.place {
-                SshPlace::AfterOpening => crossing.before,
-                SshPlace::BeforeSealing | SshPlace::BetweenCiphers => crossing.after,
+            let what = What::SshMismatch { place: passage.place, altered, peer };
+            let connection = match passage.place {
+                SshPlace::AfterOpening => passage.before,
+                SshPlace::BeforeSealing | SshPlace::BetweenCiphers => passage.after,
             };
             self.notice_of(arena, by, key, direction, connection, what);
         }
-        tracing::debug!(place = ?crossing.place, outcome = ?crossing.outcome, "ssh channel");
-        if self.crossings.len() >= MAX_CROSSINGS {
-            self.crossings.pop_front();
+        tracing::debug!(place = ?passage.place, outcome = ?passage.outcome, "ssh channel");
+        if self.passages.len() >= MAX_PASSAGES {
+            self.passages.pop_front();
         }
-        self.crossings.push_back(crossing);
+        self.passages.push_back(passage);
     }
 
     /// Takes a channel out of the tables.

@@ -8,6 +8,8 @@ use crate::model::{Transfer as Outward, Verdict};
 use counterfoil_abi::record::*;
 use counterfoil_abi::{BLOCK, UNKNOWN};
 
+mod inherited;
+mod relayed;
 mod ssh;
 
 /// Knows what a test tells it.

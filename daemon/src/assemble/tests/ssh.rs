@@ -40,7 +40,7 @@ fn channel(ordinal: u64, flags: u8, kind: &str) -> Record {
 }
 
 /// A session: `ordinals` of the channel at both ends, and its kind.
-fn session(change: &Change, ordinals: [u64; 2], kind: &str) -> (Table, Vec<Crossing>) {
+fn session(change: &Change, ordinals: [u64; 2], kind: &str) -> (Table, Vec<Passage>) {
     let mut t = table(Told::default());
     t.program(CLIENT_ARENA, 0);
     t.program(SERVER_ARENA, 0);
@@ -89,12 +89,12 @@ fn session(change: &Change, ordinals: [u64; 2], kind: &str) -> (Table, Vec<Cross
         t.assembler.gone(arena);
     }
     t.wait(60);
-    let crossings = t.assembler.crossings().cloned().collect();
-    (t, crossings)
+    let passages = t.assembler.passages().cloned().collect();
+    (t, passages)
 }
 
-fn outcome(crossings: &[Crossing], place: SshPlace) -> Option<&Outcome> {
-    let mut found = crossings.iter().filter(|c| c.place == place).map(|c| &c.outcome);
+fn outcome(passages: &[Passage], place: SshPlace) -> Option<&Outcome> {
+    let mut found = passages.iter().filter(|c| c.place == place).map(|c| &c.outcome);
     let first = found.next();
     assert_eq!(found.next(), None, "{place:?} is told once");
     first
@@ -115,13 +115,13 @@ const PLACES: [SshPlace; 3] = [SshPlace::BeforeSealing, SshPlace::BetweenCiphers
 
 #[test]
 fn nothing_changed() {
-    let (mut t, crossings) = session(&Change::default(), [0, 0], "session exec");
+    let (mut t, passages) = session(&Change::default(), [0, 0], "session exec");
     for place in PLACES {
-        assert_eq!(outcome(&crossings, place), Some(&Outcome::Same), "{place:?}");
+        assert_eq!(outcome(&passages, place), Some(&Outcome::Same), "{place:?}");
     }
     // The transfers of the legs, by which a chain finds the place.
-    let connection = crossings.iter().find(|c| c.place == SshPlace::BetweenCiphers).and_then(|c| c.before);
-    let sealing = crossings.iter().find(|c| c.place == SshPlace::BeforeSealing).expect("there");
+    let connection = passages.iter().find(|c| c.place == SshPlace::BetweenCiphers).and_then(|c| c.before);
+    let sealing = passages.iter().find(|c| c.place == SshPlace::BeforeSealing).expect("there");
     assert!(connection.is_some() && sealing.after == connection && sealing.before != sealing.after);
     assert!(sealing.before.is_some());
     let said: Vec<_> = t.transfers();
@@ -141,10 +141,10 @@ fn changed_in_each_place() {
             Change { written: at, ..Change::default() },
         ];
         for (change, place) in changes.iter().zip(PLACES) {
-            let (mut t, crossings) = session(change, [0, 0], "session exec");
+            let (mut t, passages) = session(change, [0, 0], "session exec");
             assert_eq!(notices(&mut t), [(place, index)]);
             for other in PLACES.into_iter().filter(|&p| p != place) {
-                assert_eq!(outcome(&crossings, other), Some(&Outcome::Same), "{other:?} for {place:?}");
+                assert_eq!(outcome(&passages, other), Some(&Outcome::Same), "{other:?} for {place:?}");
             }
         }
     }
@@ -155,14 +155,14 @@ fn what_is_not_accused() {
     let change = Change { sealed: Some(1), ..Change::default() };
     // A terminal, and what a forwarding adds.
     for kind in ["session pty-req shell", "x11", "direct-tcpip", "session"] {
-        let (mut t, crossings) = session(&change, [0, 0], kind);
+        let (mut t, passages) = session(&change, [0, 0], kind);
         assert_eq!(notices(&mut t), [], "{kind}");
-        let sealing = outcome(&crossings, SshPlace::BeforeSealing);
+        let sealing = outcome(&passages, SshPlace::BeforeSealing);
         assert_eq!(sealing, Some(&Outcome::Unknown(vec![Reason::Transformed])), "{kind}");
     }
     // Two channels that are not the ends of one.
     let change = Change { opened: Some(1), ..Change::default() };
-    let (mut t, crossings) = session(&change, [0, 1], "session exec");
+    let (mut t, passages) = session(&change, [0, 1], "session exec");
     assert_eq!(notices(&mut t), []);
-    assert_eq!(outcome(&crossings, SshPlace::BetweenCiphers), None);
+    assert_eq!(outcome(&passages, SshPlace::BetweenCiphers), None);
 }
