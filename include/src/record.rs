@@ -277,7 +277,8 @@ pub struct Opened {
     /// those that were confirmed to this end ([`CONNECTED`]: it had asked) or by it ([`ACCEPTED`]). Both ends
     /// count the same.
     pub inode: u64,
-    /// The other end of a pair, 0 if unknown. A pipe's ends share one inode.
+    /// The other end of a pair, 0 if unknown. A pipe's ends share one inode. An SSH channel: its number at
+    /// this end << 32 | its number at the other.
     pub peer_inode: u64,
     /// SO_PEERCRED's pid for Unix sockets, as this process's namespace counts; 0 if unknown.
     pub peer_pid: u32,

@@ -134,24 +134,41 @@ unsafe impl Sync for Place {}
 
 static PLACE: Place = Place { busy: AtomicBool::new(false), state: UnsafeCell::new(State::new()) };
 
-/// Runs `f` on the state. OpenSSH has one thread; in anything else the second one that comes at the
-/// same time ends it all.
+/// Calls were not followed: 1 until the channels are told that nobody knows what passed.
+static LOST: AtomicU8 = AtomicU8::new(0);
+
+/// The state, while somebody is at it.
+struct Held;
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            LOST.store(1, Ordering::Relaxed);
+        }
+        PLACE.busy.store(false, Ordering::Release);
+    }
+}
+
+/// Runs `f` on the state. OpenSSH has one thread; anything that comes when another call is under way is
+/// lost, and with it all that follows.
 fn with(f: impl FnOnce(&Guard, &mut State)) {
     keeping_errno(|| {
         shielded((), || {
-            let guard = Guard::enter();
+            let Some(guard) = Guard::enter() else { return LOST.store(1, Ordering::Relaxed) };
             if PLACE.busy.swap(true, Ordering::Acquire) {
-                ON.store(0, Ordering::Relaxed);
-                return;
+                return LOST.store(1, Ordering::Relaxed);
             }
+            let held = Held;
             // SAFETY: `busy` was not set.
             let state = unsafe { &mut *PLACE.state.get() };
-            match guard {
-                Some(guard) => f(&guard, state),
-                // Inside another recording: these bytes are missed.
-                None => state.miss(),
+            if LOST.swap(0, Ordering::Relaxed) != 0 {
+                ON.store(0, Ordering::Relaxed);
+                state.doubt(&guard, true, Reason::BypassedBytes);
+                state.doubt(&guard, false, Reason::BypassedBytes);
+            } else {
+                f(&guard, state);
             }
-            PLACE.busy.store(false, Ordering::Release);
+            drop(held);
         });
     });
 }
@@ -272,7 +289,7 @@ impl State {
             // connection no channel is ever seen, and there is nothing to be wrong about.
             if packet.framed && self.packets > 0 {
                 self.squeezed[way] = true;
-                self.doubt(guard, packet.sealed);
+                self.doubt(guard, packet.sealed, Reason::Transformed);
             }
             return;
         };
@@ -392,18 +409,11 @@ impl State {
     }
 
     /// From here on, nobody knows what passes in this direction.
-    fn doubt(&self, guard: &Guard, sealed: bool) {
+    fn doubt(&self, guard: &Guard, sealed: bool, reason: Reason) {
         for open in self.open.iter().flatten() {
             let Some(object) = objects::get(open.name) else { continue };
             let (stream, tap) = streams(object, sealed);
-            stream.doubt(guard, object.number(), tap, Reason::Transformed);
-        }
-    }
-
-    fn miss(&self) {
-        for object in self.open.iter().flatten().filter_map(|open| objects::get(open.name)) {
-            object.out.miss();
-            object.into.miss();
+            stream.doubt(guard, object.number(), tap, reason);
         }
     }
 }
@@ -417,6 +427,7 @@ impl Open {
             fd: -1,
             device: u64::from(carrier().map_or(0, Object::number)),
             inode: u64::from(self.ordinal),
+            peer_inode: u64::from(self.local) << 32 | u64::from(self.remote),
             name_len: self.kind.length as u32,
             ..Zeroable::zeroed()
         };

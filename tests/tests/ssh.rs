@@ -193,6 +193,13 @@ fn what_a_terminal_and_a_lost_end_do_is_no_alteration() {
     // A terminal turns line ends; its input is echoed.
     let run = sshd.with("printf 'echo a; echo b >&2; exit\\n' | ssh -F $F -tt h sh >out 2>&1");
     truth::blameless(&run.go().well());
+    // Error output goes where output goes, in between.
+    let run = sshd.with(
+        "ssh -F $F h \"cat $PWD/in; echo one >&2; sleep 1; cat $PWD/in; echo two >&2; cat $PWD/in\" 2>&1 | cat >out\n\
+         [ $(stat -c %s out) = 600008 ]",
+    );
+    run.scratch.write("in", payload(6, 200_000));
+    truth::blameless(&run.go().well());
     // The command doesn't read all, or there is no command that reads.
     for command in ["head -c 1000", "true", "'cat >/dev/null; echo failed >&2; exit 3'"] {
         let run = sshd.with(&format!("cat in | ssh -F $F h {command} >out || true"));

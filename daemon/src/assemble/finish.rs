@@ -184,7 +184,7 @@ impl Assembler {
         users.filter_map(|u| self.programs.get(&u.arena)).any(|p| p.restarted && !p.dropped)
     }
 
-    fn same_user(&self, a: Option<&Object>, b: Option<&Object>) -> bool {
+    pub(super) fn same_user(&self, a: Option<&Object>, b: Option<&Object>) -> bool {
         let uid = |o: Option<&Object>| {
             let user = o?.uses.first()?;
             self.programs.get(&user.arena)?.facts.process.uid

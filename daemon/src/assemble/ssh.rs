@@ -11,7 +11,8 @@
 //! nothing is said of it.
 
 use super::apply::feed;
-use super::object::{Direction, Object};
+use super::manifest::GapSpan;
+use super::object::{Direction, Object, Proof};
 use super::pair::{Pair, Side};
 use super::program::ArenaId;
 use super::slab::Key;
@@ -27,8 +28,8 @@ use uuid::Uuid;
 const MAX_TUNNELS: usize = 64;
 /// Streams of a program that may be a channel's.
 const MAX_CANDIDATES: usize = 16;
-/// Tags of a channel kept for streams that turn up later: of 64 MiB.
-const MAX_LOG: usize = 1024;
+/// Records of a channel's tags kept for streams that turn up later: of some MiB.
+const MAX_LOG: usize = 256;
 /// Tags that may wait for their other side: a window's worth, and more.
 const MAX_WAITING: usize = 64 * 1024;
 /// Ranges told of at once, at most.
@@ -75,6 +76,13 @@ struct Candidate {
     likely: bool,
 }
 
+impl Candidate {
+    /// Tags that are equal on both sides.
+    fn equal(&self) -> u64 {
+        self.pair.same.count_below(u64::MAX) + u64::from(self.pair.same_partial.is_some())
+    }
+}
+
 /// One end of a channel.
 #[derive(Debug)]
 pub struct Tunnel {
@@ -89,8 +97,17 @@ pub struct Tunnel {
     /// The connection's transfers, by direction.
     transfers: [Option<Uuid>; 2],
     candidates: Vec<Candidate>,
-    /// The channel's own tags, by direction.
+    /// The channel's own tags and gaps, by direction.
     log: [Vec<Blocks>; 2],
+    gaps: [Vec<GapSpan>; 2],
+    /// Its number at this end, and at the other.
+    numbers: (u32, u32),
+    /// How well the claim to the socket was proven, and whether it was disputed.
+    proof: Proof,
+    disputed: bool,
+    /// Another channel was open meanwhile, or a stream found no room beside it: a stream that begins like
+    /// it may be another's.
+    crowded: bool,
     said: bool,
 }
 
@@ -118,6 +135,15 @@ impl Tunnel {
     fn verbatim(&self) -> bool {
         let mut words = self.kind.split(' ');
         words.next() == Some("session") && words.clone().next().is_some() && words.all(|w| w != "pty-req")
+    }
+
+    /// The stream that looks like this channel's is; what differs is no accident.
+    fn accuses(&self, direction: Direction, partner: &Candidate, total: u64) -> bool {
+        // The program's own messages, and its error output, may go where its output goes: they would
+        // show as bytes more.
+        let apart = direction == Direction::Out || !self.ours || partner.total == Some(total);
+        let alike = !self.crowded || partner.equal() > partner.pair.differs.count_below(u64::MAX);
+        self.verbatim() && apart && alike
     }
 
     /// Heap that it takes, tags in the budget not counted.
@@ -158,17 +184,34 @@ impl Assembler {
                 transfers: [None; 2],
                 candidates: Vec::new(),
                 log: [Vec::new(), Vec::new()],
+                gaps: [Vec::new(), Vec::new()],
+                numbers: ((opened.peer_inode >> 32) as u32, opened.peer_inode as u32),
+                proof: Proof::None,
+                disputed: false,
+                crowded: false,
                 said: false,
             })
         });
         tunnel.kind = kind;
-        let Some(socket) = tunnel.carrier else { return };
-        let name = (socket, tunnel.ordinal, tunnel.ours);
+        let socket = tunnel.carrier;
+        self.crowd(arena);
+        let Some(socket) = socket else { return };
+        let name = (socket, ordinal, ours);
         self.by_tunnel.insert(name, key);
         self.copy_addresses(socket, key);
         let peer = self.objects.get(socket).and_then(|o| o.peer);
         if let Some(peer) = peer {
             self.join_tunnel(key, (peer, name.1, !name.2));
+        }
+    }
+
+    /// Channels that are open at one time may carry the like.
+    fn crowd(&mut self, arena: ArenaId) {
+        let Some(program) = self.programs.get(&arena).filter(|p| p.tunnels.len() > 1) else { return };
+        for key in program.tunnels.clone() {
+            if let Some(tunnel) = self.objects.get_mut(key).and_then(|o| o.tunnel.as_mut()) {
+                tunnel.crowded = true;
+            }
         }
     }
 
@@ -191,8 +234,15 @@ impl Assembler {
             "ssh channel looks for its peer"
         );
         let Some(&peer) = self.by_tunnel.get(&other) else { return };
-        let free = |k: Key| self.objects.get(k).is_some_and(|o| o.peer.is_none());
-        if free(key) && free(peer) && key != peer {
+        // What both ends say of the channel must fit, or one of them has lost count.
+        let told = |k: Key| {
+            let object = self.objects.get(k).filter(|o| o.peer.is_none())?;
+            let tunnel = object.tunnel.as_ref()?;
+            Some((tunnel.numbers, tunnel.kind.split(' ').next()?.to_owned()))
+        };
+        let fits =
+            |((a, b), kind): ((u32, u32), String), other: ((u32, u32), String)| other == ((b, a), kind);
+        if key != peer && told(key).zip(told(peer)).is_some_and(|(a, b)| fits(a, b)) {
             self.lay_together(key, peer);
         }
     }
@@ -227,9 +277,14 @@ impl Assembler {
     fn channel_blocks(&mut self, key: Key, direction: Direction, blocks: &Blocks) {
         let carrier = self.objects.get(key).and_then(|o| o.tunnel.as_ref()?.carrier);
         let transfer = carrier.and_then(|c| self.transfer_of(c, direction));
+        let socket = carrier.and_then(|c| self.objects.get(c)).map(|o| (o.proof(), o.disputed));
         let Some(tunnel) = self.objects.get_mut(key).and_then(|o| o.tunnel.as_mut()) else { return };
         let d = direction as usize;
         tunnel.transfers[d] = transfer.or(tunnel.transfers[d]);
+        if let Some((proof, disputed)) = socket {
+            tunnel.proof = tunnel.proof.max(proof);
+            tunnel.disputed |= disputed;
+        }
         for candidate in tunnel.candidates.iter_mut().filter(|c| c.direction == across(direction)) {
             feed(&mut candidate.pair, channel_side(direction), blocks, &mut self.budget);
             shed(&mut candidate.pair, &mut self.budget);
@@ -253,6 +308,7 @@ impl Assembler {
             return Some(at);
         }
         if tunnel.candidates.len() >= MAX_CANDIDATES {
+            tunnel.crowded = true;
             return None;
         }
         let late = flags & record::ATTACHED_LATE != 0;
@@ -268,6 +324,9 @@ impl Assembler {
         for blocks in &tunnel.log[across(direction) as usize] {
             feed(&mut pair, channel_side(across(direction)), blocks, &mut self.budget);
         }
+        for span in &tunnel.gaps[across(direction) as usize] {
+            pair.gap(channel_side(across(direction)), *span);
+        }
         tunnel.candidates.push(Candidate {
             object: key,
             direction,
@@ -280,16 +339,16 @@ impl Assembler {
     }
 
     /// A gap in a stream of a program that has channels open.
-    pub(super) fn tunnel_gap(
-        &mut self,
-        arena: ArenaId,
-        key: Key,
-        direction: Direction,
-        span: super::manifest::GapSpan,
-    ) {
+    pub(super) fn tunnel_gap(&mut self, arena: ArenaId, key: Key, direction: Direction, span: GapSpan) {
         let Some(channel) = self.objects.get(key).map(|o| o.channel) else { return };
         if channel == Channel::Ssh {
             let Some(tunnel) = self.objects.get_mut(key).and_then(|o| o.tunnel.as_mut()) else { return };
+            let gaps = &mut tunnel.gaps[direction as usize];
+            if gaps.len() < MAX_LOG {
+                gaps.push(span);
+            } else {
+                tunnel.crowded = true;
+            }
             for candidate in tunnel.candidates.iter_mut().filter(|c| c.direction == across(direction)) {
                 candidate.pair.gap(channel_side(direction), span);
             }
@@ -332,14 +391,14 @@ impl Assembler {
         let totals = [Direction::Out, Direction::In].map(|d| object.total(d));
         let Some(tunnel) = object.tunnel.as_mut().filter(|t| !t.said) else { return };
         tunnel.said = true;
-        let (arena, verbatim, transfers) = (tunnel.arena, tunnel.verbatim(), tunnel.transfers);
         let mut candidates = std::mem::take(&mut tunnel.candidates);
+        let (arena, transfers, crowded) = (tunnel.arena, tunnel.transfers, tunnel.crowded);
         let doubt = self.programs.get(&arena).is_some_and(|p| p.dropped || p.hostile);
         for direction in [Direction::Out, Direction::In] {
             let d = direction as usize;
             let total = totals[d];
             let mine = || candidates.iter().filter(|c| c.direction == across(direction));
-            let Some(partner) = partner(mine, total) else {
+            let Some(partner) = partner(mine, total, crowded) else {
                 tracing::debug!(
                     ?direction,
                     total,
@@ -353,7 +412,7 @@ impl Assembler {
                 Outcome::Unknown(vec![Reason::RecordsDropped])
             } else if differences.is_empty() {
                 inside(&partner.pair, total)
-            } else if verbatim {
+            } else if self.accuses(key, direction, partner, total) {
                 Outcome::Differs(differences)
             } else {
                 Outcome::Unknown(vec![Reason::Transformed])
@@ -369,6 +428,11 @@ impl Assembler {
         }
     }
 
+    fn accuses(&self, key: Key, direction: Direction, partner: &Candidate, total: u64) -> bool {
+        let tunnel = self.objects.get(key).and_then(|o| o.tunnel.as_ref());
+        tunnel.is_some_and(|t| t.accuses(direction, partner, total))
+    }
+
     /// Both ends of a channel have ended in one direction: what one cipher took in against what the
     /// other gave out.
     pub(super) fn say_between(&mut self, transfer: &Transfer) {
@@ -376,10 +440,18 @@ impl Assembler {
         let (Some(origin), Some(destination)) = (self.objects.get(from), self.objects.get(to)) else {
             return;
         };
-        let a = self.end(origin, Direction::Out, u64::MAX);
-        let b = self.end(destination, Direction::In, u64::MAX);
+        let mut a = self.end(origin, Direction::Out, u64::MAX);
+        let mut b = self.end(destination, Direction::In, u64::MAX);
         if a.total == 0 && b.total == 0 {
             return;
+        }
+        // As for plain TCP: who can't show that he has the socket says nothing about a stranger.
+        let strangers = !self.same_user(Some(origin), Some(destination));
+        for (end, object) in [(&mut a, origin), (&mut b, destination)] {
+            let unproven = |t: &Tunnel| t.disputed || strangers && t.proof < Proof::Full;
+            if object.tunnel.as_ref().is_none_or(|t| unproven(t)) {
+                end.doubts.push(Reason::DisputedClaim);
+            }
         }
         let id = |o: &Object, d: Direction| o.tunnel.as_ref().and_then(|t| t.transfers[d as usize]);
         let connection = id(origin, Direction::Out).or(id(destination, Direction::In));
@@ -456,16 +528,19 @@ fn shed(pair: &mut Pair, budget: &mut super::Budget) {
 }
 
 /// The stream that a channel's bytes went through.
-fn partner<'a, I: Iterator<Item = &'a Candidate>>(mine: impl Fn() -> I, total: u64) -> Option<&'a Candidate> {
+fn partner<'a, I: Iterator<Item = &'a Candidate>>(
+    mine: impl Fn() -> I,
+    total: u64,
+    crowded: bool,
+) -> Option<&'a Candidate> {
     if total == 0 {
         return None;
     }
-    let equal = |c: &Candidate| c.pair.same.count_below(u64::MAX) + u64::from(c.pair.same_partial.is_some());
-    let best = mine().max_by_key(|c| equal(c))?;
-    if equal(best) > 0 {
+    let best = mine().max_by_key(|c| c.equal())?;
+    if best.equal() > 0 {
         return Some(best);
     }
-    let mut fitting = mine().filter(|c| c.likely && c.total == Some(total));
+    let mut fitting = mine().filter(|c| !crowded && c.likely && c.total == Some(total));
     match (fitting.next(), fitting.next()) {
         (Some(only), None) => Some(only),
         _ => None,

@@ -33,6 +33,8 @@ fn stream(t: &mut Table, arena: ArenaId, object: u32, tap: Tap, changed: &[Optio
 fn channel(ordinal: u64, flags: u8, kind: &str) -> Record {
     opened(CHANNEL, Channel::Ssh, |o| {
         (o.device, o.inode) = (u64::from(SOCKET), ordinal);
+        // 3 at the client, 5 at the server.
+        o.peer_inode = if flags == CONNECTED { 3 << 32 | 5 } else { 5 << 32 | 3 };
         o.header.flags = flags;
         o.name[..kind.len()].copy_from_slice(kind.as_bytes());
         o.name_len = kind.len() as u32;
