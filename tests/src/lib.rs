@@ -13,6 +13,7 @@ pub mod observed;
 pub mod openssh;
 pub mod peers;
 pub mod product;
+pub mod program;
 pub mod report;
 pub mod scratch;
 pub mod truth;
