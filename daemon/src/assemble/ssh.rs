@@ -42,6 +42,9 @@ const MAX_PASSAGES: usize = 4096;
 pub struct Passage {
     /// Which two.
     pub place: SshPlace,
+    /// The program that has the first tap, and the one that has the second: the same one, but for
+    /// [`SshPlace::BetweenCiphers`].
+    pub programs: [ArenaId; 2],
     /// The transfer that brought the bytes here. (For [`SshPlace::BetweenCiphers`] that of the
     /// connection, twice.)
     pub before: Option<Uuid>,
@@ -421,7 +424,7 @@ impl Assembler {
                 Direction::Out => (SshPlace::BeforeSealing, partner.transfer, transfers[d]),
                 Direction::In => (SshPlace::AfterOpening, transfers[d], partner.transfer),
             };
-            self.cross(key, direction, Passage { place, before, after, outcome }, None);
+            self.cross(key, direction, Passage { place, programs: [arena; 2], before, after, outcome }, None);
         }
         for candidate in &mut candidates {
             candidate.pair.forget_waiting(&mut self.budget);
@@ -469,8 +472,14 @@ impl Assembler {
             Verdict::Intact | Verdict::Truncated => Outcome::Same,
             Verdict::Unverified => Outcome::Unknown(judgement.reasons),
         };
-        let passage =
-            Passage { place: SshPlace::BetweenCiphers, before: connection, after: connection, outcome };
+        let arena = |o: &Object| o.tunnel.as_ref().map_or(0, |t| t.arena);
+        let passage = Passage {
+            place: SshPlace::BetweenCiphers,
+            programs: [arena(origin), arena(destination)],
+            before: connection,
+            after: connection,
+            outcome,
+        };
         self.cross(from, Direction::Out, passage, peer);
     }
 

@@ -126,6 +126,10 @@ fn nothing_changed() {
     let sealing = passages.iter().find(|c| c.place == SshPlace::BeforeSealing).expect("there");
     assert!(connection.is_some() && sealing.after == connection && sealing.before != sealing.after);
     assert!(sealing.before.is_some());
+    let programs = |place| passages.iter().find(|p| p.place == place).map(|p| p.programs);
+    assert_eq!(programs(SshPlace::BeforeSealing), Some([CLIENT_ARENA; 2]));
+    assert_eq!(programs(SshPlace::BetweenCiphers), Some([CLIENT_ARENA, SERVER_ARENA]));
+    assert_eq!(programs(SshPlace::AfterOpening), Some([SERVER_ARENA; 2]));
     let said: Vec<_> = t.transfers();
     assert!(said.iter().all(|s| s.verdict != Verdict::Altered), "{said:?}");
     assert!(said.iter().any(|s| Some(s.id) == connection), "the connection's id is the one that is said");
