@@ -95,7 +95,7 @@ impl Assembler {
             if feed(&mut transfer.pair, side(direction), blocks, &mut self.budget) && !transfer.said {
                 suspect(&mut self.suspects, self.tick, Suspect::Transfer(leg));
             }
-            if self.tunnels > 0 {
+            if self.tunnels > 0 && !object.cipher_on() {
                 return self.tunnel_blocks(arena, key, direction, blocks);
             }
         }
