@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use crate::model::{Process, Transfer};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -35,6 +35,18 @@ pub(super) struct By {
     pub(super) transfer: Option<Uuid>,
     /// Where it came from: host and path.
     pub(super) from: Option<String>,
+}
+
+/// The word of a write may be so much younger than the transfer that it belongs to (a rename at its end).
+const OWN: SignedDuration = SignedDuration::from_secs(2);
+
+impl Entry {
+    /// A transfer is told when both its ends are known, which may be after other words about its file. It counts if it is
+    /// later than what is known, or says more of the very write that is known.
+    pub(super) fn yields_to(&self, transfer: &Transfer, pid: u32) -> bool {
+        let own = self.by.transfer.is_none() && self.by.pid == Some(pid);
+        transfer.ended > self.delivered || (own && self.delivered.duration_since(transfer.ended) <= OWN)
+    }
 }
 
 impl By {

@@ -7,7 +7,7 @@ use super::witness::Witness;
 use super::{Done, KIND, Workflow};
 use crate::config::Watch;
 use crate::host::facts::Proc;
-use crate::judged::{DeedKind, Judged};
+use crate::judged::Judged;
 use crate::ledger::Memory;
 use crate::model::{Channel, Finding};
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
@@ -67,10 +67,7 @@ impl Watcher {
             Judged::Coverage(coverage) if coverage.observed => Word::Program(coverage.pid),
             Judged::Deed(deed) => Word::Done(Box::new(Done {
                 at: deed.seen,
-                path: match &deed.kind {
-                    DeedKind::Renamed(to) => to.clone(),
-                    DeedKind::Written | DeedKind::Removed => deed.path.clone(),
-                },
+                path: deed.path.clone(),
                 inode: deed.inode,
                 process: deed.process.clone(),
             })),
