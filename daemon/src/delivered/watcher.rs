@@ -121,7 +121,7 @@ fn work(
     loop {
         if !busy && let Some(ask) = delivered.ask(Timestamp::now()) {
             if reader.is_none() {
-                reader = Reader::start(Tagger::new(key, StreamDigest::Mac), hear.clone())
+                reader = Reader::leisurely(Tagger::new(key, StreamDigest::Mac), hear.clone())
                     .inspect_err(|e| tracing::error!("delivered files can't be read: {e}"))
                     .ok();
             }

@@ -54,7 +54,6 @@ impl Watcher {
         let (end, ended) = bounded(1);
         let (watch, heard) = (watch.clone(), words.clone());
         let thread = std::thread::Builder::new().name(KIND.into()).spawn(move || {
-            crate::rest::lowest_priority();
             let workflow = Workflow::new(&watch, Path::new("/"), recalled, Some(memory));
             work(workflow, watch.workflow_interval, &proc, heard, &inbox, &ended, &findings);
         })?;
@@ -114,6 +113,8 @@ fn work(
                 })
                 .ok();
     }
+    // After the witness, which would inherit it: a writer may be gone in a moment.
+    crate::rest::give_way();
     let mut due = Instant::now();
     loop {
         if let Some(every) = every
