@@ -51,6 +51,10 @@ impl Assembler {
         }
         object.settled = false;
         learn(object, opened);
+        if let Some(program) = self.programs.get_mut(&arena) {
+            program.accepts |= opened.header.flags & record::ACCEPTED != 0;
+            program.connects |= opened.header.flags & record::CONNECTED != 0;
+        }
         if let Some(user) = object.use_of(arena, number) {
             user.fd = opened.fd;
             user.flags |= opened.header.flags;
