@@ -6,7 +6,7 @@
 use super::witness::Witness;
 use super::{Done, KIND, Workflow};
 use crate::config::Watch;
-use crate::host::facts::Proc;
+use crate::host::facts::{Proc, Redactor};
 use crate::judged::Judged;
 use crate::ledger::Memory;
 use crate::model::{Channel, Finding};
@@ -28,7 +28,9 @@ enum Word {
     /// A program is observed.
     Program(u32),
     Done(Box<Done>),
-    Reload(Watch),
+    Reload(Watch, Redactor),
+    /// Somebody wrote, by fanotify's word.
+    Seen(Box<Done>),
 }
 
 /// The stage, running.
@@ -46,6 +48,7 @@ impl Watcher {
     pub fn start(
         watch: &Watch,
         proc: Arc<dyn Proc>,
+        redact: Redactor,
         recalled: Vec<(String, String)>,
         memory: Memory,
         findings: Sender<Finding>,
@@ -55,7 +58,8 @@ impl Watcher {
         let (watch, heard) = (watch.clone(), words.clone());
         let thread = std::thread::Builder::new().name(KIND.into()).spawn(move || {
             let workflow = Workflow::new(&watch, Path::new("/"), recalled, Some(memory));
-            work(workflow, watch.workflow_interval, &proc, heard, &inbox, &ended, &findings);
+            let pipes = Pipes { heard, words: inbox, ended, findings };
+            work(workflow, watch.workflow_interval, &proc, redact, &pipes);
         })?;
         Ok(Self { words, end, thread })
     }
@@ -81,8 +85,8 @@ impl Watcher {
     }
 
     /// Other settings.
-    pub fn reload(&self, watch: &Watch) {
-        let _ = self.words.send(Word::Reload(watch.clone()));
+    pub fn reload(&self, watch: &Watch, redact: &Redactor) {
+        let _ = self.words.send(Word::Reload(watch.clone(), redact.clone()));
     }
 
     /// Ends it.
@@ -92,20 +96,28 @@ impl Watcher {
     }
 }
 
+/// How the thread is connected.
+struct Pipes {
+    heard: Sender<Word>,
+    words: Receiver<Word>,
+    ended: Receiver<()>,
+    findings: Sender<Finding>,
+}
+
 fn work(
     mut workflow: Workflow,
     mut every: Option<Duration>,
     proc: &Arc<dyn Proc>,
-    heard: Sender<Word>,
-    words: &Receiver<Word>,
-    ended: &Receiver<()>,
-    findings: &Sender<Finding>,
+    mut redact: Redactor,
+    pipes: &Pipes,
 ) {
+    let Pipes { heard, words, ended, findings } = pipes;
     let mut witness = None;
     if every.is_some() {
         // Descriptions of writers come by the same way as everything else.
+        let heard = heard.clone();
         witness =
-            Witness::start(Arc::clone(proc), move |done| drop(heard.try_send(Word::Done(Box::new(done)))))
+            Witness::start(Arc::clone(proc), move |done| drop(heard.try_send(Word::Seen(Box::new(done)))))
                 .inspect_err(|e| {
                     tracing::info!(
                         "who changes a workflow is known of observed processes only (fanotify: {e})"
@@ -144,13 +156,22 @@ fn work(
                     workflow.program(&facts, |pid| proc.facts(pid));
                 }
             }
+            Ok(Word::Seen(mut done)) => {
+                // Whose word it is does not matter: nothing that is kept has secrets in it.
+                done.process.argv = done.process.argv.map(|argv| redact(argv)).filter(|a| !a.is_empty());
+                if workflow.concerns(&done) {
+                    due = due.min(Instant::now() + SOON);
+                }
+                workflow.done(*done);
+            }
             Ok(Word::Done(done)) => {
                 if workflow.concerns(&done) {
                     due = due.min(Instant::now() + SOON);
                 }
                 workflow.done(*done);
             }
-            Ok(Word::Reload(watch)) => {
+            Ok(Word::Reload(watch, secrets)) => {
+                redact = secrets;
                 every = watch.workflow_interval;
                 workflow.reload(&watch);
                 due = Instant::now();
