@@ -17,6 +17,8 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+/// How long the end waits for the thread: a file system that doesn't answer keeps it, not us.
+const FAREWELL: Duration = Duration::from_secs(2);
 /// Words that may wait.
 const WAITING: usize = 8192;
 /// Between looks while a file is being written, or after somebody was seen writing.
@@ -92,7 +94,13 @@ impl Watcher {
     /// Ends it.
     pub fn finish(self) {
         drop(self.end);
-        let _ = self.thread.join();
+        let until = Instant::now() + FAREWELL;
+        while !self.thread.is_finished() && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        if self.thread.is_finished() {
+            let _ = self.thread.join();
+        }
     }
 }
 
