@@ -270,10 +270,14 @@ fn speed() {
     let path = scene.file("f", &bytes(1 << 30));
     for tags in [false, true] {
         for uncached in [false, true] {
-            let start = std::time::Instant::now();
+            // Of processor time: these threads give way to whatever else runs.
+            let now = || rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+            let start = now();
             let found = scene.read(Ask { tags, uncached, ..ask(&path) }).unwrap();
-            let rate = found.bytes as f64 / start.elapsed().as_secs_f64() / 1e9;
-            println!("tags {tags}, uncached {}: {rate:.2} GB/s", found.uncached);
+            let end = now();
+            let seconds = (end.tv_sec - start.tv_sec) as f64 + (end.tv_nsec - start.tv_nsec) as f64 / 1e9;
+            let rate = found.bytes as f64 / seconds / 1e9;
+            println!("tags {tags}, uncached {}: {rate:.2} GB per second of processor", found.uncached);
         }
     }
 }
