@@ -34,5 +34,5 @@ pub mod session;
 pub mod sinks;
 pub mod spool;
 pub mod tags;
-pub mod workflow;
 pub mod verify;
+pub mod workflow;
