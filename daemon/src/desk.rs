@@ -16,7 +16,7 @@ use crate::delivered;
 use crate::detect::Rules;
 use crate::expected::Expected;
 use crate::habits::{self, Habits};
-use crate::host::facts::Proc;
+use crate::host::facts::{Proc, Redactor};
 use crate::judged::Judged;
 use crate::ledger::{Ledger, LedgerError, Reader, Scribe};
 use crate::model::{Alarm, Endpoint, Finding, Process, Summary, Transfer};
@@ -60,6 +60,8 @@ pub struct Reload {
     pub config: Config,
     /// The digests that files are expected to have.
     pub expected: Arc<Expected>,
+    /// Takes secrets out of argument lists.
+    pub redact: Redactor,
 }
 
 /// What is known at the end.
@@ -123,7 +125,12 @@ impl Desk {
     ///
     /// # Errors
     /// A thread can't be started, or the ledger not be read.
-    pub fn watching(mut self, config: &Config, proc: Arc<dyn Proc>) -> Result<Self, LedgerError> {
+    pub fn watching(
+        mut self,
+        config: &Config,
+        proc: Arc<dyn Proc>,
+        redact: Redactor,
+    ) -> Result<Self, LedgerError> {
         let (Some(scribe), Some(state)) = (&self.scribe, &self.state) else { return Ok(self) };
         let recall = |kind| Reader::open(state).and_then(|r| r.recall(kind));
         // Unbounded: a desk that ends waits for the watchers and reads no more. Files are read more slowly than this is.
@@ -138,6 +145,7 @@ impl Desk {
         let workflow = workflow::watcher::Watcher::start(
             &config.watch,
             proc,
+            redact,
             recall(workflow::KIND)?,
             scribe.memory(workflow::KIND),
             findings,
@@ -251,7 +259,7 @@ impl Desk {
         self.rules = Rules::new(config.watch.clone()).expecting(news.expected);
         if let Some(watchers) = &self.watchers {
             watchers.delivered.reload(&config.integrity);
-            watchers.workflow.reload(&config.watch);
+            watchers.workflow.reload(&config.watch, &news.redact);
         }
         if let Some(scribe) = &self.scribe {
             scribe.limit(config.ledger.clone());
@@ -399,7 +407,11 @@ mod tests {
         let mut desk = Desk::open(&Config::default(), None).unwrap().reporting(None);
         desk.take(word(Verdict::Altered));
         let text = "[watch]\nmonitored_ports = [25]";
-        desk.reload(Reload { config: crate::config::parse(text).unwrap().config, expected: Arc::default() });
+        desk.reload(Reload {
+            config: crate::config::parse(text).unwrap().config,
+            expected: Arc::default(),
+            redact: Arc::new(|argv| argv),
+        });
         desk.take(word(Verdict::Altered));
         assert_eq!(desk.finish().alarms[0].count, 1);
     }

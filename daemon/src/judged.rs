@@ -32,21 +32,21 @@ pub struct Deed {
     pub seen: Timestamp,
     /// Who.
     pub process: Process,
-    /// The file's name then, links resolved; invalid UTF-8 as `\xNN`.
+    /// The file's name, the new one where it got one; links resolved, invalid UTF-8 as `\xNN`.
     pub path: String,
-    /// Device and inode, where known.
+    /// Device and inode, where known: a file that was written under another name is found by it.
     pub inode: Option<(u64, u64)>,
     /// What.
     pub kind: DeedKind,
 }
 
 /// What was done to a file.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeedKind {
     /// It was written to, made, or cut.
     Written,
-    /// It has this name now.
-    Renamed(String),
+    /// It has this name now; what had it before is gone.
+    Renamed,
     /// It has its name no longer.
     Removed,
 }

@@ -89,14 +89,18 @@ pub fn daemon(args: &Args) -> anyhow::Result<u8> {
 
     raise_descriptor_limit();
     let expected = Arc::new(expected::of(&config)?);
+    let redactor = Redactor::new(config.privacy.argv);
+    // A view of /proc of its own: who says hello waits for nobody's look at files.
     let proc = Arc::new(RealProc::default());
-    let mut desk =
-        Desk::open(&config, Some(state.clone()))?.expecting(expected).watching(&config, proc.clone())?;
+    let mut desk = Desk::open(&config, Some(state.clone()))?.expecting(expected).watching(
+        &config,
+        proc,
+        redact(&redactor),
+    )?;
     let Kept { keeper, key, kept, returned } = keeper(&state);
     if returned || !kept.is_empty() {
         desk.take(restarted(kept.len()));
     }
-    let redactor = Redactor::new(config.privacy.argv);
     let options = Options {
         // Any user's program may say hello; the kernel says whose it is.
         socket_mode: 0o666,
@@ -105,7 +109,6 @@ pub fn daemon(args: &Args) -> anyhow::Result<u8> {
         key,
         keeper: keeper.clone().map(|k| k as Arc<dyn Keep>),
         kept,
-        proc,
         ..options(&config, socket.clone())
     };
     // Before READY: a signal that comes right after it must find its handler.
@@ -136,11 +139,9 @@ pub fn daemon(args: &Args) -> anyhow::Result<u8> {
         match news {
             Ok((expected, parsed)) => {
                 warn(file.as_deref(), &parsed);
-                handle.reconfigure(
-                    watch(&parsed.config.watch.watched_processes),
-                    redact(&redactor.mode(parsed.config.privacy.argv)),
-                );
-                let _ = reloads.send(Reload { config: parsed.config, expected });
+                let redact = redact(&redactor.mode(parsed.config.privacy.argv));
+                handle.reconfigure(watch(&parsed.config.watch.watched_processes), redact.clone());
+                let _ = reloads.send(Reload { config: parsed.config, expected, redact });
                 tracing::info!("configuration read again");
             }
             Err(e) => tracing::error!("the old configuration stays, the new one has mistakes:\n{e}"),

@@ -42,6 +42,8 @@ pub struct Delivered {
     settings: Settings,
     files: HashMap<String, File>,
     due: BTreeSet<(Timestamp, String)>,
+    /// Where a file was when it was last seen.
+    by_inode: HashMap<(u64, u64), String>,
     /// Asks under way: the file, and its epoch then.
     reading: HashMap<u64, (String, u64)>,
     asks: u64,
@@ -74,6 +76,7 @@ impl Delivered {
             settings: Settings::new(settings),
             files: HashMap::new(),
             due: BTreeSet::new(),
+            by_inode: HashMap::new(),
             reading: HashMap::new(),
             asks: 0,
             tags: 0,
@@ -111,7 +114,7 @@ impl Delivered {
             return;
         };
         let Some(path) = end.path.as_ref().filter(|p| self.settings.covers(p)) else { return };
-        if self.files.get(path).is_some_and(|f| f.entry.delivered >= transfer.ended) {
+        if self.files.get(path).is_some_and(|f| !f.entry.yields_to(transfer, end.pid)) {
             return;
         }
         let entry = Entry {
@@ -131,38 +134,49 @@ impl Delivered {
         } else {
             return;
         }
-        self.persist(path, now);
+        self.persist(path);
     }
 
     /// What an observed process did to a file.
     pub fn deed(&mut self, now: Timestamp, deed: &Deed) {
+        if deed.kind == DeedKind::Renamed
+            && let Some(from) =
+                deed.inode.and_then(|i| self.by_inode.get(&i)).filter(|p| **p != deed.path).cloned()
+        {
+            return self.follow(now, &from, deed);
+        }
         let Some(file) = self.files.get(&deed.path) else { return };
         // The delivery's own write may be told after it.
         if deed.seen <= file.entry.delivered {
             return;
         }
-        let mut entry = file.entry.clone();
-        match &deed.kind {
-            DeedKind::Written => {
-                entry = Entry {
-                    sha256: None,
-                    delivered: deed.seen,
-                    by: By::of_process(&deed.process),
-                    seen: None,
-                    said: None,
-                    ..entry
-                };
-                self.insert(deed.path.clone(), entry, self.soon(now));
-                self.persist(&deed.path, now);
-            }
-            DeedKind::Renamed(to) => {
-                self.remove(&deed.path);
-                if self.settings.covers(to) {
-                    self.insert(to.clone(), Entry { delivered: deed.seen, ..entry }, self.soon(now));
-                    self.persist(to, now);
-                }
-            }
-            DeedKind::Removed => self.remove(&deed.path),
+        // Who says so may lie: what still is as it was last seen was not written, and what is there was not removed.
+        match deed.kind {
+            DeedKind::Removed if entry::is_there(&deed.path) => return,
+            DeedKind::Removed => return self.remove(&deed.path),
+            DeedKind::Written if file.entry.untouched(&deed.path) => return,
+            DeedKind::Written | DeedKind::Renamed => {}
+        }
+        let entry = Entry {
+            sha256: None,
+            delivered: deed.seen,
+            by: By::of_process(&deed.process),
+            seen: None,
+            said: None,
+            ..file.entry.clone()
+        };
+        self.insert(deed.path.clone(), entry, self.soon(now));
+        self.persist(&deed.path);
+    }
+
+    /// A delivered file has another name now, by an observed process.
+    fn follow(&mut self, now: Timestamp, from: &str, deed: &Deed) {
+        let Some(file) = self.files.get(from).filter(|_| !entry::is_there(from)) else { return };
+        let entry = Entry { delivered: deed.seen, ..file.entry.clone() };
+        self.remove(from);
+        if self.settings.covers(&deed.path) {
+            self.insert(deed.path.clone(), entry, self.soon(now));
+            self.persist(&deed.path);
         }
     }
 
@@ -233,13 +247,17 @@ impl Delivered {
         let seen =
             Seen { at: now, size: before.size, modified: before.modified, changed: before.changed, inode };
         let was = file.entry.seen.replace(seen);
+        if let Some(was) = was.as_ref().filter(|w| w.inode != inode) {
+            self.by_inode.remove(&was.inode);
+        }
+        self.by_inode.insert(inode, path.to_owned());
         let said = file.entry.said.take();
         file.suspect = None;
         file.entry.from_ledger = false;
         self.tags = self.tags.saturating_sub(file.tags.whole.len()) + tags.whole.len();
         file.tags = tags;
         if said.is_some() || was.is_none_or(|w| now.duration_since(w.at) >= DAY) {
-            self.persist(path, now);
+            self.persist(path);
         }
     }
 
@@ -268,7 +286,7 @@ impl Delivered {
         }
         file.entry.said = Some(word);
         self.schedule(path, later);
-        self.persist(path, now);
+        self.persist(path);
         Some(finding)
     }
 
@@ -305,6 +323,9 @@ impl Delivered {
             }
         }
         self.due.insert((due, path.clone()));
+        if let Some(seen) = &entry.seen {
+            self.by_inode.insert(seen.inode, path.clone());
+        }
         self.files.insert(path, File { entry, tags: Tags::default(), due, epoch, suspect: None });
     }
 
@@ -325,11 +346,14 @@ impl Delivered {
     fn drop_file(&mut self, path: &str) {
         if let Some(file) = self.files.remove(path) {
             self.due.remove(&(file.due, path.to_owned()));
+            if let Some(seen) = file.entry.seen {
+                self.by_inode.remove(&seen.inode);
+            }
             self.tags = self.tags.saturating_sub(file.tags.whole.len());
         }
     }
 
-    fn persist(&self, path: &str, _now: Timestamp) {
+    fn persist(&self, path: &str) {
         if let (Some(memory), Some(file)) = (&self.memory, self.files.get(path)) {
             memory.remember(path, &file.entry);
         }

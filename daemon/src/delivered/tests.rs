@@ -50,7 +50,13 @@ impl Scene {
 
     /// As if scp had brought it.
     fn deliver(&mut self, content: &[u8]) {
-        let path = self.write(content);
+        self.write(content);
+        let transfer = self.transfer(content);
+        self.delivered.transfer(self.now, &transfer, true);
+    }
+
+    fn transfer(&self, content: &[u8]) -> Transfer {
+        let path = self.path().to_str().unwrap().to_owned();
         let mut t = sample::transfer(Verdict::Intact);
         t.channel = Channel::File;
         t.ended = self.now;
@@ -58,14 +64,21 @@ impl Scene {
         let end = t.destination.as_mut().unwrap();
         (end.path, end.bytes) = (Some(path), content.len() as u64);
         end.sha256 = Some(entry::hex(&Sha256::digest(content)));
-        self.delivered.transfer(self.now, &t, true);
+        t
     }
 
     fn deed(&mut self, kind: DeedKind) {
-        let path = self.path().to_str().unwrap().into();
+        self.deed_at(kind, &self.path());
+    }
+
+    fn deed_at(&mut self, kind: DeedKind, path: &Path) {
+        let stat = std::fs::metadata(path).ok();
+        let inode =
+            stat.map(|s| (std::os::unix::fs::MetadataExt::dev(&s), std::os::unix::fs::MetadataExt::ino(&s)));
         let process = Process { pid: 77, ..Process::default() };
         self.now += SignedDuration::from_secs(1);
-        self.delivered.deed(self.now, &Deed { seen: self.now, process, path, inode: None, kind });
+        let path = path.to_str().unwrap().into();
+        self.delivered.deed(self.now, &Deed { seen: self.now, process, path, inode, kind });
     }
 
     /// Time goes on; what is due meanwhile is read.
@@ -76,7 +89,7 @@ impl Scene {
             self.now = self.now.max(due);
             if let Some(ask) = self.delivered.ask(self.now) {
                 self.reader.ask(ask);
-                let answer = self.answers.recv_timeout(std::time::Duration::from_secs(20)).unwrap();
+                let answer = self.answers.recv_timeout(std::time::Duration::from_secs(120)).unwrap();
                 found.extend(self.delivered.answer(self.now, answer));
             }
         }
@@ -167,18 +180,58 @@ fn the_delivery_itself_told_late_is_no_new_baseline() {
 }
 
 #[test]
+fn who_lies_about_a_file_hides_nothing() {
+    let mut scene = Scene::new();
+    scene.deliver(b"one");
+    scene.pass(HOUR);
+    for kind in [DeedKind::Written, DeedKind::Removed] {
+        scene.deed(kind);
+    }
+    // Another name for it, says who can't rename it; to find it by its inode anybody may.
+    let elsewhere = scene.dir.path().join("elsewhere");
+    std::fs::hard_link(scene.path(), &elsewhere).unwrap();
+    scene.deed_at(DeedKind::Renamed, &elsewhere);
+    scene.write(b"two");
+    let found = scene.pass(HOUR * 2);
+    assert_eq!(found.len(), 1);
+    assert_eq!(found[0].evidence["sha256_delivered"], entry::hex(&Sha256::digest(b"one")));
+}
+
+#[test]
 fn a_renamed_file_is_followed() {
     let mut scene = Scene::new();
     scene.deliver(b"one");
     scene.pass(HOUR);
     let to = scene.path().with_file_name("done.csv");
     std::fs::rename(scene.path(), &to).unwrap();
-    scene.deed(DeedKind::Renamed(to.to_str().unwrap().into()));
+    scene.deed_at(DeedKind::Renamed, &to);
     assert_eq!(scene.pass(HOUR * 2), []);
     std::fs::write(&to, b"two").unwrap();
     let found = scene.pass(HOUR * 2);
     assert_eq!(found.len(), 1);
     assert_eq!(found[0].evidence["path"], to.to_str().unwrap());
+}
+
+/// rsync writes under a name of its own and renames at the end; its transfer is told after that.
+#[test]
+fn a_delivery_by_rename_over_an_earlier_one() {
+    let mut scene = Scene::new();
+    scene.deliver(b"one");
+    scene.pass(HOUR);
+    let ended = scene.now;
+    let temporary = scene.path().with_file_name(".prices.csv.Ab12Cd");
+    std::fs::write(&temporary, b"two").unwrap();
+    std::fs::rename(&temporary, scene.path()).unwrap();
+    scene.deed(DeedKind::Renamed);
+    // By the same process, and by now a second old.
+    let mut t = scene.transfer(b"two");
+    (t.ended, t.destination.as_mut().unwrap().pid) = (ended, 77);
+    scene.delivered.transfer(scene.now, &t, true);
+    assert_eq!(scene.pass(HOUR * 2), []);
+    scene.write(b"three");
+    let found = scene.pass(HOUR * 2);
+    assert_eq!(found.len(), 1);
+    assert_eq!(found[0].transfer, Some(t.id), "it is known which delivery it was");
 }
 
 #[test]

@@ -16,8 +16,10 @@ use jiff::Timestamp;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+/// How long the end waits for the thread: a file system that doesn't answer keeps it, not us.
+const FAREWELL: Duration = Duration::from_secs(2);
 /// Words that may wait.
 const WAITING: usize = 8192;
 /// The clock may jump; look at it at least so often.
@@ -80,7 +82,13 @@ impl Watcher {
     /// Ends it. A file that is being read is given up.
     pub fn finish(self) {
         drop(self.end);
-        let _ = self.thread.join();
+        let until = Instant::now() + FAREWELL;
+        while !self.thread.is_finished() && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        if self.thread.is_finished() {
+            let _ = self.thread.join();
+        }
     }
 
     fn say(&self, word: Word) {
@@ -121,7 +129,7 @@ fn work(
     loop {
         if !busy && let Some(ask) = delivered.ask(Timestamp::now()) {
             if reader.is_none() {
-                reader = Reader::start(Tagger::new(key, StreamDigest::Mac), hear.clone())
+                reader = Reader::leisurely(Tagger::new(key, StreamDigest::Mac), hear.clone())
                     .inspect_err(|e| tracing::error!("delivered files can't be read: {e}"))
                     .ok();
             }

@@ -95,3 +95,74 @@ fn differs(
     });
     f
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::detect::Rules;
+    use crate::judged::Judged;
+    use crate::model::Channel;
+    use crate::{expected, sample};
+    use sha2::{Digest, Sha256};
+    use std::path::Path;
+    use std::sync::Arc;
+
+    fn hex(bytes: &[u8]) -> String {
+        Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
+    }
+
+    /// A file transfer of `content` from `a` to `b`, which are in `folder`.
+    fn transfer(folder: &Path, content: &[u8]) -> Transfer {
+        let mut t = sample::transfer(Verdict::Intact);
+        t.channel = Channel::File;
+        for (end, name) in [(t.origin.as_mut(), "a"), (t.destination.as_mut(), "b")] {
+            std::fs::write(folder.join(name), content).unwrap();
+            let end = end.unwrap();
+            end.path = Some(folder.join(name).to_str().unwrap().into());
+            (end.bytes, end.sha256) = (content.len() as u64, Some(hex(content)));
+        }
+        t
+    }
+
+    #[test]
+    fn listed_files_must_be_what_is_expected() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = std::fs::canonicalize(dir.path()).unwrap();
+        let list = format!("{}  a\n{}  b\n{}  c\n", hex(b"good"), hex(b"good"), hex(b"other"));
+        let rules = Rules::default().expecting(Arc::new(expected::parse(list.as_bytes(), &folder).unwrap()));
+        let findings = |t: &Transfer| {
+            let transfer = Box::new(t.clone());
+            rules.findings(&Judged::Transfer { transfer, context: Box::new(sample::context()) })
+        };
+        assert_eq!(findings(&transfer(&folder, b"good")), []);
+        let bad = transfer(&folder, b"evil");
+        let found = findings(&bad);
+        let places: Vec<_> = found.iter().map(|f| f.evidence["place"].as_str().unwrap()).collect();
+        assert_eq!(places, ["origin", "destination"]);
+        for f in &found {
+            assert_eq!(
+                (f.rule.as_str(), f.severity, f.transfer),
+                ("payload-altered", Severity::Critical, Some(bad.id))
+            );
+            assert_eq!(f.confidence.as_deref(), Some("proven"));
+            assert_eq!(f.evidence["expected_sha256"], hex(b"good"));
+            assert_eq!(f.evidence["found_sha256"], hex(b"evil"));
+        }
+        assert_ne!(found[0].key, found[1].key);
+        // A part of the file was sent: of that nothing was expected.
+        let mut part = bad.clone();
+        part.origin.as_mut().unwrap().bytes = 2;
+        part.destination = None;
+        assert_eq!(findings(&part), []);
+        // What stopped half way is another rule's.
+        let cut = Transfer { verdict: Verdict::Truncated, ..transfer(&folder, b"good") };
+        let mut cut = cut;
+        cut.destination.as_mut().unwrap().sha256 = Some(hex(b"go"));
+        assert!(findings(&cut).iter().all(|f| f.rule == "payload-truncated"));
+        // Files that are not listed, and digests that are not known.
+        let mut unlisted = bad.clone();
+        unlisted.origin.as_mut().unwrap().path = Some("/srv/unlisted".into());
+        unlisted.destination.as_mut().unwrap().sha256 = None;
+        assert_eq!(findings(&unlisted), []);
+    }
+}

@@ -23,9 +23,10 @@ enum Order {
     Alarm(Arc<Alarm>),
     Limit(config::Ledger),
     Remember(Note),
+    End,
 }
 
-/// Where a stage puts what it wants to find again after a restart. The scribe ends when the last one is dropped.
+/// Where a stage puts what it wants to find again after a restart.
 #[derive(Clone)]
 pub struct Memory {
     kind: &'static str,
@@ -98,9 +99,9 @@ impl Scribe {
         self.order(Order::Limit(limits));
     }
 
-    /// Writes what waits, and ends. Every [`Memory`] must be dropped by then.
+    /// Writes what waits, and ends. What a [`Memory`] is given later is lost.
     pub fn finish(self) {
-        drop(self.orders);
+        let _ = self.orders.send(Order::End);
         let _ = self.thread.join();
     }
 
@@ -116,10 +117,8 @@ fn write(mut ledger: Ledger, orders: &Receiver<Order>, full: &AtomicU64) {
     loop {
         let ended = match orders.recv_timeout(SETTLE) {
             Ok(order) => {
-                take(&mut ledger, order);
                 // What came meanwhile goes into the same transaction.
-                orders.try_iter().take(BATCH).for_each(|order| take(&mut ledger, order));
-                false
+                std::iter::once(order).chain(orders.try_iter()).take(BATCH).any(|o| !take(&mut ledger, o))
             }
             Err(RecvTimeoutError::Timeout) => false,
             Err(RecvTimeoutError::Disconnected) => true,
@@ -141,11 +140,14 @@ fn write(mut ledger: Ledger, orders: &Receiver<Order>, full: &AtomicU64) {
     }
 }
 
-fn take(ledger: &mut Ledger, order: Order) {
+/// False: that was the last one.
+fn take(ledger: &mut Ledger, order: Order) -> bool {
     match order {
+        Order::End => return false,
         Order::Transfer(transfer) => ledger.transfer(transfer),
         Order::Alarm(alarm) => ledger.alarm(alarm),
         Order::Limit(limits) => ledger.limit(limits),
         Order::Remember(note) => ledger.remember(note),
     }
+    true
 }

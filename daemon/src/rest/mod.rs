@@ -2,7 +2,7 @@
 //!
 //! Comes in: an [`Ask`]. Goes out, later and from another thread: an [`Answer`] with SHA-256, block tags and what
 //! fstat said before and after, or why not. Called by `assemble` for what was not read or written in order, and by
-//! `delivered`. The host comes first: threads of the lowest priority, one for a user at most, a bounded queue.
+//! `delivered`. The host comes first: threads of low priority, one for a user at most, a bounded queue.
 //!
 //! The path is the word of a process that may lie. So the file is opened with that user's rights
 //! ([`open`]), and it must be the file (device and inode) that the process had open.
@@ -17,7 +17,7 @@ mod tests;
 mod worker;
 
 pub use identity::User;
-pub use priority::lowest as lowest_priority;
+pub use priority::give_way;
 pub use worker::Reader;
 
 use crate::pipeline::StreamDigest;

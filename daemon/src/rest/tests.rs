@@ -12,6 +12,8 @@ use std::time::Duration;
 
 const KEY: [u8; 16] = *b"sixteen bytes ..";
 const NOBODY: u32 = 65_534;
+/// These threads give way, and a test machine may be busy.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 struct Scene {
     dir: tempfile::TempDir,
@@ -42,7 +44,7 @@ impl Scene {
     fn read(&self, ask: Ask) -> Result<AtRest, Refusal> {
         let id = ask.id;
         self.reader.ask(ask);
-        let answer = self.answers.recv_timeout(Duration::from_secs(20)).unwrap();
+        let answer = self.answers.recv_timeout(PATIENCE).unwrap();
         assert_eq!(answer.id, id);
         answer.result
     }
@@ -221,7 +223,7 @@ fn a_write_during_the_read_shows() {
     // Cut off under the reader: it is told the end, and nothing dies.
     std::thread::sleep(Duration::from_millis(20));
     file.set_len(1000).unwrap();
-    let found = scene.answers.recv_timeout(Duration::from_secs(60)).unwrap().result.unwrap();
+    let found = scene.answers.recv_timeout(PATIENCE).unwrap().result.unwrap();
     assert!(!found.steady(), "{found:?}");
     assert_eq!(found.after.size, 1000);
 }
@@ -236,12 +238,12 @@ fn cancelling_ends_what_is_read_and_what_waits() {
     }
     for id in [2, 0] {
         scene.reader.cancel(id);
-        let answer = scene.answers.recv_timeout(Duration::from_secs(10)).unwrap();
+        let answer = scene.answers.recv_timeout(PATIENCE).unwrap();
         assert!(answer.id == id && matches!(answer.result, Err(Refusal::Cancelled)), "{answer:?}");
     }
     // The one that is being read now ends with the reader.
     drop(scene.reader);
-    let answer = scene.answers.recv_timeout(Duration::from_secs(10)).unwrap();
+    let answer = scene.answers.recv_timeout(PATIENCE).unwrap();
     assert!(answer.id == 1 && matches!(answer.result, Err(Refusal::Cancelled)), "{answer:?}");
     assert!(scene.answers.recv().is_err(), "nobody is left who could answer");
 }
@@ -270,10 +272,14 @@ fn speed() {
     let path = scene.file("f", &bytes(1 << 30));
     for tags in [false, true] {
         for uncached in [false, true] {
-            let start = std::time::Instant::now();
+            // Of processor time: these threads give way to whatever else runs.
+            let now = || rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+            let start = now();
             let found = scene.read(Ask { tags, uncached, ..ask(&path) }).unwrap();
-            let rate = found.bytes as f64 / start.elapsed().as_secs_f64() / 1e9;
-            println!("tags {tags}, uncached {}: {rate:.2} GB/s", found.uncached);
+            let end = now();
+            let seconds = (end.tv_sec - start.tv_sec) as f64 + (end.tv_nsec - start.tv_nsec) as f64 / 1e9;
+            let rate = found.bytes as f64 / seconds / 1e9;
+            println!("tags {tags}, uncached {}: {rate:.2} GB per second of processor", found.uncached);
         }
     }
 }

@@ -6,7 +6,7 @@
 #![forbid(unsafe_code)]
 
 use super::open::open;
-use super::priority;
+use super::priority::{self, Pace};
 use super::queue::Queue;
 use super::read::{Buffer, read};
 use super::{Answer, Ask, Refusal};
@@ -37,6 +37,7 @@ pub struct Reader {
 struct Shared {
     tagger: Tagger,
     hear: Hear,
+    pace: Pace,
     state: Mutex<State>,
     work: Condvar,
     /// A thread has ended.
@@ -64,13 +65,26 @@ impl Shared {
 }
 
 impl Reader {
-    /// Starts the threads.
+    /// Starts the threads, for files that a verdict waits for.
     ///
     /// # Errors
     /// No thread can be started.
     pub fn start(tagger: Tagger, hear: Hear) -> io::Result<Self> {
+        Self::at(Pace::Verdict, tagger, hear)
+    }
+
+    /// The same for files that nobody waits for: they are read when nothing else wants the processor.
+    ///
+    /// # Errors
+    /// No thread can be started.
+    pub fn leisurely(tagger: Tagger, hear: Hear) -> io::Result<Self> {
+        Self::at(Pace::Leisure, tagger, hear)
+    }
+
+    fn at(pace: Pace, tagger: Tagger, hear: Hear) -> io::Result<Self> {
         let state = Mutex::new(State::default());
-        let shared = Arc::new(Shared { tagger, hear, state, work: Condvar::new(), ended: Condvar::new() });
+        let (work, ended) = (Condvar::new(), Condvar::new());
+        let shared = Arc::new(Shared { tagger, hear, pace, state, work, ended });
         let reader = Self { shared };
         for _ in 0..AT_FIRST {
             reader.spawn()?;
@@ -127,7 +141,7 @@ impl Reader {
                 }
             }
             let gone = Gone(shared);
-            priority::lowest();
+            priority::take(gone.0.pace);
             work(&gone.0);
         });
         started.map(drop).inspect_err(|_| self.shared.state().threads -= 1)
@@ -169,6 +183,7 @@ fn work(shared: &Shared) {
         state.reading.insert(ask.id, Reading { since: Instant::now(), cancelled: false });
         drop(state);
         let outcome = catch_unwind(AssertUnwindSafe(|| answer(shared, &ask, &mut buffer)));
+        buffer.wipe();
         // Who panicked may still be somebody else: that thread ends, and the next ask starts another.
         let panicked = outcome.is_err();
         let result =

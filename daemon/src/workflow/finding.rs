@@ -28,6 +28,7 @@ pub(super) fn changed(now: Timestamp, change: &Change<'_>) -> Finding {
     let what = match place.what {
         What::Script => format!("A script that starts {}", place.of),
         What::Job => "A cron job that starts watched programs".into(),
+        What::Listed => "A file on workflow_paths".into(),
         other => format!("{} of {}", capital(other.words()), place.of),
     };
     let who = match by {

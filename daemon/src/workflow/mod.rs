@@ -38,6 +38,7 @@ const RESTLESS: SignedDuration = SignedDuration::from_mins(2);
 /// Deeds that are remembered, and how long.
 const DEEDS: usize = 4096;
 const MEMORY: SignedDuration = SignedDuration::from_mins(15);
+const DAY: SignedDuration = SignedDuration::from_hours(24);
 /// Bytes of a file that are read: configuration is shorter, a provider, too.
 const LONGEST: u64 = 64 << 20;
 
@@ -52,8 +53,11 @@ pub struct Workflow {
     root: PathBuf,
     /// The latest look.
     looked: Option<Timestamp>,
-    /// The files of that.
+    /// The files of that, and their names in text.
+    listed: Vec<PathBuf>,
     names: HashSet<String>,
+    /// When all was last written into the ledger anew: it forgets what is old.
+    refreshed: Option<Timestamp>,
 }
 
 /// A file as it was last seen.
@@ -132,7 +136,9 @@ impl Workflow {
             memory,
             root: root.to_owned(),
             looked: None,
+            listed: Vec::new(),
             names: HashSet::new(),
+            refreshed: None,
         };
         for (key, json) in recalled {
             match key.split_once(' ') {
@@ -182,15 +188,15 @@ impl Workflow {
         self.deeds.push_back(done);
     }
 
-    /// Folders in which a change is worth hearing of.
+    /// Folders in which a change is worth hearing of, as of the latest look.
     #[must_use]
     pub fn folders(&self) -> HashSet<PathBuf> {
-        let (listed, _) = self.places.list();
         let of = |path: &PathBuf| Some(std::fs::canonicalize(path).ok()?.parent()?.to_owned());
-        listed
-            .keys()
+        // Of patterns, too: a folder may be empty yet.
+        self.listed
+            .iter()
             .filter_map(of)
-            .chain(listed.keys().filter_map(|p| Some(p.parent()?.to_owned())))
+            .chain(self.patterns.iter().flat_map(|p| places::folders(p)))
             .collect()
     }
 
@@ -220,6 +226,8 @@ impl Workflow {
             }
         }
         self.looked = Some(now);
+        self.refresh(now);
+        self.listed = listed.keys().cloned().collect();
         self.names = listed.keys().map(|p| crate::host::facts::path_text(p.as_os_str().as_bytes())).collect();
         (found, soon)
     }
@@ -293,7 +301,11 @@ impl Workflow {
             now: digest.zip(mark),
             was,
         };
-        let package = packages::brought(&self.root, path, change.by.as_ref());
+        // No package brings what is in a home, and it is not read with our rights.
+        let package = match place.user {
+            Some(_) => None,
+            None => packages::brought(&self.root, path, change.by.as_ref()),
+        };
         found.push(finding::changed(now, &Change { package, ..change }));
         false
     }
@@ -308,6 +320,19 @@ impl Workflow {
         // A deed may be told a moment before the look that it was too late for.
         let from = since.saturating_sub(REST).unwrap_or(since);
         self.deeds.iter().rev().filter(|d| d.at >= from).find(mine).map(|d| d.process.clone())
+    }
+
+    fn refresh(&mut self, now: Timestamp) {
+        let fresh = self.refreshed.get_or_insert(now);
+        let Some(memory) = self.memory.as_ref().filter(|_| now.duration_since(*fresh) >= DAY) else { return };
+        *fresh = now;
+        self.patterns.iter().for_each(|p| memory.remember(&format!("pattern {p}"), &()));
+        for (path, place) in self.places.learnt() {
+            if let Some(path) = path.to_str() {
+                memory.remember(&format!("learnt {path}"), place);
+            }
+        }
+        self.files.keys().for_each(|path| self.persist(path));
     }
 
     fn persist(&self, path: &Path) {

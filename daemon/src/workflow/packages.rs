@@ -39,7 +39,8 @@ pub(super) fn brought(root: &Path, path: &Path, by: Option<&Process>) -> Option<
 
 /// The package whose records have this very content for this file.
 fn recorded(root: &Path, path: &Path) -> Option<String> {
-    let content = fs::read(path).ok()?;
+    let content = fs::metadata(path).ok().filter(|m| m.is_file() && m.len() <= super::LONGEST);
+    let content = content.and_then(|_| fs::read(path).ok())?;
     let md5: String = Md5::digest(&content).iter().map(|b| format!("{b:02x}")).collect();
     let inside = Path::new("/").join(path.strip_prefix(root).ok()?);
     let name = inside.to_str()?;

@@ -35,6 +35,8 @@ pub(super) enum What {
     Job,
     /// What starts a transfer.
     Script,
+    /// On `workflow_paths`.
+    Listed,
 }
 
 impl What {
@@ -46,6 +48,7 @@ impl What {
             Self::Unit => "unit",
             Self::Job => "job",
             Self::Script => "transfer script",
+            Self::Listed => "listed file",
         }
     }
 }
@@ -185,6 +188,11 @@ impl Places {
         self.learnt.len() < LEARNT && self.learnt.insert(path, place).is_none()
     }
 
+    /// The places that running programs showed.
+    pub(super) fn learnt(&self) -> &HashMap<PathBuf, Place> {
+        &self.learnt
+    }
+
     /// The program is a watched one.
     pub(super) fn watches(&self, exe: Option<&str>) -> bool {
         let Some(exe) = exe else { return false };
@@ -208,7 +216,8 @@ impl Places {
         for place in places {
             asked.insert(place.pattern.clone());
             for path in matching(&place.pattern) {
-                if place.what == What::Configuration && place.of.starts_with("ssh") {
+                // Not what users' own files include: they would choose what we look for, and where.
+                if place.what == What::Configuration && place.of.starts_with("ssh") && place.user.is_none() {
                     for pattern in self.includes(&path) {
                         let further = Place { pattern, ..place.clone() };
                         asked.insert(further.pattern.clone());
@@ -258,7 +267,7 @@ impl Places {
         }
         for path in &self.extra {
             let pattern = glob::Pattern::escape(&path.to_string_lossy());
-            places.push(Place::new(What::Script, "workflow_paths", pattern));
+            places.push(Place::new(What::Listed, "workflow_paths", pattern));
         }
         (places, HashSet::new())
     }
@@ -299,6 +308,13 @@ fn matching(pattern: &str) -> Vec<PathBuf> {
     };
     let wanted = |p: &PathBuf| p.is_file() && !p.file_name().is_none_or(|n| left(&n.to_string_lossy()));
     paths.flatten().filter(wanted).take(OF_ONE).collect()
+}
+
+/// The folders that a pattern's files are in.
+pub(super) fn folders(pattern: &str) -> Vec<PathBuf> {
+    let Some((folder, _)) = pattern.rsplit_once('/') else { return vec![] };
+    let Ok(paths) = glob::glob_with(folder, STRICT) else { return vec![] };
+    paths.flatten().filter(|p| p.is_dir()).take(OF_ONE).collect()
 }
 
 /// Users who can log in, and their homes.

@@ -6,8 +6,8 @@
 use super::witness::Witness;
 use super::{Done, KIND, Workflow};
 use crate::config::Watch;
-use crate::host::facts::Proc;
-use crate::judged::{DeedKind, Judged};
+use crate::host::facts::{Proc, Redactor};
+use crate::judged::Judged;
 use crate::ledger::Memory;
 use crate::model::{Channel, Finding};
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
@@ -17,6 +17,8 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+/// How long the end waits for the thread: a file system that doesn't answer keeps it, not us.
+const FAREWELL: Duration = Duration::from_secs(2);
 /// Words that may wait.
 const WAITING: usize = 8192;
 /// Between looks while a file is being written, or after somebody was seen writing.
@@ -28,7 +30,9 @@ enum Word {
     /// A program is observed.
     Program(u32),
     Done(Box<Done>),
-    Reload(Watch),
+    Reload(Watch, Redactor),
+    /// Somebody wrote, by fanotify's word.
+    Seen(Box<Done>),
 }
 
 /// The stage, running.
@@ -46,6 +50,7 @@ impl Watcher {
     pub fn start(
         watch: &Watch,
         proc: Arc<dyn Proc>,
+        redact: Redactor,
         recalled: Vec<(String, String)>,
         memory: Memory,
         findings: Sender<Finding>,
@@ -54,9 +59,9 @@ impl Watcher {
         let (end, ended) = bounded(1);
         let (watch, heard) = (watch.clone(), words.clone());
         let thread = std::thread::Builder::new().name(KIND.into()).spawn(move || {
-            crate::rest::lowest_priority();
             let workflow = Workflow::new(&watch, Path::new("/"), recalled, Some(memory));
-            work(workflow, watch.workflow_interval, &proc, heard, &inbox, &ended, &findings);
+            let pipes = Pipes { heard, words: inbox, ended, findings };
+            work(workflow, watch.workflow_interval, &proc, redact, &pipes);
         })?;
         Ok(Self { words, end, thread })
     }
@@ -67,10 +72,7 @@ impl Watcher {
             Judged::Coverage(coverage) if coverage.observed => Word::Program(coverage.pid),
             Judged::Deed(deed) => Word::Done(Box::new(Done {
                 at: deed.seen,
-                path: match &deed.kind {
-                    DeedKind::Renamed(to) => to.clone(),
-                    DeedKind::Written | DeedKind::Removed => deed.path.clone(),
-                },
+                path: deed.path.clone(),
                 inode: deed.inode,
                 process: deed.process.clone(),
             })),
@@ -85,31 +87,45 @@ impl Watcher {
     }
 
     /// Other settings.
-    pub fn reload(&self, watch: &Watch) {
-        let _ = self.words.send(Word::Reload(watch.clone()));
+    pub fn reload(&self, watch: &Watch, redact: &Redactor) {
+        let _ = self.words.send(Word::Reload(watch.clone(), redact.clone()));
     }
 
     /// Ends it.
     pub fn finish(self) {
         drop(self.end);
-        let _ = self.thread.join();
+        let until = Instant::now() + FAREWELL;
+        while !self.thread.is_finished() && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        if self.thread.is_finished() {
+            let _ = self.thread.join();
+        }
     }
+}
+
+/// How the thread is connected.
+struct Pipes {
+    heard: Sender<Word>,
+    words: Receiver<Word>,
+    ended: Receiver<()>,
+    findings: Sender<Finding>,
 }
 
 fn work(
     mut workflow: Workflow,
     mut every: Option<Duration>,
     proc: &Arc<dyn Proc>,
-    heard: Sender<Word>,
-    words: &Receiver<Word>,
-    ended: &Receiver<()>,
-    findings: &Sender<Finding>,
+    mut redact: Redactor,
+    pipes: &Pipes,
 ) {
+    let Pipes { heard, words, ended, findings } = pipes;
     let mut witness = None;
     if every.is_some() {
         // Descriptions of writers come by the same way as everything else.
+        let heard = heard.clone();
         witness =
-            Witness::start(Arc::clone(proc), move |done| drop(heard.try_send(Word::Done(Box::new(done)))))
+            Witness::start(Arc::clone(proc), move |done| drop(heard.try_send(Word::Seen(Box::new(done)))))
                 .inspect_err(|e| {
                     tracing::info!(
                         "who changes a workflow is known of observed processes only (fanotify: {e})"
@@ -117,6 +133,8 @@ fn work(
                 })
                 .ok();
     }
+    // After the witness, which would inherit it: a writer may be gone in a moment.
+    crate::rest::give_way();
     let mut due = Instant::now();
     loop {
         if let Some(every) = every
@@ -146,13 +164,22 @@ fn work(
                     workflow.program(&facts, |pid| proc.facts(pid));
                 }
             }
+            Ok(Word::Seen(mut done)) => {
+                // Whose word it is does not matter: nothing that is kept has secrets in it.
+                done.process.argv = done.process.argv.map(|argv| redact(argv)).filter(|a| !a.is_empty());
+                if workflow.concerns(&done) {
+                    due = due.min(Instant::now() + SOON);
+                }
+                workflow.done(*done);
+            }
             Ok(Word::Done(done)) => {
                 if workflow.concerns(&done) {
                     due = due.min(Instant::now() + SOON);
                 }
                 workflow.done(*done);
             }
-            Ok(Word::Reload(watch)) => {
+            Ok(Word::Reload(watch, secrets)) => {
+                redact = secrets;
                 every = watch.workflow_interval;
                 workflow.reload(&watch);
                 due = Instant::now();

@@ -16,7 +16,6 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// struct fanotify_event_metadata, FAN_EVENT_METADATA_LEN.
@@ -31,7 +30,6 @@ pub(super) struct Witness {
     fan: Arc<OwnedFd>,
     stop: Arc<OwnedFd>,
     marked: HashSet<PathBuf>,
-    thread: Option<JoinHandle<()>>,
 }
 
 impl Witness {
@@ -49,10 +47,10 @@ impl Witness {
         let fan = Arc::new(unsafe { OwnedFd::from_raw_fd(fd) });
         let stop = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
         let (theirs, end) = (Arc::clone(&fan), Arc::clone(&stop));
-        let thread = std::thread::Builder::new()
+        std::thread::Builder::new()
             .name("witness".into())
             .spawn(move || listen(&theirs, &end, proc.as_ref(), &hear))?;
-        Ok(Self { fan, stop, marked: HashSet::new(), thread: Some(thread) })
+        Ok(Self { fan, stop, marked: HashSet::new() })
     }
 
     /// Listens to these folders, and to no others.
@@ -83,11 +81,9 @@ impl Witness {
 }
 
 impl Drop for Witness {
+    /// The thread ends by itself: it may be at a file system that doesn't answer.
     fn drop(&mut self) {
         let _ = rustix::io::write(&self.stop, &1u64.to_ne_bytes());
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
     }
 }
 
