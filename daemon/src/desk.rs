@@ -1,8 +1,9 @@
 //! The desk: everything behind `judge`, in one visible list.
 //!
 //! ```text
-//! Judged ─► detect ─► alarms ─► sinks, JSON Lines
-//!                        └────► ledger
+//! Judged ─┬► detect ──────────────┬► alarms ─► sinks, JSON Lines
+//!         ├► habits ──────────────┤     └────► ledger
+//!         └► delivered, workflow ─┘ (threads of their own)
 //! ```
 //! Comes in: [`Judged`] from a channel. Goes out: alarms to sinks, transfers and alarms to the
 //! ledger, and at the end an [`Outcome`] for `run`'s report. One thread, which waits for no disk and no
@@ -11,12 +12,17 @@
 
 use crate::alarms::Alarms;
 use crate::config::Config;
+use crate::delivered;
 use crate::detect::Rules;
+use crate::expected::Expected;
+use crate::habits::{self, Habits};
+use crate::host::facts::{Proc, Redactor};
 use crate::judged::Judged;
-use crate::ledger::{Ledger, LedgerError, Scribe};
-use crate::model::{Alarm, Endpoint, Process, Summary, Transfer};
+use crate::ledger::{Ledger, LedgerError, Reader, Scribe};
+use crate::model::{Alarm, Endpoint, Finding, Process, Summary, Transfer};
 use crate::report::Gathered;
 use crate::sinks::{JsonLines, Message, Sinks};
+use crate::workflow;
 use crossbeam::channel::Receiver;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -32,9 +38,30 @@ pub struct Desk {
     sinks: Sinks,
     state: Option<PathBuf>,
     scribe: Option<Scribe>,
+    /// None without a ledger: habits take longer than a `run`.
+    habits: Option<Habits>,
+    watchers: Option<Watchers>,
+    /// What the watchers find.
+    late: Receiver<Finding>,
     json: Option<JsonLines>,
     gathered: Option<Gathered>,
     summary: Summary,
+}
+
+/// The stages that look at files by themselves.
+struct Watchers {
+    delivered: delivered::watcher::Watcher,
+    workflow: workflow::watcher::Watcher,
+}
+
+/// What a reload brings.
+pub struct Reload {
+    /// The settings.
+    pub config: Config,
+    /// The digests that files are expected to have.
+    pub expected: Arc<Expected>,
+    /// Takes secrets out of argument lists.
+    pub redact: Redactor,
 }
 
 /// What is known at the end.
@@ -60,13 +87,18 @@ impl Desk {
         if let Some(ledger) = &ledger {
             alarms.resume(ledger.alarms()?);
         }
+        let recalled = ledger.as_ref().map(|l| l.recall(habits::KIND)).transpose()?;
         let scribe = ledger.map(Scribe::start).transpose().map_err(LedgerError::Thread)?;
+        let habits = recalled.map(|r| Habits::new(r, scribe.as_ref().map(|s| s.memory(habits::KIND))));
         Ok(Self {
             rules: Rules::new(config.watch.clone()),
             alarms,
             sinks: Sinks::start(&config.sinks, state.as_deref()),
             state,
             scribe,
+            habits,
+            watchers: None,
+            late: crossbeam::channel::never(),
             json: None,
             gathered: None,
             summary: Summary::default(),
@@ -81,17 +113,65 @@ impl Desk {
         self
     }
 
+    /// With digests that files are expected to have.
+    #[must_use]
+    pub fn expecting(mut self, expected: Arc<Expected>) -> Self {
+        self.rules = self.rules.expecting(expected);
+        self
+    }
+
+    /// Looks after delivered files, and after what watched services go by: for the host's daemon. Does nothing
+    /// without a ledger.
+    ///
+    /// # Errors
+    /// A thread can't be started, or the ledger not be read.
+    pub fn watching(
+        mut self,
+        config: &Config,
+        proc: Arc<dyn Proc>,
+        redact: Redactor,
+    ) -> Result<Self, LedgerError> {
+        let (Some(scribe), Some(state)) = (&self.scribe, &self.state) else { return Ok(self) };
+        let recall = |kind| Reader::open(state).and_then(|r| r.recall(kind));
+        // Unbounded: a desk that ends waits for the watchers and reads no more. Files are read more slowly than this is.
+        let (findings, late) = crossbeam::channel::unbounded();
+        let delivered = delivered::watcher::Watcher::start(
+            &config.integrity,
+            state.clone(),
+            recall(delivered::KIND)?,
+            scribe.memory(delivered::KIND),
+            findings.clone(),
+        );
+        let workflow = workflow::watcher::Watcher::start(
+            &config.watch,
+            proc,
+            redact,
+            recall(workflow::KIND)?,
+            scribe.memory(workflow::KIND),
+            findings,
+        );
+        let (delivered, workflow) =
+            (delivered.map_err(LedgerError::Thread)?, workflow.map_err(LedgerError::Thread)?);
+        self.watchers = Some(Watchers { delivered, workflow });
+        self.late = late;
+        Ok(self)
+    }
+
     /// Works until `judged` ends. A configuration that comes through `reloads` holds from then on.
     #[must_use]
-    pub fn serve(mut self, judged: &Receiver<Judged>, reloads: &Receiver<Config>) -> Outcome {
+    pub fn serve(mut self, judged: &Receiver<Judged>, reloads: &Receiver<Reload>) -> Outcome {
         loop {
             crossbeam::channel::select! {
                 recv(judged) -> word => match word {
                     Ok(word) => self.take(word),
                     Err(_) => break,
                 },
-                recv(reloads) -> config => match config {
-                    Ok(config) => self.reload(&config),
+                recv(self.late) -> finding => match finding {
+                    Ok(finding) => self.found(finding),
+                    Err(_) => self.late = crossbeam::channel::never(),
+                },
+                recv(reloads) -> news => match news {
+                    Ok(news) => self.reload(news),
                     // Nobody reloads any more.
                     Err(_) => {
                         judged.iter().for_each(|word| self.take(word));
@@ -106,18 +186,13 @@ impl Desk {
     /// One word from `judge`.
     pub fn take(&mut self, mut judged: Judged) {
         tidy_argv(&mut judged);
-        let findings = self.rules.findings(&judged);
-        for finding in findings {
-            let taken = self.alarms.take(finding);
-            if taken.tell {
-                self.sinks.send(&Message::Alarm(Arc::new(taken.alarm.clone())));
-                if let Some(json) = &mut self.json {
-                    json.alarm(&taken.alarm);
-                }
-            }
-            if let Some(scribe) = &self.scribe {
-                scribe.alarm(Arc::new(taken.alarm));
-            }
+        let mut findings = self.rules.findings(&judged);
+        if let (Judged::Transfer { transfer, context }, Some(habits)) = (&judged, &mut self.habits) {
+            findings.extend(habits.take(transfer, context));
+        }
+        findings.into_iter().for_each(|finding| self.found(finding));
+        if let Some(watchers) = &self.watchers {
+            watchers.workflow.take(&judged);
         }
         match judged {
             Judged::Transfer { transfer, .. } => self.transfer(*transfer),
@@ -136,7 +211,25 @@ impl Desk {
                 self.summary.records = counts.records;
                 self.summary.dropped = counts.dropped;
             }
+            Judged::Deed(deed) => {
+                if let Some(watchers) = &self.watchers {
+                    watchers.delivered.deed(&deed);
+                }
+            }
             Judged::Notice(_) => {}
+        }
+    }
+
+    fn found(&mut self, finding: Finding) {
+        let taken = self.alarms.take(finding);
+        if taken.tell {
+            self.sinks.send(&Message::Alarm(Arc::new(taken.alarm.clone())));
+            if let Some(json) = &mut self.json {
+                json.alarm(&taken.alarm);
+            }
+        }
+        if let Some(scribe) = &self.scribe {
+            scribe.alarm(Arc::new(taken.alarm));
         }
     }
 
@@ -154,12 +247,20 @@ impl Desk {
         if let Some(scribe) = &self.scribe {
             scribe.transfer(Arc::clone(&transfer));
         }
+        if let Some(watchers) = &self.watchers {
+            watchers.delivered.transfer(&transfer);
+        }
         self.sinks.send(&Message::Transfer(transfer));
     }
 
     /// Takes up a new configuration. Messages on their way to the old sinks are still sent.
-    fn reload(&mut self, config: &Config) {
-        self.rules = Rules::new(config.watch.clone());
+    fn reload(&mut self, news: Reload) {
+        let config = &news.config;
+        self.rules = Rules::new(config.watch.clone()).expecting(news.expected);
+        if let Some(watchers) = &self.watchers {
+            watchers.delivered.reload(&config.integrity);
+            watchers.workflow.reload(&config.watch, &news.redact);
+        }
         if let Some(scribe) = &self.scribe {
             scribe.limit(config.ledger.clone());
         }
@@ -169,6 +270,12 @@ impl Desk {
     }
 
     fn finish(mut self) -> Outcome {
+        if let Some(Watchers { delivered, workflow }) = self.watchers.take() {
+            delivered.finish();
+            workflow.finish();
+            let late: Vec<Finding> = self.late.try_iter().collect();
+            late.into_iter().for_each(|finding| self.found(finding));
+        }
         let alarms: Vec<Alarm> = self.alarms.list().into_iter().cloned().collect();
         let untold: Vec<Alarm> = self.alarms.untold().into_iter().cloned().collect();
         for alarm in &alarms {
@@ -184,6 +291,7 @@ impl Desk {
             json.summary(&self.summary);
         }
         self.sinks.finish(FAREWELL);
+        drop(self.habits);
         if let Some(scribe) = self.scribe {
             scribe.finish();
         }
@@ -213,7 +321,10 @@ fn tidy_argv(judged: &mut Judged) {
             process(&mut context.destination);
         }
         Judged::Notice(notice) => process(&mut notice.process),
-        Judged::Coverage(_) | Judged::Counts(_) => {}
+        Judged::Deed(deed) if deed.process.argv.as_ref().is_some_and(Vec::is_empty) => {
+            deed.process.argv = None
+        }
+        Judged::Deed(_) | Judged::Coverage(_) | Judged::Counts(_) => {}
     }
 }
 
@@ -221,7 +332,7 @@ fn tidy_argv(judged: &mut Judged) {
 mod tests {
     use super::*;
     use crate::judged::{Counts, What};
-    use crate::ledger::{Reader, TransferFilter};
+    use crate::ledger::TransferFilter;
     use crate::model::{Coverage, Verdict};
     use crate::sample;
     use crossbeam::channel::{bounded, never};
@@ -296,7 +407,11 @@ mod tests {
         let mut desk = Desk::open(&Config::default(), None).unwrap().reporting(None);
         desk.take(word(Verdict::Altered));
         let text = "[watch]\nmonitored_ports = [25]";
-        desk.reload(&crate::config::parse(text).unwrap().config);
+        desk.reload(Reload {
+            config: crate::config::parse(text).unwrap().config,
+            expected: Arc::default(),
+            redact: Arc::new(|argv| argv),
+        });
         desk.take(word(Verdict::Altered));
         assert_eq!(desk.finish().alarms[0].count, 1);
     }

@@ -19,8 +19,36 @@ pub enum Judged {
     Notice(Box<Notice>),
     /// A process is, or is not, observed.
     Coverage(Coverage),
+    /// An observed process did something to a file, other than read it.
+    Deed(Box<Deed>),
     /// Running totals, for the summary.
     Counts(Counts),
+}
+
+/// What an observed process did to a file. Comes as soon as it is known, at the latest when the file is closed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Deed {
+    /// When.
+    pub seen: Timestamp,
+    /// Who.
+    pub process: Process,
+    /// The file's name, the new one where it got one; links resolved, invalid UTF-8 as `\xNN`.
+    pub path: String,
+    /// Device and inode, where known: a file that was written under another name is found by it.
+    pub inode: Option<(u64, u64)>,
+    /// What.
+    pub kind: DeedKind,
+}
+
+/// What was done to a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeedKind {
+    /// It was written to, made, or cut.
+    Written,
+    /// It has this name now; what had it before is gone.
+    Renamed,
+    /// It has its name no longer.
+    Removed,
 }
 
 /// Who was at the ends of a connection.

@@ -229,7 +229,8 @@ pub fn raise_descriptor_limit() {
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
 }
 
-fn random_key() -> std::io::Result<[u8; 16]> {
+/// A key that nobody knows.
+pub(crate) fn random_key() -> std::io::Result<[u8; 16]> {
     let mut key = [0; 16];
     let mut filled = 0;
     while filled < key.len() {

@@ -6,7 +6,8 @@
 #![forbid(unsafe_code)]
 
 use crate::config::{Config, StreamDigest};
-use crate::desk::{Desk, Outcome};
+use crate::desk::{Desk, Outcome, Reload};
+use crate::expected;
 use crate::host::facts::{Facts, Watch};
 use crate::judged::Counts;
 use crate::library;
@@ -35,7 +36,7 @@ pub struct Session {
     library: PathBuf,
     handle: Handle,
     desk: JoinHandle<Outcome>,
-    reloads: crossbeam::channel::Sender<Config>,
+    reloads: crossbeam::channel::Sender<Reload>,
 }
 
 impl Session {
@@ -48,7 +49,8 @@ impl Session {
         let json = json
             .map(|path| JsonLines::create(path).with_context(|| format!("can't write to {}", path.display())))
             .transpose()?;
-        let desk = Desk::open(config, state.map(Path::to_owned))?.reporting(json);
+        let expected = Arc::new(expected::of(config)?);
+        let desk = Desk::open(config, state.map(Path::to_owned))?.expecting(expected).reporting(json);
         // Services drop their privileges after they were started: their users must get through to
         // the socket, by a name that they inherit and others can't guess.
         let root = rustix::process::geteuid().is_root();

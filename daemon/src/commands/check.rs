@@ -4,7 +4,8 @@
 use super::{NO, daemon::CONFIG, print, say};
 use crate::config::{self, ConfigError};
 use crate::escape;
-use std::path::{Path, PathBuf};
+use crate::expected;
+use std::path::PathBuf;
 
 /// Check a configuration file
 ///
@@ -29,22 +30,28 @@ pub fn check(args: &Args) -> anyhow::Result<u8> {
         print(&format!("{CONFIG} is not there: the defaults hold\n"))?;
         return Ok(0);
     }
-    match config::load(Some(&file)) {
-        Ok(parsed) => {
+    let loaded = config::load(Some(&file)).and_then(|parsed| Ok((expected::of(&parsed.config)?, parsed)));
+    match loaded {
+        Ok((expected, parsed)) => {
             let name = escape::bytes(file.as_os_str().as_encoded_bytes());
             let mut out = String::new();
             for warning in &parsed.warnings {
                 out.push_str(&format!("{name}:{warning}\n"));
             }
-            out.push_str(&format!("{name}: good{}\n", sinks(&parsed.config)));
+            let files = match expected.len() {
+                0 => String::new(),
+                n => format!("; {n} files have expected digests"),
+            };
+            out.push_str(&format!("{name}: good{}{files}\n", sinks(&parsed.config)));
             print(&out)?;
             Ok(0)
         }
         Err(e @ ConfigError::Unreadable { .. }) => Err(e.into()),
-        Err(ConfigError::Wrong { mistakes, .. }) => {
+        // The file, or the list of digests that it names.
+        Err(ConfigError::Wrong { path, mistakes }) => {
             // Bare, as compilers do it: editors jump to file:line:column.
             for mistake in &mistakes {
-                let line = format!("{}:{mistake}", Path::new(&file).display());
+                let line = format!("{}:{mistake}", path.display());
                 eprintln!("{}", escape::text(&line));
             }
             let n = mistakes.len();

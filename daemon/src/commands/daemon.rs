@@ -2,7 +2,9 @@
 #![forbid(unsafe_code)]
 
 use crate::config;
-use crate::desk::Desk;
+use crate::desk::{Desk, Reload};
+use crate::expected;
+use crate::host::facts::RealProc;
 use crate::host::keep::Keep;
 use crate::judged::{Judged, Notice, What};
 use crate::keeper::{Beginning, Keeper};
@@ -86,12 +88,19 @@ pub fn daemon(args: &Args) -> anyhow::Result<u8> {
     claim(&socket)?;
 
     raise_descriptor_limit();
-    let mut desk = Desk::open(&config, Some(state.clone()))?;
+    let expected = Arc::new(expected::of(&config)?);
+    let redactor = Redactor::new(config.privacy.argv);
+    // A view of /proc of its own: who says hello waits for nobody's look at files.
+    let proc = Arc::new(RealProc::default());
+    let mut desk = Desk::open(&config, Some(state.clone()))?.expecting(expected).watching(
+        &config,
+        proc,
+        redact(&redactor),
+    )?;
     let Kept { keeper, key, kept, returned } = keeper(&state);
     if returned || !kept.is_empty() {
         desk.take(restarted(kept.len()));
     }
-    let redactor = Redactor::new(config.privacy.argv);
     let options = Options {
         // Any user's program may say hello; the kernel says whose it is.
         socket_mode: 0o666,
@@ -125,14 +134,14 @@ pub fn daemon(args: &Args) -> anyhow::Result<u8> {
         }
         let now = sd_notify::NotifyState::monotonic_usec_now();
         tell(&[vec![NotifyState::Reloading], now.ok().into_iter().collect()].concat());
-        match config::load(file.as_deref()) {
-            Ok(parsed) => {
+        let news = config::load(file.as_deref())
+            .and_then(|parsed| Ok((Arc::new(expected::of(&parsed.config)?), parsed)));
+        match news {
+            Ok((expected, parsed)) => {
                 warn(file.as_deref(), &parsed);
-                handle.reconfigure(
-                    watch(&parsed.config.watch.watched_processes),
-                    redact(&redactor.mode(parsed.config.privacy.argv)),
-                );
-                let _ = reloads.send(parsed.config);
+                let redact = redact(&redactor.mode(parsed.config.privacy.argv));
+                handle.reconfigure(watch(&parsed.config.watch.watched_processes), redact.clone());
+                let _ = reloads.send(Reload { config: parsed.config, expected, redact });
                 tracing::info!("configuration read again");
             }
             Err(e) => tracing::error!("the old configuration stays, the new one has mistakes:\n{e}"),

@@ -64,6 +64,10 @@ pub struct Watch {
     pub monitored_ports: Ports,
     /// Networks that count as inside; an alarm says on which side its destination is.
     pub internal_ranges: Vec<Cidr>,
+    /// How often the files that watched services go by are looked at; None: never.
+    pub workflow_interval: Option<Duration>,
+    /// Further files of that kind: transfer scripts, job lists.
+    pub workflow_paths: Vec<PathBuf>,
 }
 
 impl Default for Watch {
@@ -72,15 +76,37 @@ impl Default for Watch {
             watched_processes: WATCHED.iter().map(|&w| w.to_owned()).collect(),
             monitored_ports: Ports::All,
             internal_ranges: Vec::new(),
+            workflow_interval: Some(Duration::from_secs(60)),
+            workflow_paths: Vec::new(),
         }
     }
 }
 
 /// `[integrity]`.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Integrity {
     /// What blocks of streams are tagged with.
     pub stream_digest: StreamDigest,
+    /// How often delivered files are read again.
+    pub hash_check_interval: Duration,
+    /// Which: files, and folders with all that is in them. Empty: none.
+    pub hash_check_paths: Vec<PathBuf>,
+    /// Read them past the page cache, as far as the file system lets.
+    pub hash_check_uncached: bool,
+    /// A list of expected digests, as sha256sum writes it.
+    pub integrity_baseline: Option<PathBuf>,
+}
+
+impl Default for Integrity {
+    fn default() -> Self {
+        Self {
+            stream_digest: StreamDigest::default(),
+            hash_check_interval: Duration::from_secs(3600),
+            hash_check_paths: Vec::new(),
+            hash_check_uncached: false,
+            integrity_baseline: None,
+        }
+    }
 }
 
 /// `[integrity] stream_digest`.

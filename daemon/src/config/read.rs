@@ -2,8 +2,8 @@
 #![forbid(unsafe_code)]
 
 use super::section::{Mistakes, Section, article};
-use super::values::{cidr, duration, facility, one_of, ports, severity, size, syslog_address};
-use super::{Config, Mistake, Parsed, Ports, Sink, SinkKind, StreamDigest};
+use super::values::{absolute, cidr, duration, facility, one_of, ports, severity, size, syslog_address};
+use super::{Config, Integrity, Mistake, Parsed, Ports, Sink, SinkKind, StreamDigest};
 use crate::model::Severity;
 use crate::redact::ArgvPrivacy;
 use std::time::Duration;
@@ -32,17 +32,8 @@ pub fn parse(source: &str) -> Result<Parsed, Vec<Mistake>> {
     if let Some(s) = section(&mut file, "watch", "[watch]", &mut m) {
         watch(s, &mut config, &mut m);
     }
-    if let Some(mut s) = section(&mut file, "integrity", "[integrity]", &mut m) {
-        let digests = [
-            ("aegis", StreamDigest::Aegis),
-            ("blake3", StreamDigest::Blake3),
-            ("sha256", StreamDigest::Sha256),
-        ];
-        if let Some(d) = s.parsed("stream_digest", &mut m, |t| one_of(t, &digests)) {
-            config.integrity.stream_digest = d;
-        }
-        s.later(&["hash_check_interval", "integrity_baseline"], &mut m);
-        s.finish(&mut m);
+    if let Some(s) = section(&mut file, "integrity", "[integrity]", &mut m) {
+        integrity(s, &mut config.integrity, &mut m);
     }
     if let Some(mut s) = section(&mut file, "privacy", "[privacy]", &mut m) {
         let modes =
@@ -145,6 +136,37 @@ fn watch(mut s: Section<'_, '_>, config: &mut Config, m: &mut Mistakes) {
             }
         }
     }
+    if let Some(every) = s.parsed("workflow_interval", m, or_off(Duration::from_secs(1), "1s")) {
+        config.watch.workflow_interval = every;
+    }
+    if let Some(paths) = s.paths("workflow_paths", m) {
+        config.watch.workflow_paths = paths;
+    }
+    s.finish(m);
+}
+
+fn integrity(mut s: Section<'_, '_>, integrity: &mut Integrity, m: &mut Mistakes) {
+    let digests =
+        [("aegis", StreamDigest::Aegis), ("blake3", StreamDigest::Blake3), ("sha256", StreamDigest::Sha256)];
+    if let Some(d) = s.parsed("stream_digest", m, |t| one_of(t, &digests)) {
+        integrity.stream_digest = d;
+    }
+    let interval = |text: &str| match duration(text)? {
+        every if every < Duration::from_secs(1) => Err("at least 1s".into()),
+        every => Ok(every),
+    };
+    if let Some(every) = s.parsed("hash_check_interval", m, interval) {
+        integrity.hash_check_interval = every;
+    }
+    if let Some(paths) = s.paths("hash_check_paths", m) {
+        integrity.hash_check_paths = paths;
+    }
+    if let Some(uncached) = s.boolean("hash_check_uncached", m) {
+        integrity.hash_check_uncached = uncached;
+    }
+    if let Some(path) = s.parsed("integrity_baseline", m, absolute) {
+        integrity.integrity_baseline = Some(path);
+    }
     s.finish(m);
 }
 
@@ -201,10 +223,6 @@ fn sink(mut s: Section<'_, '_>, m: &mut Mistakes) -> Option<Sink> {
             address.map(|address| SinkKind::Syslog { address, facility })
         }
         Ok(Kind::Jsonl) => {
-            let absolute = |text: &str| match text.starts_with('/') {
-                true => Ok(text.into()),
-                false => Err(format!("`{text}` must begin with `/`: a daemon has no folder of its own")),
-            };
             let path = required(&mut s, "path", "a jsonl sink needs a path", m, absolute);
             path.map(|path| SinkKind::Jsonl { path })
         }
@@ -214,7 +232,7 @@ fn sink(mut s: Section<'_, '_>, m: &mut Mistakes) -> Option<Sink> {
         }
     };
     let min_severity = s.parsed("min_severity", m, severity).unwrap_or(Severity::Info);
-    let heartbeat = match s.parsed("heartbeat", m, heartbeat) {
+    let heartbeat = match s.parsed("heartbeat", m, or_off(Duration::from_millis(100), "100ms")) {
         Some(every) => every,
         None => Some(HEARTBEAT),
     };
@@ -243,15 +261,18 @@ fn required<T>(
     read.map_err(|why| m.at(&span, why)).ok()
 }
 
-fn heartbeat(text: &str) -> Result<Option<Duration>, String> {
-    if text == "off" {
-        return Ok(None);
+/// A span of time of at least `least`, or `off`.
+fn or_off(least: Duration, words: &'static str) -> impl Fn(&str) -> Result<Option<Duration>, String> {
+    move |text| {
+        if text == "off" {
+            return Ok(None);
+        }
+        let every = duration(text).map_err(|why| format!("{why}, or \"off\""))?;
+        if every < least {
+            return Err(format!("at least {words}, or \"off\""));
+        }
+        Ok(Some(every))
     }
-    let every = duration(text).map_err(|why| format!("{why}, or \"off\""))?;
-    if every < Duration::from_millis(100) {
-        return Err("at least 100ms, or \"off\"".into());
-    }
-    Ok(Some(every))
 }
 
 fn least(

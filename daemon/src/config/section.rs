@@ -5,8 +5,10 @@
 #![forbid(unsafe_code)]
 
 use super::Mistake;
+use super::values::absolute;
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::path::PathBuf;
 use toml::de::{DeTable, DeValue};
 
 /// Line and column, both from 1, of the byte at `at`.
@@ -119,6 +121,29 @@ impl<'v, 'i> Section<'v, 'i> {
                 None
             }
         }
+    }
+
+    /// The boolean at `key`.
+    pub(super) fn boolean(&mut self, key: &'static str, m: &mut Mistakes) -> Option<bool> {
+        let (_, value, span) = self.take(key)?;
+        let found = value.as_bool();
+        if found.is_none() {
+            m.at(&span, format!("{key} must be true or false, not {}", article(value)));
+        }
+        found
+    }
+
+    /// The absolute paths in the array at `key`.
+    pub(super) fn paths(&mut self, key: &'static str, m: &mut Mistakes) -> Option<Vec<PathBuf>> {
+        let mut found = Vec::new();
+        for (value, span) in self.array(key, "paths", m)? {
+            match value.as_str().map(absolute) {
+                Some(Ok(path)) => found.push(path),
+                Some(Err(why)) => m.at(&span, format!("{key}: {why}")),
+                None => m.at(&span, format!("a path must be a string, not {}", article(value))),
+            }
+        }
+        Some(found)
     }
 
     /// Keys that a later version will act on.

@@ -170,6 +170,14 @@ pub(super) fn facility(text: &str) -> Result<Facility, String> {
         .ok_or_else(|| format!("unknown facility `{text}`{}", nearest(text, &names)))
 }
 
+/// A path from `/` on.
+pub(super) fn absolute(text: &str) -> Result<PathBuf, String> {
+    match text.starts_with('/') {
+        true => Ok(text.into()),
+        false => Err(format!("`{text}` must begin with `/`: a daemon has no folder of its own")),
+    }
+}
+
 /// One of `words`, or an error that names the nearest.
 pub(super) fn one_of<T: Copy>(text: &str, words: &[(&str, T)]) -> Result<T, String> {
     let names: Vec<&str> = words.iter().map(|(n, _)| *n).collect();

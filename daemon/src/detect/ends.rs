@@ -5,7 +5,7 @@ use crate::model::{Channel, Connection, Endpoint, Process, Range};
 use std::net::SocketAddr;
 
 /// `curl (pid 12)`, from a path or the name alone.
-pub(super) fn name(exe: Option<&str>, pid: u32) -> String {
+pub(crate) fn name(exe: Option<&str>, pid: u32) -> String {
     match exe.and_then(|e| e.rsplit('/').next()).filter(|n| !n.is_empty()) {
         Some(name) => format!("{name} (pid {pid})"),
         None => format!("pid {pid}"),
@@ -13,12 +13,12 @@ pub(super) fn name(exe: Option<&str>, pid: u32) -> String {
 }
 
 /// A process, or that none was seen.
-pub(super) fn process(process: Option<&Process>) -> String {
+pub(crate) fn process(process: Option<&Process>) -> String {
     process.map_or_else(|| "a process that is not observed".into(), |p| name(p.exe.as_deref(), p.pid))
 }
 
 /// An endpoint, or that none was seen.
-pub(super) fn endpoint(end: Option<&Endpoint>) -> String {
+pub(crate) fn endpoint(end: Option<&Endpoint>) -> String {
     end.map_or_else(|| "a process that is not observed".into(), |e| name(e.exe.as_deref(), e.pid))
 }
 
@@ -90,6 +90,13 @@ fn remote_serves(local: SocketAddr, remote: SocketAddr) -> Option<bool> {
 pub(super) fn service(connection: &Connection) -> Option<SocketAddr> {
     let (local, remote) = addresses(connection)?;
     Some(if remote_serves(local, remote).unwrap_or(true) { remote } else { local })
+}
+
+/// The address that serves, and whether it is the remote one; None where that can't be told.
+pub(crate) fn served_by(connection: &Connection) -> Option<(SocketAddr, bool)> {
+    let (local, remote) = addresses(connection)?;
+    let serves = remote_serves(local, remote)?;
+    Some((if serves { remote } else { local }, serves))
 }
 
 /// Both addresses, with the port of the serving one only: an alarm is about a service.

@@ -5,8 +5,9 @@
 //! whenever it comes.
 #![forbid(unsafe_code)]
 
-mod ends;
+pub(crate) mod ends;
 pub(crate) use ends::ranges;
+mod expected;
 mod itself;
 mod payload;
 mod preloads;
@@ -16,11 +17,13 @@ mod tests;
 mod tls;
 
 use crate::config::Watch;
+use crate::expected::Expected;
 use crate::judged::{Judged, Notice, What};
 use crate::model::{Analytic, Connection, Finding, Process, Severity};
 use ends::service;
 use jiff::Timestamp;
 use serde_json::{Value, json};
+use std::sync::Arc;
 
 /// Transmitted Data Manipulation.
 const MANIPULATION: &str = "T1565.002";
@@ -29,24 +32,36 @@ const MANIPULATION: &str = "T1565.002";
 #[derive(Clone, Debug, Default)]
 pub struct Rules {
     watch: Watch,
+    expected: Arc<Expected>,
 }
 
 impl Rules {
     /// Rules that honour `[watch] monitored_ports` and `internal_ranges`.
     #[must_use]
     pub fn new(watch: Watch) -> Self {
-        Self { watch }
+        Self { watch, expected: Arc::default() }
+    }
+
+    /// With digests that files are expected to have.
+    #[must_use]
+    pub fn expecting(mut self, expected: Arc<Expected>) -> Self {
+        self.expected = expected;
+        self
     }
 
     /// What the rules see in `judged`.
     #[must_use]
     pub fn findings(&self, judged: &Judged) -> Vec<Finding> {
-        let mut found = match judged {
-            Judged::Transfer { transfer, context } => payload::judge(transfer, context),
-            Judged::Notice(notice) => Some(Self::notice(notice)),
-            Judged::Coverage(_) | Judged::Counts(_) => None,
+        let mut found: Vec<Finding> = match judged {
+            Judged::Transfer { transfer, context } => {
+                let mut found = expected::judge(&self.expected, transfer, context);
+                found.extend(payload::judge(transfer, context));
+                found
+            }
+            Judged::Notice(notice) => vec![Self::notice(notice)],
+            Judged::Coverage(_) | Judged::Deed(_) | Judged::Counts(_) => vec![],
         };
-        if let Some(finding) = &mut found {
+        for finding in &mut found {
             self.enrich(finding);
         }
         found.into_iter().filter(|f| f.analytic == Analytic::Itself || self.monitored(f)).collect()
@@ -107,7 +122,7 @@ impl Rules {
 }
 
 /// A finding with what all findings have; the rule fills in the rest.
-fn finding(rule: &str, severity: Severity, seen: Timestamp) -> Finding {
+pub(crate) fn finding(rule: &str, severity: Severity, seen: Timestamp) -> Finding {
     Finding {
         analytic: Analytic::An0703,
         rule: rule.into(),
@@ -134,7 +149,7 @@ fn finding(rule: &str, severity: Severity, seen: Timestamp) -> Finding {
 }
 
 /// INTERFACE's `why`. The rules of this analytic have no tunable: one byte is enough.
-fn why(value: impl Into<Value>, threshold: impl Into<Value>) -> Value {
+pub(crate) fn why(value: impl Into<Value>, threshold: impl Into<Value>) -> Value {
     json!({"tunable": null, "value": value.into(), "threshold": threshold.into(), "window": null, "baseline": null})
 }
 

@@ -20,7 +20,7 @@ mod tests;
 pub use imported::Importer;
 pub use place::prepare;
 pub use read::{Reader, TransferFilter};
-pub use scribe::Scribe;
+pub use scribe::{Memory, Scribe};
 
 use crate::model::{Alarm, Transfer};
 use jiff::Timestamp;
@@ -32,8 +32,8 @@ use std::time::{Duration, Instant};
 
 /// The file's name in the state directory.
 pub const FILE: &str = "ledger.sqlite";
-/// Version of the tables below (`PRAGMA user_version`).
-const SCHEMA: i64 = 1;
+/// Version of the tables below (`PRAGMA user_version`). 2 added `memory`; older files get it when they are opened.
+const SCHEMA: i64 = 2;
 /// Rows that may wait to be written.
 const WAITING: usize = 20_000;
 /// How often old rows are looked for.
@@ -53,7 +53,11 @@ CREATE TABLE IF NOT EXISTS alarms (
   json TEXT NOT NULL
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS alarms_last ON alarms(last);
-PRAGMA user_version = 1;
+CREATE TABLE IF NOT EXISTS memory (
+  kind TEXT NOT NULL, key TEXT NOT NULL, last INTEGER NOT NULL, json TEXT NOT NULL,
+  PRIMARY KEY (kind, key)
+) WITHOUT ROWID;
+PRAGMA user_version = 2;
 COMMIT;";
 
 /// Why the ledger can't be used.
@@ -111,6 +115,18 @@ fn hint(e: &rusqlite::Error) -> &'static str {
 enum Row {
     Transfer(Arc<Transfer>),
     Alarm(Arc<Alarm>),
+    Memory(Note),
+}
+
+/// What a stage wants to find again after a restart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Note {
+    /// The stage's name.
+    pub kind: &'static str,
+    /// Its own key.
+    pub key: String,
+    /// Its own words; None: forget it.
+    pub json: Option<String>,
 }
 
 /// The writing side.
@@ -153,6 +169,11 @@ impl Ledger {
     /// Queues an alarm; one with the same id or key is replaced.
     pub fn alarm(&mut self, alarm: Arc<Alarm>) {
         self.queue(Row::Alarm(alarm));
+    }
+
+    /// Queues what a stage remembers.
+    pub fn remember(&mut self, note: Note) {
+        self.queue(Row::Memory(note));
     }
 
     fn queue(&mut self, row: Row) {
@@ -200,6 +221,16 @@ impl Ledger {
         read::alarms(connection).map_err(|source| LedgerError::Sqlite { path: self.path.clone(), source })
     }
 
+    /// What a stage of an earlier daemon remembered: key and words, the latest first.
+    ///
+    /// # Errors
+    /// SQLite failed.
+    pub fn recall(&self, kind: &str) -> Result<Vec<(String, String)>, LedgerError> {
+        let Some(connection) = &self.connection else { return Ok(vec![]) };
+        read::memory(connection, kind)
+            .map_err(|source| LedgerError::Sqlite { path: self.path.clone(), source })
+    }
+
     /// Other limits, after a reload.
     pub fn limit(&mut self, limits: crate::config::Ledger) {
         self.limits = limits;
@@ -212,6 +243,7 @@ fn tidy(connection: &Connection, limits: &crate::config::Ledger, now: Timestamp)
     let before = now.as_microsecond().saturating_sub(keep);
     connection.execute("DELETE FROM transfers WHERE ended < ?1", [before])?;
     connection.execute("DELETE FROM alarms WHERE last < ?1", [before])?;
+    connection.execute("DELETE FROM memory WHERE last < ?1", [before])?;
     // By our own clock: the times in it are another's word.
     connection.execute("DELETE FROM imported WHERE at < ?1", [before])?;
     while used(connection)? > limits.max_size {
@@ -298,8 +330,15 @@ fn write(connection: &mut Connection, rows: &VecDeque<Row>) -> rusqlite::Result<
             .prepare_cached("INSERT OR REPLACE INTO transfers VALUES (?1,?2,?3,?4,?5,?6,?7,?8)")?;
         let mut alarms = transaction
             .prepare_cached("INSERT OR REPLACE INTO alarms VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9)")?;
+        let mut remember =
+            transaction.prepare_cached("INSERT OR REPLACE INTO memory VALUES (?1,?2,?3,?4)")?;
+        let mut forget = transaction.prepare_cached("DELETE FROM memory WHERE kind = ?1 AND key = ?2")?;
         for row in rows {
             match row {
+                Row::Memory(Note { kind, key, json: Some(json) }) => {
+                    remember.execute(params![kind, key, Timestamp::now().as_microsecond(), json])?
+                }
+                Row::Memory(Note { kind, key, json: None }) => forget.execute(params![kind, key])?,
                 Row::Transfer(t) => transfers.execute(params![
                     t.id.to_string(),
                     t.ended.as_microsecond(),

@@ -94,6 +94,32 @@ impl Reader {
         .map_err(|e| self.error(e))
     }
 
+    /// What a stage remembered: key and words, the latest first.
+    ///
+    /// # Errors
+    /// SQLite failed.
+    pub fn recall(&self, kind: &str) -> Result<Vec<(String, String)>, LedgerError> {
+        memory(&self.connection, kind).map_err(|e| self.error(e))
+    }
+
+    /// Gives every intact file transfer to `each`, oldest first.
+    ///
+    /// # Errors
+    /// SQLite failed.
+    pub fn delivered(&self, mut each: impl FnMut(Transfer)) -> Result<(), LedgerError> {
+        (|| {
+            let sql =
+                "SELECT json FROM transfers WHERE verdict = 'intact' AND channel = 'file' ORDER BY ended, id";
+            let mut statement = self.connection.prepare(sql)?;
+            let mut rows = statement.query([])?;
+            while let Some(row) = rows.next()? {
+                each(json(&row.get::<_, String>(0)?)?);
+            }
+            Ok(())
+        })()
+        .map_err(|e| self.error(e))
+    }
+
     /// All alarms, the latest first.
     ///
     /// # Errors
@@ -111,6 +137,13 @@ pub(super) fn alarms(connection: &Connection) -> rusqlite::Result<Vec<Alarm>> {
     let mut statement = connection.prepare("SELECT json FROM alarms ORDER BY last DESC, id DESC")?;
     let rows = statement.query_map([], |row| row.get::<_, String>(0))?;
     rows.map(|text| json(&text?)).collect()
+}
+
+pub(super) fn memory(connection: &Connection, kind: &str) -> rusqlite::Result<Vec<(String, String)>> {
+    let mut statement =
+        connection.prepare("SELECT key, json FROM memory WHERE kind = ?1 ORDER BY last DESC, key")?;
+    let rows = statement.query_map([kind], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    rows.collect()
 }
 
 pub(super) fn json<T: serde::de::DeserializeOwned>(text: &str) -> rusqlite::Result<T> {

@@ -4,7 +4,7 @@
 //! when it is well again. Called by `desk`.
 #![forbid(unsafe_code)]
 
-use super::{Ledger, WAITING};
+use super::{Ledger, Note, WAITING};
 use crate::config;
 use crate::model::{Alarm, Transfer};
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
@@ -22,6 +22,38 @@ enum Order {
     Transfer(Arc<Transfer>),
     Alarm(Arc<Alarm>),
     Limit(config::Ledger),
+    Remember(Note),
+    End,
+}
+
+/// Where a stage puts what it wants to find again after a restart.
+#[derive(Clone)]
+pub struct Memory {
+    kind: &'static str,
+    orders: Sender<Order>,
+    full: Arc<AtomicU64>,
+}
+
+impl Memory {
+    /// Keeps `value` under `key`, in place of what was there. Never waits.
+    pub fn remember(&self, key: &str, value: &impl serde::Serialize) {
+        match serde_json::to_string(value) {
+            Ok(json) => self.note(key, Some(json)),
+            Err(e) => tracing::error!("{} of {} can't be kept: {e}", key, self.kind),
+        }
+    }
+
+    /// Drops what is kept under `key`.
+    pub fn forget(&self, key: &str) {
+        self.note(key, None);
+    }
+
+    fn note(&self, key: &str, json: Option<String>) {
+        let order = Order::Remember(Note { kind: self.kind, key: key.to_owned(), json });
+        if let Err(TrySendError::Full(_)) = self.orders.try_send(order) {
+            self.full.fetch_add(1, Ordering::Relaxed);
+        }
+    }
 }
 
 /// A ledger that is written.
@@ -56,14 +88,20 @@ impl Scribe {
         self.order(Order::Alarm(alarm));
     }
 
+    /// A stage's memory.
+    #[must_use]
+    pub fn memory(&self, kind: &'static str) -> Memory {
+        Memory { kind, orders: self.orders.clone(), full: Arc::clone(&self.full) }
+    }
+
     /// Other limits, after a reload.
     pub fn limit(&self, limits: config::Ledger) {
         self.order(Order::Limit(limits));
     }
 
-    /// Writes what waits, and ends.
+    /// Writes what waits, and ends. What a [`Memory`] is given later is lost.
     pub fn finish(self) {
-        drop(self.orders);
+        let _ = self.orders.send(Order::End);
         let _ = self.thread.join();
     }
 
@@ -79,10 +117,8 @@ fn write(mut ledger: Ledger, orders: &Receiver<Order>, full: &AtomicU64) {
     loop {
         let ended = match orders.recv_timeout(SETTLE) {
             Ok(order) => {
-                take(&mut ledger, order);
                 // What came meanwhile goes into the same transaction.
-                orders.try_iter().take(BATCH).for_each(|order| take(&mut ledger, order));
-                false
+                std::iter::once(order).chain(orders.try_iter()).take(BATCH).any(|o| !take(&mut ledger, o))
             }
             Err(RecvTimeoutError::Timeout) => false,
             Err(RecvTimeoutError::Disconnected) => true,
@@ -104,10 +140,14 @@ fn write(mut ledger: Ledger, orders: &Receiver<Order>, full: &AtomicU64) {
     }
 }
 
-fn take(ledger: &mut Ledger, order: Order) {
+/// False: that was the last one.
+fn take(ledger: &mut Ledger, order: Order) -> bool {
     match order {
+        Order::End => return false,
         Order::Transfer(transfer) => ledger.transfer(transfer),
         Order::Alarm(alarm) => ledger.alarm(alarm),
         Order::Limit(limits) => ledger.limit(limits),
+        Order::Remember(note) => ledger.remember(note),
     }
+    true
 }

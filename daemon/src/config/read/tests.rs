@@ -20,8 +20,14 @@ fn a_whole_file() {
 watched_processes = ["curl", "/opt/pay/bin/send"]
 monitored_ports = [443, "8000-8099"]
 internal_ranges = ["10.0.0.0/8", "fd00::/8"]
+workflow_interval = "off"
+workflow_paths = ["/opt/pay/send.sh"]
 [integrity]
 stream_digest = "blake3"
+hash_check_interval = "10min"
+hash_check_paths = ["/srv/in", "/srv/out/prices.csv"]
+hash_check_uncached = true
+integrity_baseline = "/etc/counterfoil/expected.sha256"
 [privacy]
 argv = "none"
 [ledger]
@@ -42,6 +48,12 @@ path = "/var/log/counterfoil.jsonl"
     assert!(config.watch.monitored_ports.contains(8050) && !config.watch.monitored_ports.contains(80));
     assert_eq!(config.watch.internal_ranges.len(), 2);
     assert_eq!(config.integrity.stream_digest, StreamDigest::Blake3);
+    assert_eq!(config.integrity.hash_check_interval, Duration::from_secs(600));
+    assert_eq!(config.integrity.hash_check_paths.len(), 2);
+    assert!(config.integrity.hash_check_uncached);
+    assert_eq!(config.integrity.integrity_baseline, Some("/etc/counterfoil/expected.sha256".into()));
+    assert_eq!(config.watch.workflow_interval, None);
+    assert_eq!(config.watch.workflow_paths, [std::path::PathBuf::from("/opt/pay/send.sh")]);
     assert_eq!(config.privacy.argv, ArgvPrivacy::None);
     assert_eq!(config.ledger.max_size, 64 << 20);
     assert_eq!(config.sinks.len(), 2);
@@ -56,9 +68,28 @@ path = "/var/log/counterfoil.jsonl"
 const WRONG: &[(&str, &[(&str, &str)])] = &[
     ("[wach]\n", &[("1:2", "did you mean `watch`?")]),
     ("[watch]\nwatched-processes = []\n", &[("2:1", "did you mean `watched_processes`?")]),
-    ("[watch]\nfoo = 1\n", &[("2:1", "known: watched_processes, monitored_ports, internal_ranges")]),
+    (
+        "[watch]\nfoo = 1\n",
+        &[("2:1", "known: watched_processes, monitored_ports, internal_ranges, workflow_interval")],
+    ),
     ("[integrity]\nstream_digest = \"blake2\"\n", &[("2:17", "did you mean `blake3`?")]),
     ("[integrity]\nstream_digest = 7\n", &[("2:17", "must be a string, not an integer")]),
+    (
+        "[integrity]\nhash_check_intervall = \"1h\"\nhash_check_uncached = \"yes\"\n",
+        &[("2:1", "did you mean `hash_check_interval`?"), ("3:23", "must be true or false, not a string")],
+    ),
+    (
+        "[integrity]\nhash_check_interval = \"1ms\"\nhash_check_paths = [\"srv\", 3]\n",
+        &[("2:23", "at least 1s"), ("3:21", "must begin with `/`"), ("3:28", "a path must be a string")],
+    ),
+    (
+        "[integrity]\nintegrity_baseline = \"sums\"\nhash_check_path = []\n",
+        &[("2:22", "must begin with `/`"), ("3:1", "did you mean `hash_check_paths`?")],
+    ),
+    (
+        "[watch]\nworkflow_interval = \"never\"\nworkflow_path = []\n",
+        &[("2:21", "or \"off\""), ("3:1", "did you mean `workflow_paths`?")],
+    ),
     ("watch = 3\n", &[("1:1", "must be a section, [watch], not an integer")]),
     (
         "[watch]\nmonitored_ports = [70000, \"9-1\", true]\n",

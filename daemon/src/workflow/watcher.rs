@@ -1,0 +1,191 @@
+//! The thread that watches workflows: the clock, `/proc`, fanotify and the ledger for [`Workflow`].
+//!
+//! Comes in: words from `desk`. Goes out: findings, to `desk`.
+#![forbid(unsafe_code)]
+
+use super::witness::Witness;
+use super::{Done, KIND, Workflow};
+use crate::config::Watch;
+use crate::host::facts::{Proc, Redactor};
+use crate::judged::Judged;
+use crate::ledger::Memory;
+use crate::model::{Channel, Finding};
+use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use jiff::Timestamp;
+use std::path::Path;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// How long the end waits for the thread: a file system that doesn't answer keeps it, not us.
+const FAREWELL: Duration = Duration::from_secs(2);
+/// Words that may wait.
+const WAITING: usize = 8192;
+/// Between looks while a file is being written, or after somebody was seen writing.
+const SOON: Duration = Duration::from_millis(1500);
+/// Between looks where none is due; a reload may change that.
+const LONGEST_SLEEP: Duration = Duration::from_secs(60);
+
+enum Word {
+    /// A program is observed.
+    Program(u32),
+    Done(Box<Done>),
+    Reload(Watch, Redactor),
+    /// Somebody wrote, by fanotify's word.
+    Seen(Box<Done>),
+}
+
+/// The stage, running.
+pub struct Watcher {
+    words: Sender<Word>,
+    end: Sender<()>,
+    thread: JoinHandle<()>,
+}
+
+impl Watcher {
+    /// Starts it. `recalled` is what [`KIND`] has in the ledger.
+    ///
+    /// # Errors
+    /// No thread can be started.
+    pub fn start(
+        watch: &Watch,
+        proc: Arc<dyn Proc>,
+        redact: Redactor,
+        recalled: Vec<(String, String)>,
+        memory: Memory,
+        findings: Sender<Finding>,
+    ) -> std::io::Result<Self> {
+        let (words, inbox) = bounded(WAITING);
+        let (end, ended) = bounded(1);
+        let (watch, heard) = (watch.clone(), words.clone());
+        let thread = std::thread::Builder::new().name(KIND.into()).spawn(move || {
+            let workflow = Workflow::new(&watch, Path::new("/"), recalled, Some(memory));
+            let pipes = Pipes { heard, words: inbox, ended, findings };
+            work(workflow, watch.workflow_interval, &proc, redact, &pipes);
+        })?;
+        Ok(Self { words, end, thread })
+    }
+
+    /// One word from `judge`. Never waits; what finds no room is a script not learnt, or a writer not named.
+    pub fn take(&self, judged: &Judged) {
+        let word = match judged {
+            Judged::Coverage(coverage) if coverage.observed => Word::Program(coverage.pid),
+            Judged::Deed(deed) => Word::Done(Box::new(Done {
+                at: deed.seen,
+                path: deed.path.clone(),
+                inode: deed.inode,
+                process: deed.process.clone(),
+            })),
+            Judged::Transfer { transfer, context } if transfer.channel == Channel::File => {
+                let path = transfer.destination.as_ref().and_then(|e| e.path.clone());
+                let (Some(path), Some(process)) = (path, context.destination.clone()) else { return };
+                Word::Done(Box::new(Done { at: transfer.ended, path, inode: None, process }))
+            }
+            _ => return,
+        };
+        let _ = self.words.try_send(word);
+    }
+
+    /// Other settings.
+    pub fn reload(&self, watch: &Watch, redact: &Redactor) {
+        let _ = self.words.send(Word::Reload(watch.clone(), redact.clone()));
+    }
+
+    /// Ends it.
+    pub fn finish(self) {
+        drop(self.end);
+        let until = Instant::now() + FAREWELL;
+        while !self.thread.is_finished() && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        if self.thread.is_finished() {
+            let _ = self.thread.join();
+        }
+    }
+}
+
+/// How the thread is connected.
+struct Pipes {
+    heard: Sender<Word>,
+    words: Receiver<Word>,
+    ended: Receiver<()>,
+    findings: Sender<Finding>,
+}
+
+fn work(
+    mut workflow: Workflow,
+    mut every: Option<Duration>,
+    proc: &Arc<dyn Proc>,
+    mut redact: Redactor,
+    pipes: &Pipes,
+) {
+    let Pipes { heard, words, ended, findings } = pipes;
+    let mut witness = None;
+    if every.is_some() {
+        // Descriptions of writers come by the same way as everything else.
+        let heard = heard.clone();
+        witness =
+            Witness::start(Arc::clone(proc), move |done| drop(heard.try_send(Word::Seen(Box::new(done)))))
+                .inspect_err(|e| {
+                    tracing::info!(
+                        "who changes a workflow is known of observed processes only (fanotify: {e})"
+                    );
+                })
+                .ok();
+    }
+    // After the witness, which would inherit it: a writer may be gone in a moment.
+    crate::rest::give_way();
+    let mut due = Instant::now();
+    loop {
+        if let Some(every) = every
+            && Instant::now() >= due
+        {
+            let (found, soon) = workflow.look(Timestamp::now());
+            for finding in found {
+                if findings.send(finding).is_err() {
+                    return;
+                }
+            }
+            if let Some(witness) = &mut witness {
+                witness.mark(&workflow.folders());
+            }
+            due = Instant::now() + if soon { SOON.min(every) } else { every };
+        }
+        let sleep = due.saturating_duration_since(Instant::now()).min(LONGEST_SLEEP);
+        let sleep = if every.is_some() { sleep } else { LONGEST_SLEEP };
+        let word = crossbeam::channel::select! {
+            recv(words) -> word => word.map_err(|_| RecvTimeoutError::Disconnected),
+            recv(ended) -> _ => return,
+            default(sleep) => Err(RecvTimeoutError::Timeout),
+        };
+        match word {
+            Ok(Word::Program(pid)) => {
+                if let Some(facts) = proc.facts(pid) {
+                    workflow.program(&facts, |pid| proc.facts(pid));
+                }
+            }
+            Ok(Word::Seen(mut done)) => {
+                // Whose word it is does not matter: nothing that is kept has secrets in it.
+                done.process.argv = done.process.argv.map(|argv| redact(argv)).filter(|a| !a.is_empty());
+                if workflow.concerns(&done) {
+                    due = due.min(Instant::now() + SOON);
+                }
+                workflow.done(*done);
+            }
+            Ok(Word::Done(done)) => {
+                if workflow.concerns(&done) {
+                    due = due.min(Instant::now() + SOON);
+                }
+                workflow.done(*done);
+            }
+            Ok(Word::Reload(watch, secrets)) => {
+                redact = secrets;
+                every = watch.workflow_interval;
+                workflow.reload(&watch);
+                due = Instant::now();
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+    }
+}
