@@ -14,6 +14,7 @@ pub mod detect;
 pub mod doctor;
 pub mod escape;
 pub mod expected;
+pub mod files;
 pub mod habits;
 pub mod host;
 pub mod judge;

@@ -250,7 +250,7 @@ pub fn forget(guard: &Guard, fd: i32, counts: kernel::Counts) {
 pub fn unremarkable(fd: i32) -> bool {
     entry(fd).is_none_or(|e| {
         let value = e.load(Ordering::Relaxed);
-        kind(value) < FIRST && !(kind(value) == FRESH && file::makes((value >> 32) as u32))
+        kind(value) < FIRST && !(kind(value) == FRESH && file::matters((value >> 32) as u32))
     })
 }
 

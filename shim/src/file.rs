@@ -106,8 +106,13 @@ fn writable(flags: u32) -> bool {
 
 /// An open with these flags may have made a file, or made one empty: its end is of interest even if
 /// nothing passes.
-pub fn makes(flags: u32) -> bool {
-    flags as i32 & (O_CREAT | O_TRUNC) != 0 && writable(flags) && process::watched()
+///
+/// One that opened a file to be read is, too: an empty file that is sent has nothing else to be seen by.
+pub fn matters(flags: u32) -> bool {
+    let opened = flags as i32;
+    let made = opened & (O_CREAT | O_TRUNC) != 0 && writable(flags);
+    let read = opened & O_ACCMODE == O_RDONLY && opened & (libc::O_DIRECTORY | libc::O_PATH) == 0;
+    (made || read) && process::watched()
 }
 
 /// A file that was just looked at for the first time. `flags`: those of the open that this process has
@@ -313,6 +318,9 @@ pub fn gave<P: Pieces + ?Sized>(
     let stream = &object.out;
     let bytes = u64::try_from(result).unwrap_or(0);
     let mut next = false;
+    if result < 0 {
+        crate::record::ended_badly(object, result, true, 0);
+    }
     if bytes > 0 {
         // An append goes to the end, wherever that is: how far is asked once, when it ends.
         let began = if file.flags() & O_APPEND != 0 {

@@ -268,8 +268,9 @@ fn release(call: Call, stream: &crate::stream::Stream) {
     }
 }
 
+/// A call that moved nothing: the input's end, or a failure that its stream's end is to tell.
 #[cold]
-fn ended_badly(object: &Object, result: isize, asked: bool, at_end: u8) {
+pub fn ended_badly(object: &Object, result: isize, asked: bool, at_end: u8) {
     if result == 0 {
         if asked && object.channel() != Channel::Datagram {
             object.flag(at_end);
@@ -278,10 +279,14 @@ fn ended_badly(object: &Object, result: isize, asked: bool, at_end: u8) {
     }
     // SAFETY: this thread's errno, as the real call left it.
     let errno = unsafe { *libc::__errno_location() };
-    if matches!(
+    // What does not fit on a disk is a hole that is nobody's doing.
+    let disk = object.channel() == Channel::File
+        && matches!(errno, libc::ENOSPC | libc::EDQUOT | libc::EFBIG | libc::EIO);
+    let connection = matches!(
         errno,
         libc::ECONNRESET | libc::EPIPE | libc::ETIMEDOUT | libc::ECONNABORTED | libc::EHOSTUNREACH
-    ) {
+    );
+    if disk || connection {
         object.flag(FAILED);
         object.errno.store(errno, Ordering::Relaxed);
     }

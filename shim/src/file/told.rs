@@ -62,6 +62,10 @@ pub fn look_back(guard: &Guard, object: &Object, fd: i32) {
     if file.is(MADE) && size == 0 && object.held_once() && object.opened.load(Relaxed) & elsewhere == 0 {
         file.mark(USED);
     }
+    let to_read = file.flags() & libc::O_ACCMODE == libc::O_RDONLY && file.before.size() == 0;
+    if to_read && size == 0 && object.opened.load(Relaxed) & elsewhere == 0 {
+        file.mark(USED);
+    }
     if file.is(WROTE) && !file.is(WRITE_REST) {
         let flowed = object.out.offset();
         // Somebody else has written, or it was made longer: then it is not what flowed.
