@@ -98,6 +98,20 @@ enum {
     COUNTERFOIL_ABOUT_COVERAGE_LOST = 1,
     COUNTERFOIL_ABOUT_FOREIGN_HOOK = 2,
     COUNTERFOIL_ABOUT_EXEC = 3,
+    COUNTERFOIL_ABOUT_MEMORY_WRITE = 4,
+};
+
+/* note.code of COUNTERFOIL_ABOUT_MEMORY_WRITE */
+enum {
+    COUNTERFOIL_TOUCH_PROCESS_VM_WRITEV = 1,
+    COUNTERFOIL_TOUCH_PROC_MEM = 2,
+    COUNTERFOIL_TOUCH_PTRACE = 3,
+};
+
+/* note.text of COUNTERFOIL_ABOUT_MEMORY_WRITE */
+struct counterfoil_written {
+    uint64_t address;
+    uint64_t length;
 };
 
 /* note.code of COUNTERFOIL_ABOUT_COVERAGE_LOST */

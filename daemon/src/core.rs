@@ -13,6 +13,7 @@ use crate::host::facts::{Facts, Proc};
 use crate::host::keep::{Keep, Kept};
 use crate::host::room::Room;
 use crate::judged::{Counts, Judged};
+use crate::surround::{Seen, Surround};
 use counterfoil_abi::hello::Resume;
 use crossbeam::channel::{Receiver, Sender, TrySendError};
 use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
@@ -162,6 +163,7 @@ pub struct Core {
     keeper: Option<Arc<dyn Keep>>,
     proc: Arc<dyn Proc>,
     counts: Arc<SharedCounts>,
+    surround: Option<Surround>,
     said: Counts,
     said_at: u64,
     last_record: u64,
@@ -189,6 +191,7 @@ impl Core {
         out: Sender<Judged>,
         counts: Arc<SharedCounts>,
         keeper: Option<Arc<dyn Keep>>,
+        surround: Option<Surround>,
     ) -> io::Result<(Self, Outbox)> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
@@ -207,6 +210,7 @@ impl Core {
             room,
             keeper,
             counts,
+            surround,
             said: Counts::default(),
             said_at: 0,
             last_record: 0,
@@ -309,6 +313,10 @@ impl Core {
         self.collector.add(id, arena, now());
         self.last_record = now();
         let resume = self.assembler.register(id, facts.clone(), watched, inherited);
+        if let Some(surround) = &self.surround {
+            let pulse = self.collector.pulse(id).unwrap_or_default();
+            surround.tell(Seen::Came { id, facts: facts.clone(), watched, adopted, pulse });
+        }
         if adopted {
             self.assembler.restarted(id, now(), said);
         }
@@ -337,6 +345,7 @@ impl Core {
                 Word::Hostile(detail) => self.assembler.hostile(arena, &detail),
                 Word::Gone => {
                     self.assembler.gone(arena);
+                    self.assembler.seen.push(Seen::Gone { id: arena });
                     if let Some(keeper) = &self.keeper {
                         keeper.forget(arena);
                     }
@@ -364,6 +373,11 @@ impl Core {
     /// Passes on what there is to say.
     fn say(&mut self) {
         let now = now();
+        for seen in self.assembler.seen.drain(..) {
+            if let Some(surround) = &self.surround {
+                surround.tell(seen);
+            }
+        }
         let counts = self.assembler.counts();
         self.counts.records.store(counts.records, Ordering::Relaxed);
         self.counts.dropped.store(counts.dropped, Ordering::Relaxed);
@@ -411,6 +425,10 @@ impl Core {
         // With a keeper there may be another daemon after this one.
         if self.keeper.is_none() {
             self.collector.stop_all();
+        }
+        self.say();
+        if let Some(surround) = self.surround.take() {
+            surround.finish();
         }
         self.assembler.finish_all();
         let counts = self.assembler.counts();

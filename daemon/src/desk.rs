@@ -12,7 +12,8 @@
 use crate::alarms::Alarms;
 use crate::config::Config;
 use crate::detect::Rules;
-use crate::judged::Judged;
+use crate::host::executables::Executables;
+use crate::judged::{Anomaly, Judged, What};
 use crate::ledger::{Ledger, LedgerError, Scribe};
 use crate::model::{Alarm, Endpoint, Process, Summary, Transfer};
 use crate::report::Gathered;
@@ -34,6 +35,7 @@ pub struct Desk {
     scribe: Option<Scribe>,
     json: Option<JsonLines>,
     gathered: Option<Gathered>,
+    executables: Arc<Executables>,
     summary: Summary,
 }
 
@@ -69,8 +71,15 @@ impl Desk {
             scribe,
             json: None,
             gathered: None,
+            executables: Arc::default(),
             summary: Summary::default(),
         })
+    }
+
+    /// The digests and packages that its alarms show.
+    #[must_use]
+    pub fn executables(&self) -> Arc<Executables> {
+        Arc::clone(&self.executables)
     }
 
     /// Keeps transfers for a report, and writes every event to `json` as it comes: for `run`.
@@ -106,7 +115,13 @@ impl Desk {
     /// One word from `judge`.
     pub fn take(&mut self, mut judged: Judged) {
         tidy_argv(&mut judged);
-        let findings = self.rules.findings(&judged);
+        let mut findings = self.rules.findings(&judged);
+        if !findings.is_empty() {
+            // What an alarm shows, and what its repeats are counted by. Findings are rare: nobody else
+            // pays for it.
+            identify(&mut judged, &self.executables);
+            findings = self.rules.findings(&judged);
+        }
         for finding in findings {
             let taken = self.alarms.take(finding);
             if taken.tell {
@@ -213,6 +228,27 @@ fn tidy_argv(judged: &mut Judged) {
             process(&mut context.destination);
         }
         Judged::Notice(notice) => process(&mut notice.process),
+        Judged::Coverage(_) | Judged::Counts(_) => {}
+    }
+}
+
+/// Digest and package of every process that an alarm may name.
+fn identify(judged: &mut Judged, executables: &Executables) {
+    let fill = |p: &mut Option<Process>| p.iter_mut().for_each(|p| executables.fill(p));
+    match judged {
+        Judged::Transfer { context, .. } => {
+            fill(&mut context.origin);
+            fill(&mut context.destination);
+        }
+        Judged::Notice(notice) => {
+            fill(&mut notice.process);
+            if let What::Anomaly(
+                Anomaly::Tracer { tracer: by, .. } | Anomaly::MemoryWrite { writer: by, .. },
+            ) = &mut notice.what
+            {
+                executables.fill(by);
+            }
+        }
         Judged::Coverage(_) | Judged::Counts(_) => {}
     }
 }

@@ -27,3 +27,4 @@ pub(crate) mod sample;
 pub mod session;
 pub mod sinks;
 pub mod spool;
+pub mod surround;

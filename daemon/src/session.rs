@@ -9,8 +9,9 @@ use crate::config::{Config, StreamDigest};
 use crate::desk::{Desk, Outcome};
 use crate::host::facts::{Facts, Watch};
 use crate::judged::Counts;
+use crate::ledger::Baseline;
 use crate::library;
-use crate::pipeline::{self, Handle, Options, Pipeline};
+use crate::pipeline::{self, Around, Handle, Options, Pipeline};
 use crate::place::Place;
 use crate::redact::Redactor;
 use crate::sinks::JsonLines;
@@ -55,8 +56,13 @@ impl Session {
         let place = Place::make(if root { 0o711 } else { 0o700 })
             .context("can't make a private directory for the socket")?;
         let socket = place.path().join("s");
-        let options =
-            Options { socket_mode: if root { 0o666 } else { 0o600 }, ..options(config, socket.clone()) };
+        let baseline = state.map(|dir| Baseline::open(dir, config.watch.baseline_days)).transpose()?;
+        let around = Around { executables: desk.executables(), baseline };
+        let options = Options {
+            socket_mode: if root { 0o666 } else { 0o600 },
+            surround: Some(around),
+            ..options(config, socket.clone())
+        };
         let (handle, judged) = Pipeline::start(options)?;
         let (reloads, reload) = crossbeam::channel::bounded(1);
         let desk =

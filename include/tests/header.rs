@@ -62,6 +62,7 @@ fn facts() -> Facts {
     layout!(f, record::Rejected, "rejected", { header, code, side, offset, text });
     layout!(f, record::Forked, "forked", { header, pid, parent, pad });
     layout!(f, record::Note, "note", { header, about, code, text_len, number, text });
+    layout!(f, record::Written, "written", { address, length });
     layout!(f, lane::LaneHead, "lane_head", { head, owner, dropped, tail }, ..);
     layout!(f, arena::ArenaHead, "arena_head", { magic, abi, lanes, id, policy, bell, no_lane, no_object }, ..);
     layout!(f, hello::Request, "request", { magic, abi, pid, inherited_len, pad, inherited });
@@ -75,6 +76,7 @@ fn facts() -> Facts {
     words(&mut f, "HOW", record::How::from_code, record::How::word);
     words(&mut f, "ABOUT", record::About::from_code, record::About::word);
     words(&mut f, "LOST", record::Lost::from_code, record::Lost::word);
+    words(&mut f, "TOUCH", record::Touch::from_code, record::Touch::word);
 
     constants!(
         f,

@@ -17,6 +17,7 @@ mod lanes;
 mod library;
 mod library_file;
 mod mac;
+mod memory;
 mod objects;
 mod openssl;
 mod process;

@@ -64,6 +64,8 @@ pub struct Watch {
     pub monitored_ports: Ports,
     /// Networks that count as inside; an alarm says on which side its destination is.
     pub internal_ranges: Vec<Cidr>,
+    /// For so many days the daemon learns what is ordinary on its host, before it says what is not.
+    pub baseline_days: u32,
 }
 
 impl Default for Watch {
@@ -72,6 +74,7 @@ impl Default for Watch {
             watched_processes: WATCHED.iter().map(|&w| w.to_owned()).collect(),
             monitored_ports: Ports::All,
             internal_ranges: Vec::new(),
+            baseline_days: 7,
         }
     }
 }

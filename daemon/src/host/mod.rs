@@ -1,5 +1,6 @@
 //! The host: hello, identity, and what `/proc` and the kernel know about processes.
 
+pub mod executables;
 pub mod facts;
 pub mod keep;
 mod kernel;

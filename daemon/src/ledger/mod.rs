@@ -10,12 +10,14 @@
 //! tried again.
 #![forbid(unsafe_code)]
 
+mod baseline;
 mod place;
 mod read;
 mod scribe;
 #[cfg(test)]
 mod tests;
 
+pub use baseline::{Baseline, Met};
 pub use place::prepare;
 pub use read::{Reader, TransferFilter};
 pub use scribe::Scribe;

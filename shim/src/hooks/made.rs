@@ -4,7 +4,7 @@ use crate::objects::{IN, OUT};
 use crate::real::hooks;
 use crate::record::{keeping_errno, shielded};
 use crate::thread::Guard;
-use crate::{fds, kernel, process};
+use crate::{fds, kernel, memory, process};
 use core::ffi::{c_char, c_int, c_uint};
 use core::sync::atomic::Ordering;
 use counterfoil_abi::record::{ACCEPTED, CONNECTED, PAIRED};
@@ -151,16 +151,16 @@ hooks! {
     }
 
     // Variadic in C; the mode is passed on whether or not it was given, as the kernel ignores it then.
-    real open(path: *const c_char, flags: c_int, mode: mode_t) -> c_int { opened(real(path, flags, mode)) }
-    real open64(path: *const c_char, flags: c_int, mode: mode_t) -> c_int { opened(real(path, flags, mode)) }
-    real openat(dir: c_int, path: *const c_char, flags: c_int, mode: mode_t) -> c_int { opened(real(dir, path, flags, mode)) }
-    real openat64(dir: c_int, path: *const c_char, flags: c_int, mode: mode_t) -> c_int { opened(real(dir, path, flags, mode)) }
-    real __open_2(path: *const c_char, flags: c_int) -> c_int { opened(real(path, flags)) }
-    real __open64_2(path: *const c_char, flags: c_int) -> c_int { opened(real(path, flags)) }
-    real __openat_2(dir: c_int, path: *const c_char, flags: c_int) -> c_int { opened(real(dir, path, flags)) }
-    real __openat64_2(dir: c_int, path: *const c_char, flags: c_int) -> c_int { opened(real(dir, path, flags)) }
-    real creat(path: *const c_char, mode: mode_t) -> c_int { opened(real(path, mode)) }
-    real creat64(path: *const c_char, mode: mode_t) -> c_int { opened(real(path, mode)) }
+    real open(path: *const c_char, flags: c_int, mode: mode_t) -> c_int { opened(memory::opening(path, real(path, flags, mode))) }
+    real open64(path: *const c_char, flags: c_int, mode: mode_t) -> c_int { opened(memory::opening(path, real(path, flags, mode))) }
+    real openat(dir: c_int, path: *const c_char, flags: c_int, mode: mode_t) -> c_int { opened(memory::opening(path, real(dir, path, flags, mode))) }
+    real openat64(dir: c_int, path: *const c_char, flags: c_int, mode: mode_t) -> c_int { opened(memory::opening(path, real(dir, path, flags, mode))) }
+    real __open_2(path: *const c_char, flags: c_int) -> c_int { opened(memory::opening(path, real(path, flags))) }
+    real __open64_2(path: *const c_char, flags: c_int) -> c_int { opened(memory::opening(path, real(path, flags))) }
+    real __openat_2(dir: c_int, path: *const c_char, flags: c_int) -> c_int { opened(memory::opening(path, real(dir, path, flags))) }
+    real __openat64_2(dir: c_int, path: *const c_char, flags: c_int) -> c_int { opened(memory::opening(path, real(dir, path, flags))) }
+    real creat(path: *const c_char, mode: mode_t) -> c_int { opened(memory::opening(path, real(path, mode))) }
+    real creat64(path: *const c_char, mode: mode_t) -> c_int { opened(memory::opening(path, real(path, mode))) }
 
     real fopen(path: *const c_char, mode: *const c_char) -> *mut FILE {
         let file = real(path, mode);

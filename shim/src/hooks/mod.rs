@@ -10,6 +10,7 @@ pub mod jumps;
 pub mod kernel_copies;
 pub mod lists;
 pub mod made;
+pub mod memory;
 pub mod openssl;
 pub mod pieces;
 pub mod plain;
@@ -27,6 +28,7 @@ const FAMILIES: &[&[&str]] = &[
     kernel_copies::HOOKS,
     lists::HOOKS,
     made::HOOKS,
+    memory::HOOKS,
     openssl::HOOKS,
     plain::HOOKS,
     sockets::HOOKS,
@@ -40,6 +42,7 @@ pub fn resolve() {
     jumps::resolve();
     kernel_copies::resolve();
     made::resolve();
+    memory::resolve();
     plain::resolve();
     sockets::resolve();
 }

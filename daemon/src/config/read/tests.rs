@@ -20,6 +20,7 @@ fn a_whole_file() {
 watched_processes = ["curl", "/opt/pay/bin/send"]
 monitored_ports = [443, "8000-8099"]
 internal_ranges = ["10.0.0.0/8", "fd00::/8"]
+baseline_days = 14
 [integrity]
 stream_digest = "blake3"
 [privacy]
@@ -41,6 +42,7 @@ path = "/var/log/counterfoil.jsonl"
     assert_eq!(config.watch.watched_processes, ["curl", "/opt/pay/bin/send"]);
     assert!(config.watch.monitored_ports.contains(8050) && !config.watch.monitored_ports.contains(80));
     assert_eq!(config.watch.internal_ranges.len(), 2);
+    assert_eq!(config.watch.baseline_days, 14);
     assert_eq!(config.integrity.stream_digest, StreamDigest::Blake3);
     assert_eq!(config.privacy.argv, ArgvPrivacy::None);
     assert_eq!(config.ledger.max_size, 64 << 20);
@@ -56,7 +58,12 @@ path = "/var/log/counterfoil.jsonl"
 const WRONG: &[(&str, &[(&str, &str)])] = &[
     ("[wach]\n", &[("1:2", "did you mean `watch`?")]),
     ("[watch]\nwatched-processes = []\n", &[("2:1", "did you mean `watched_processes`?")]),
-    ("[watch]\nfoo = 1\n", &[("2:1", "known: watched_processes, monitored_ports, internal_ranges")]),
+    (
+        "[watch]\nfoo = 1\n",
+        &[("2:1", "known: watched_processes, monitored_ports, internal_ranges, baseline_days")],
+    ),
+    ("[watch]\nbaseline_days = -1\n", &[("2:17", "0 to 3650")]),
+    ("[watch]\nbaseline_days = \"a week\"\n", &[("2:17", "0 to 3650")]),
     ("[integrity]\nstream_digest = \"blake2\"\n", &[("2:17", "did you mean `blake3`?")]),
     ("[integrity]\nstream_digest = 7\n", &[("2:17", "must be a string, not an integer")]),
     ("watch = 3\n", &[("1:1", "must be a section, [watch], not an integer")]),
