@@ -33,6 +33,9 @@ enum {
     COUNTERFOIL_KIND_REJECTED = 7,
     COUNTERFOIL_KIND_FORKED = 8,
     COUNTERFOIL_KIND_NOTE = 9,
+    COUNTERFOIL_KIND_NAMED = 10,
+    COUNTERFOIL_KIND_FILE = 11,
+    COUNTERFOIL_KIND_CHUNKS = 12,
 };
 
 /* header.tap */
@@ -59,6 +62,7 @@ enum {
     COUNTERFOIL_CHANNEL_TLS = 6,
     COUNTERFOIL_CHANNEL_GNUTLS = 7,
     COUNTERFOIL_CHANNEL_FILE = 8,
+    COUNTERFOIL_CHANNEL_SSH = 9,
 };
 
 /* gap.reason, and the reasons of a verdict */
@@ -256,6 +260,74 @@ struct counterfoil_note {
     uint8_t text[232];
 };
 
+/* named.about */
+enum {
+    COUNTERFOIL_NAMING_PATH = 1,
+    COUNTERFOIL_NAMING_RENAMED = 2,
+    COUNTERFOIL_NAMING_LINKED = 3,
+    COUNTERFOIL_NAMING_UNLINKED = 4,
+};
+
+#define COUNTERFOIL_NAME_PIECE 216
+#define COUNTERFOIL_MAX_NAME 4096
+
+struct counterfoil_named {
+    struct counterfoil_header header;
+    uint8_t about;
+    uint8_t pad;
+    uint16_t length;
+    uint16_t at;
+    uint16_t total;
+    uint64_t device;
+    uint64_t inode;
+    uint8_t text[COUNTERFOIL_NAME_PIECE];
+};
+
+/* file.header.flags */
+#define COUNTERFOIL_READ_DIGEST 1
+#define COUNTERFOIL_WRITE_DIGEST 2
+#define COUNTERFOIL_READ_AT_REST 4
+#define COUNTERFOIL_WRITE_AT_REST 8
+#define COUNTERFOIL_MADE_EMPTY 16
+#define COUNTERFOIL_LAST 32
+
+struct counterfoil_stat {
+    uint64_t size;
+    uint64_t modified;
+    uint64_t changed;
+};
+
+struct counterfoil_file {
+    struct counterfoil_header header;
+    uint32_t opened_with;
+    uint32_t pad;
+    struct counterfoil_stat before;
+    struct counterfoil_stat after;
+    uint64_t read_bytes;
+    uint64_t write_bytes;
+    uint8_t read_digest[32];
+    uint8_t write_digest[32];
+    uint64_t written;
+    uint8_t pad2[32];
+};
+
+#define COUNTERFOIL_MAX_CHUNKS 14
+#define COUNTERFOIL_MAX_CHUNK (1 << 20)
+
+struct counterfoil_chunk {
+    uint32_t length;
+    uint8_t fingerprint[16];
+};
+
+struct counterfoil_chunks {
+    struct counterfoil_header header;
+    uint64_t offset;
+    uint32_t count;
+    uint32_t pad;
+    struct counterfoil_chunk chunks[COUNTERFOIL_MAX_CHUNKS];
+    uint8_t pad2[8];
+};
+
 /* ---- lanes and arena ----------------------------------------------------------------------- */
 
 #define COUNTERFOIL_LANES 64
@@ -277,6 +349,7 @@ struct counterfoil_lane_head {
 #define COUNTERFOIL_POLICY_OFF 2
 #define COUNTERFOIL_POLICY_BLAKE3 4
 #define COUNTERFOIL_POLICY_SHA256 8
+#define COUNTERFOIL_POLICY_CHUNKS 16
 
 #define COUNTERFOIL_ARENA_MAGIC 0x6e72616c696f6663ULL /* "cfoilarn" */
 

@@ -135,7 +135,7 @@ pub fn watch(names: &[String]) -> crate::host::facts::WatchDecision {
         let exe = facts.process.exe.as_deref().unwrap_or("");
         // A program that was replaced while it runs (an upgrade) reads "/usr/sbin/nginx (deleted)".
         let exe = exe.strip_suffix(" (deleted)").unwrap_or(exe);
-        let name = exe.rsplit('/').next().unwrap_or(exe);
+        let name = crate::surround::name(exe);
         if names.contains(exe) || names.contains(name) { Watch::Watched } else { Watch::Unwatched }
     })
 }
@@ -164,6 +164,7 @@ mod tests {
         assert_eq!(of("/usr/bin/curl"), Watch::Watched);
         assert_eq!(of("/usr/bin/curl (deleted)"), Watch::Watched);
         assert_eq!(of("/opt/pay/send"), Watch::Watched);
+        assert_eq!(of("/memfd:curl (deleted)"), Watch::Watched, "in no file at all, and it calls itself so");
         assert_eq!(of("/tmp/send"), Watch::Unwatched);
         assert_eq!(of("/usr/bin/curl-config"), Watch::Unwatched);
         assert_eq!(decide(&Facts::default()), Watch::Unwatched);

@@ -31,6 +31,8 @@ pub const POLICY_OFF: u32 = 2;
 pub const POLICY_BLAKE3: u32 = 4;
 /// Policy: block digests are SHA-256, not the MAC.
 pub const POLICY_SHA256: u32 = 8;
+/// Policy: chunk fingerprints of all streams, whether or not their content is in question.
+pub const POLICY_CHUNKS: u32 = 16;
 
 /// First page of an arena.
 #[repr(C)]

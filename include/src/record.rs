@@ -35,6 +35,9 @@ macro_rules! wire_enum {
     };
 }
 
+mod file;
+pub use file::*;
+
 wire_enum! {
 /// What a record says.
 Kind {
@@ -56,6 +59,12 @@ Kind {
     Forked = 8 "forked",
     /// [`Note`]: anything else that has a text.
     Note = 9 "note",
+    /// [`Named`]: a file's name.
+    Named = 10 "named",
+    /// [`File`]: a file before and after.
+    File = 11 "file",
+    /// [`Chunks`]: fingerprints of content.
+    Chunks = 12 "chunks",
 }
 }
 
@@ -104,6 +113,8 @@ Channel {
     GnuTls = 7 "gnutls",
     /// Regular file.
     File = 8 "file",
+    /// What ssh carries in one of its channels, as it passes its cipher.
+    Ssh = 9 "ssh",
 }
 }
 
@@ -517,6 +528,12 @@ pub enum Record {
     Forked(Forked),
     /// See [`Note`].
     Note(Note),
+    /// See [`Named`].
+    Named(Named),
+    /// See [`File`].
+    File(File),
+    /// See [`Chunks`].
+    Chunks(Chunks),
 }
 
 /// Lines that a [`Blocks`] record of `units` tag units spans.
@@ -582,6 +599,18 @@ impl Record {
             }
             Kind::Rejected => Self::Rejected(whole(lines)?),
             Kind::Forked => Self::Forked(whole(lines)?),
+            Kind::Named => {
+                let r: Named = whole(lines)?;
+                r.fits().then_some(Self::Named(r))?
+            }
+            Kind::File => Self::File(whole(lines)?),
+            Kind::Chunks => {
+                let mut all = [[0u64; 8]; MAX_LINES];
+                all.get_mut(..lines.len())?.copy_from_slice(lines);
+                let r: Chunks = bytemuck::cast(all);
+                Tap::from_code(header.tap)?;
+                r.fits(lines.len()).then_some(Self::Chunks(r))?
+            }
             Kind::Note => {
                 let r: Note = whole(lines)?;
                 About::from_code(r.about)?;
@@ -602,6 +631,9 @@ impl Record {
             Self::Rejected(r) => &r.header,
             Self::Forked(r) => &r.header,
             Self::Note(r) => &r.header,
+            Self::Named(r) => &r.header,
+            Self::File(r) => &r.header,
+            Self::Chunks(r) => &r.header,
         }
     }
 }

@@ -63,6 +63,13 @@ fn facts() -> Facts {
     layout!(f, record::Forked, "forked", { header, pid, parent, pad });
     layout!(f, record::Note, "note", { header, about, code, text_len, number, text });
     layout!(f, record::Written, "written", { address, length });
+    layout!(f, record::Named, "named", { header, about, pad, length, at, total, device, inode, text });
+    layout!(f, record::Stat, "stat", { size, modified, changed });
+    layout!(f, record::File, "file", {
+        header, opened_with, pad, before, after, read_bytes, write_bytes, read_digest, write_digest, written, pad2
+    });
+    layout!(f, record::Chunk, "chunk", { length, fingerprint });
+    layout!(f, record::Chunks, "chunks", { header, offset, count, pad, chunks, pad2 });
     layout!(f, lane::LaneHead, "lane_head", { head, owner, dropped, tail }, ..);
     layout!(f, arena::ArenaHead, "arena_head", { magic, abi, lanes, id, policy, bell, no_lane, no_object }, ..);
     layout!(f, hello::Request, "request", { magic, abi, pid, inherited_len, pad, inherited });
@@ -75,6 +82,7 @@ fn facts() -> Facts {
     words(&mut f, "REASON", record::Reason::from_code, record::Reason::word);
     words(&mut f, "HOW", record::How::from_code, record::How::word);
     words(&mut f, "ABOUT", record::About::from_code, record::About::word);
+    words(&mut f, "NAMING", record::Naming::from_code, record::Naming::word);
     words(&mut f, "LOST", record::Lost::from_code, record::Lost::word);
     words(&mut f, "TOUCH", record::Touch::from_code, record::Touch::word);
 
@@ -101,6 +109,16 @@ fn facts() -> Facts {
         record::NOTIFY_SEEN,
         record::NOTIFY_SENT,
         record::FAILED,
+        record::NAME_PIECE,
+        record::MAX_NAME,
+        record::READ_DIGEST,
+        record::WRITE_DIGEST,
+        record::READ_AT_REST,
+        record::WRITE_AT_REST,
+        record::MADE_EMPTY,
+        record::LAST,
+        record::MAX_CHUNKS,
+        record::MAX_CHUNK,
         lane::LANE_LINES,
         arena::LANES,
         arena::LANE_HEADS_AT,
@@ -111,6 +129,7 @@ fn facts() -> Facts {
         arena::POLICY_OFF,
         arena::POLICY_BLAKE3,
         arena::POLICY_SHA256,
+        arena::POLICY_CHUNKS,
         hello::MAX_INHERITED,
         hello::GRANTED,
         hello::WRONG_ABI,

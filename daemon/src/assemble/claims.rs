@@ -33,7 +33,10 @@ impl Assembler {
     pub(super) fn opened(&mut self, arena: ArenaId, by: u32, opened: &Opened) {
         let number = opened.header.object;
         let Some(channel) = Channel::from_code(opened.channel) else { return };
-        if number == 0 || channel == Channel::File || !self.programs.contains_key(&arena) {
+        if number == 0
+            || matches!(channel, Channel::File | Channel::Ssh)
+            || !self.programs.contains_key(&arena)
+        {
             return;
         }
         let known = self.locate(arena, number);

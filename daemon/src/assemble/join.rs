@@ -36,7 +36,7 @@ impl Assembler {
         match object.channel {
             Channel::Tcp | Channel::Datagram => self.join_addresses(key),
             Channel::Unix | Channel::UnixDatagram => self.join_unix(arena, key),
-            Channel::Pipe | Channel::Tls | Channel::GnuTls | Channel::File => {}
+            Channel::Pipe | Channel::Tls | Channel::GnuTls | Channel::File | Channel::Ssh => {}
         }
     }
 

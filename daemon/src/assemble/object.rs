@@ -345,7 +345,7 @@ impl Object {
     /// The outward channel.
     pub fn model_channel(&self) -> model::Channel {
         match self.channel {
-            Channel::Tcp => model::Channel::Tcp,
+            Channel::Tcp | Channel::Ssh => model::Channel::Tcp,
             Channel::Datagram | Channel::UnixDatagram => model::Channel::Datagram,
             Channel::Unix => model::Channel::Unix,
             Channel::Pipe => model::Channel::Pipe,

@@ -17,6 +17,7 @@ mod tracer;
 mod watch;
 
 pub use clients::Tcp;
+pub use tools::name;
 
 use crate::assemble::program::ArenaId;
 use crate::host::executables::Executables;
@@ -195,8 +196,10 @@ impl Looker {
                 };
                 let started_it = descends(&process, writer.pid);
                 let address = Some(written.address).filter(|&a| a != counterfoil_abi::UNKNOWN);
-                let length = written.length;
+                let (length, pid) = (written.length, process.pid);
                 self.say(process, None, Anomaly::MemoryWrite { writer, how, address, length, started_it });
+                let found = self.watched.written_to(pid);
+                self.say_all(found);
             }
             Seen::Tcp(tcp) => {
                 if let Some(stranger) = self.clients.see(*tcp) {

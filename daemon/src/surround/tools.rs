@@ -67,7 +67,8 @@ const TRANSPARENT: &[&str] = &[
 /// `nginx`, of `/usr/sbin/nginx`.
 #[must_use]
 pub fn name(exe: &str) -> &str {
-    exe.rsplit('/').next().unwrap_or(exe)
+    let last = exe.rsplit('/').next().unwrap_or(exe);
+    last.strip_prefix("memfd:").unwrap_or(last)
 }
 
 fn of(process: &Process) -> &str {

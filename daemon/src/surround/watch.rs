@@ -165,6 +165,16 @@ impl Watched {
         (id != writer).then(|| program.process(if same_namespace { pid } else { member.pid }))
     }
 
+    /// Somebody wrote into a watched process.
+    pub fn written_to(&mut self, pid: u32) -> Found {
+        let mut found = Vec::new();
+        let id = self.programs.iter().find(|(_, p)| p.members.iter().any(|m| m.pid == pid)).map(|(&id, _)| id);
+        if let Some(id) = id {
+            self.look_at_new_code(id, pid, &mut found);
+        }
+        found
+    }
+
     /// Looks at whose turn it is.
     pub fn look_around(&mut self, settings: &Settings) -> Found {
         let mut found = Vec::new();
@@ -213,7 +223,8 @@ impl Watched {
         if by == member.tracer {
             return true;
         }
-        member.tracer = by;
+        // Who comes may write into it, and who goes may have: its code is due.
+        (member.tracer, member.looked, member.wait) = (by, 0, CODE_FIRST);
         if by == 0 {
             return true;
         }
@@ -236,7 +247,7 @@ impl Watched {
         let pulse = program.pulse.load(Ordering::Relaxed);
         program.members.iter().find(|m| m.pid == pid).is_some_and(|m| {
             let since = now.saturating_sub(m.looked);
-            since >= CODE_IDLE || (pulse > m.looked && since >= m.wait)
+            since >= CODE_IDLE || ((pulse > m.looked || m.tracer != 0) && since >= m.wait)
         })
     }
 
