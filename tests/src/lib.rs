@@ -14,6 +14,7 @@ pub mod peers;
 pub mod product;
 pub mod report;
 pub mod scratch;
+pub mod sshd;
 pub mod truth;
 pub mod undisturbed;
 pub mod wait;

@@ -168,7 +168,8 @@ impl Watched {
     /// Somebody wrote into a watched process.
     pub fn written_to(&mut self, pid: u32) -> Found {
         let mut found = Vec::new();
-        let id = self.programs.iter().find(|(_, p)| p.members.iter().any(|m| m.pid == pid)).map(|(&id, _)| id);
+        let id =
+            self.programs.iter().find(|(_, p)| p.members.iter().any(|m| m.pid == pid)).map(|(&id, _)| id);
         if let Some(id) = id {
             self.look_at_new_code(id, pid, &mut found);
         }
