@@ -117,14 +117,9 @@ fn open(process: &Process, path: &str) -> Option<File> {
     if process.container.is_some() || !path.starts_with('/') {
         return None;
     }
-    use rustix::fs::{Mode, OFlags};
-    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let file = File::from(rustix::fs::open(path, flags, Mode::empty()).ok()?);
-    let meta = file.metadata().ok()?;
-    let program = meta.is_file() && meta.mode() & 0o111 != 0;
     // It may have been put there since: then it is not known what ran.
-    let unchanged = process.started.is_some_and(|s| meta.ctime() < s.as_second());
-    (program && unchanged).then_some(file)
+    let unchanged = |meta: &Metadata| process.started.is_some_and(|s| meta.ctime() < s.as_second());
+    super::regular::open(Path::new(path), |meta| meta.mode() & 0o111 != 0 && unchanged(meta))
 }
 
 /// Which package has which program.

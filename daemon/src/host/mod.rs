@@ -5,6 +5,7 @@ pub mod facts;
 pub mod keep;
 mod kernel;
 pub mod listen;
+pub(crate) mod regular;
 pub mod room;
 
 pub use facts::path_text;

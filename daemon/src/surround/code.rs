@@ -6,6 +6,7 @@
 //! byte. Where the file can't be had any more (an upgrade removed it), nothing is said: no false alarm.
 #![forbid(unsafe_code)]
 
+use crate::host::regular;
 use crate::judged::Patch;
 use object::elf::{DF_TEXTREL, DT_FLAGS, DT_TEXTREL, FileHeader64, PF_X, PT_DYNAMIC, PT_LOAD, STT_FUNC};
 use object::read::elf::{Dyn, FileHeader, ProgramHeader, Sym};
@@ -13,12 +14,15 @@ use object::{Endianness, elf};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// File names of libraries whose code carries plaintext, and our own.
 const LIBRARIES: &[&str] = &["libssl.so", "libssl3.so", "libcrypto.so", "libgnutls.so", "libcounterfoil.so"];
 /// A library is not larger.
 const LARGEST: u64 = 64 << 20;
+/// Libraries of one process, and pages of one library, that are compared. A hostile process has no end of them.
+const MAX_LIBRARIES: usize = 16;
+const MAX_PAGES: usize = 4096;
 /// Bytes shown.
 const SHOWN: usize = 16;
 /// Processes map fewer lines than this, mostly.
@@ -74,7 +78,9 @@ fn libraries(maps: &str) -> Vec<Mapped> {
         if let Some((device, inode, mapping)) = parsed {
             let path = path.strip_suffix(" (deleted)").unwrap_or(path).to_owned();
             let mapped = || Mapped { path, device, inode, mappings: Vec::new() };
-            found.entry((device, inode)).or_insert_with(mapped).mappings.push(mapping);
+            if found.len() < MAX_LIBRARIES || found.contains_key(&(device, inode)) {
+                found.entry((device, inode)).or_insert_with(mapped).mappings.push(mapping);
+            }
         }
     }
     found.into_values().collect()
@@ -84,18 +90,13 @@ fn libraries(maps: &str) -> Vec<Mapped> {
 /// path, if device and inode are the mapping's.
 fn open(pid: u32, library: &Mapped) -> Option<File> {
     let Mapping { start, end, .. } = library.mappings.first()?;
-    let links: [PathBuf; 2] = [
-        format!("/proc/{pid}/map_files/{start:x}-{end:x}").into(),
-        Path::new(&format!("/proc/{pid}/root")).join(library.path.trim_start_matches('/')),
-    ];
-    links.iter().enumerate().find_map(|(at, link)| {
-        let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::CLOEXEC;
-        let file = File::from(rustix::fs::open(link, flags, rustix::fs::Mode::empty()).ok()?);
-        let meta = file.metadata().ok()?;
-        // The kernel's link needs no proof (and overlay file systems tell another device there).
-        let same = at == 0 || (meta.dev(), meta.ino()) == (library.device, library.inode);
-        (meta.is_file() && same && meta.len() <= LARGEST).then_some(file)
-    })
+    let link = format!("/proc/{pid}/map_files/{start:x}-{end:x}");
+    let small = |file: &File| file.metadata().is_ok_and(|meta| meta.is_file() && meta.len() <= LARGEST);
+    if let Ok(file) = File::open(link) {
+        return Some(file).filter(small);
+    }
+    let path = Path::new(&format!("/proc/{pid}/root")).join(library.path.trim_start_matches('/'));
+    regular::open(&path, |meta| (meta.dev(), meta.ino()) == (library.device, library.inode)).filter(small)
 }
 
 fn compare(pid: u32, library: &Mapped) -> Option<Patch> {
@@ -107,10 +108,12 @@ fn compare(pid: u32, library: &Mapped) -> Option<Patch> {
     let segments = segments(&head[..got])?;
     let page = rustix::param::page_size() as u64;
     let mut patch: Option<Patch> = None;
+    let mut left = MAX_PAGES;
     for segment in &segments {
         let start = base.checked_add(segment.address)? & !(page - 1);
         let end = base.checked_add(segment.address)?.checked_add(segment.length)?;
-        for address in copied_pages(pid, library, start, end, page) {
+        for address in copied_pages(pid, library, start, end, page).into_iter().take(left) {
+            left -= 1;
             let from = address.max(base + segment.address);
             let length = usize::try_from((address + page).min(end).checked_sub(from)?).ok()?;
             let (mut theirs, mut ours) = (vec![0; length], vec![0; length]);

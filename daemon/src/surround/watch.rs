@@ -17,8 +17,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 /// Looks for a tracer at once: at busy processes, and at others in turn.
-const BUSY_LOOKS: usize = 64;
-const OTHER_LOOKS: usize = 20;
+const BUSY_LOOKS: usize = 24;
+const OTHER_LOOKS: usize = 8;
 /// Looks at code at once, and in one round what newcomers may take beside it.
 const CODE_LOOKS: usize = 4;
 const NEW_CODE_LOOKS: usize = 40;
@@ -90,8 +90,11 @@ impl Watched {
     /// A program said hello: is it traced already, and is its code its own?
     pub fn came(&mut self, id: ArenaId, facts: Arc<Facts>, pulse: Pulse, settings: &Settings) -> Found {
         let (pid, starttime) = (facts.process.pid, facts.starttime);
-        // The same process runs another image now.
-        self.programs.retain(|_, p| p.facts.process.pid != pid || p.members.len() > 1);
+        // The same process runs another image now, or a fork got one of its own. The old one's arena
+        // may still have forks.
+        for program in self.programs.values_mut() {
+            program.members.retain(|m| m.pid != pid);
+        }
         self.programs.insert(id, Program { facts, pulse, members: Vec::new() });
         self.join(id, pid, Some(starttime));
         let mut found = Vec::new();
@@ -181,24 +184,7 @@ impl Watched {
         let mut found = Vec::new();
         self.new_code_looks = 0;
         let now = now();
-        let busy = |p: &Program| now.saturating_sub(p.pulse.load(Ordering::Relaxed)) < BUSY_FOR;
-        let mut due: Vec<(ArenaId, u32)> = Vec::new();
-        for (&id, program) in self.programs.iter().filter(|(_, p)| busy(p)) {
-            due.extend(program.members.iter().map(|m| (id, m.pid)).take(BUSY_LOOKS - due.len()));
-            if due.len() >= BUSY_LOOKS {
-                break;
-            }
-        }
-        for _ in 0..OTHER_LOOKS.min(self.turns.len()) {
-            let Some(turn) = self.turns.pop_front() else { break };
-            let Some(program) = self.programs.get(&turn.0) else { continue };
-            if program.members.iter().any(|m| m.pid == turn.1) {
-                self.turns.push_back(turn);
-                if !due.contains(&turn) {
-                    due.push(turn);
-                }
-            }
-        }
+        let due = self.whose_turn(now);
         let mut code_looks = CODE_LOOKS;
         for (id, pid) in due {
             if self.look_for_tracer(id, pid, settings, &mut found)
@@ -210,6 +196,32 @@ impl Watched {
             }
         }
         found
+    }
+
+    /// Who is looked at now, and goes to the end of the queue.
+    fn whose_turn(&mut self, now: u64) -> Vec<(ArenaId, u32)> {
+        let (mut busy_left, mut others_left) = (BUSY_LOOKS, OTHER_LOOKS);
+        let (mut due, mut wait) = (Vec::new(), VecDeque::new());
+        while busy_left + others_left > 0
+            && let Some(turn) = self.turns.pop_front()
+        {
+            let Some(program) = self.programs.get(&turn.0) else { continue };
+            if program.members.iter().all(|m| m.pid != turn.1) {
+                continue;
+            }
+            let busy = now.saturating_sub(program.pulse.load(Ordering::Relaxed)) < BUSY_FOR;
+            let left = if busy { &mut busy_left } else { &mut others_left };
+            if *left > 0 {
+                *left -= 1;
+                due.push(turn);
+            } else {
+                wait.push_back(turn);
+            }
+        }
+        wait.append(&mut self.turns);
+        wait.extend(&due);
+        self.turns = wait;
+        due
     }
 
     /// False: the process is gone.
