@@ -388,6 +388,11 @@ fn a_copy_under_a_services_name() {
     peers::prepare(&scratch, &["chmod", "777", "open"]);
     let copy = folder.join("sshd").display().to_string();
     std::fs::copy(peers::find("ssh").expect("ssh"), &copy).expect("copy");
+    // A file as old as the process could have been put there after it started: then no digest is shown.
+    wait::until(PATIENCE, "a moment has passed", || {
+        let changed = std::fs::metadata(&copy).ok()?.modified().ok()?;
+        changed.elapsed().is_ok_and(|age| age > Duration::from_secs(3)).then_some(())
+    });
     let run = daemon.observing(&[&copy, "-V"]).go().well();
     let alarm = found(&daemon, "unexpected-binary");
     let evidence = &alarm["evidence"];

@@ -18,20 +18,23 @@ const OTHERS: u32 = 0o002;
 
 /// Looks at it, and at what it was before.
 pub fn look(process: &Process, known: &Executables, baseline: Option<&mut Baseline>) -> Option<Flaw> {
-    let link = format!("/proc/{}/exe", process.pid);
-    let target = std::fs::read_link(&link).ok()?;
-    let path = crate::host::path_text(target.as_os_str().as_bytes());
-    if path.starts_with("/memfd:") {
+    let exe = process.exe.as_deref()?;
+    if exe.starts_with("/memfd:") {
         return Some(Flaw::Memfd);
     }
-    let meta = std::fs::metadata(&link).ok()?;
+    // Where it is gone already, what stands at its path has to do.
+    let link = format!("/proc/{}/exe", process.pid);
+    let target = std::fs::read_link(&link);
+    let at = if target.is_ok() { &link } else { exe };
+    let path = target.map_or_else(|_| exe.to_owned(), |t| crate::host::path_text(t.as_os_str().as_bytes()));
+    let meta = std::fs::metadata(at).ok()?;
     if let Some(path) = path.strip_suffix(" (deleted)") {
         // An upgrade puts another file, root's, in its place.
         let replaced = std::fs::metadata(path).is_ok_and(|m| m.uid() == 0 && m.mode() & OTHERS == 0);
         return (!replaced).then_some(Flaw::Deleted);
     }
     // Another process by now.
-    if process.exe.as_deref() != Some(&path) {
+    if path != exe {
         return None;
     }
     // In a container's own tree neither folders nor owners can be told from here.

@@ -217,7 +217,10 @@ impl Looker {
             let Settings { executables, baseline, .. } = &mut self.settings;
             if let Some(flaw) = binary::look(process, executables, baseline.as_mut()) {
                 let anomaly = Anomaly::UnexpectedBinary { flaw, service: tools::serves(name) };
-                self.say(process.clone(), None, anomaly);
+                // Now, while it is there.
+                let mut process = process.clone();
+                executables.fill(&mut process);
+                self.say(process, None, anomaly);
             }
         }
         let (parent, expected, learnt) = match tools::start(process) {
