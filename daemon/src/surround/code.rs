@@ -190,7 +190,7 @@ fn has_text_relocations(bytes: &[u8]) -> Option<bool> {
             let entries = segment.dynamic(endian, bytes).ok()??;
             return Some(entries.iter().any(|e| {
                 let (tag, value) = (Dyn::d_tag(e, endian), Dyn::d_val(e, endian));
-                tag == DT_TEXTREL || tag == DT_FLAGS && value & u64::from(DF_TEXTREL.0) != 0
+                tag == DT_TEXTREL || tag == DT_FLAGS && value & DF_TEXTREL.0 != 0
             }));
         }
     }
@@ -238,4 +238,45 @@ fn copied_pages(pid: u32, library: &Mapped, start: u64, end: u64, page: u64) -> 
 
 fn read_memory(pid: u32, address: u64, into: &mut [u8]) -> Option<()> {
     File::open(format!("/proc/{pid}/mem")).ok()?.read_exact_at(into, address).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn libraries_of_a_map() {
+        let maps = "\
+7f0000000000-7f0000002000 r--p 00000000 fe:01 42    /usr/lib/libssl.so.3
+7f0000002000-7f0000005000 r-xp 00002000 fe:01 42    /usr/lib/libssl.so.3
+7f0000010000-7f0000012000 r-xp 00000000 fe:01 43    /usr/lib/libc.so.6
+7f0000020000-7f0000022000 r-xp 00000000 00:2a 44    /tmp/a b/libcrypto.so.3 (deleted)
+7f0000030000-7f0000031000 rw-p 00000000 00:00 0
+7ffd00000000-7ffd00021000 rw-p 00000000 00:00 0     [stack]
+nonsense
+-1 r-xp z y x /libssl.so.3
+";
+        let found = libraries(maps);
+        let names: Vec<&str> = found.iter().map(|l| l.path.as_str()).collect();
+        assert_eq!(names, ["/tmp/a b/libcrypto.so.3", "/usr/lib/libssl.so.3"]);
+        let ssl = &found[1];
+        assert_eq!((ssl.inode, ssl.device), (42, rustix::fs::makedev(0xfe, 1)));
+        assert_eq!((ssl.mappings.len(), ssl.mappings[1].executable), (2, true));
+    }
+
+    /// What a hostile file says must do no harm.
+    #[test]
+    fn files_that_are_no_library() {
+        let own = std::fs::read("/proc/self/exe").unwrap();
+        assert!(segments(&own[..4096]).is_some_and(|s| !s.is_empty()));
+        assert_eq!(has_text_relocations(&own), Some(false));
+        for cut in [0, 1, 16, 63, 64, 200] {
+            assert!(segments(&own[..cut]).is_none_or(|s| s.is_empty()), "{cut}");
+            assert!(symbol_at(&own[..cut], 1).is_none());
+        }
+        let mut wrong = own[..4096].to_vec();
+        wrong[64..].fill(0xff);
+        let _ = segments(&wrong);
+        let _ = has_text_relocations(&wrong);
+    }
 }

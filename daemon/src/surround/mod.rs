@@ -213,7 +213,7 @@ impl Looker {
     fn started(&mut self, process: &Process) {
         let Some(exe) = &process.exe else { return };
         let name = tools::name(exe);
-        if tools::known(name) || exe.starts_with("/memfd:") {
+        if tools::known(name) {
             let Settings { executables, baseline, .. } = &mut self.settings;
             if let Some(flaw) = binary::look(process, executables, baseline.as_mut()) {
                 let anomaly = Anomaly::UnexpectedBinary { flaw, service: tools::serves(name) };

@@ -291,3 +291,56 @@ impl Watched {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::facts::RealProc;
+    use std::collections::HashSet;
+
+    #[test]
+    fn everybody_gets_a_turn() {
+        let mut watched = Watched::default();
+        let at = now();
+        for id in 0..100 {
+            // Every third one moved data lately.
+            let pulse = Pulse::new((if id % 3 == 0 { at } else { 0 }).into());
+            watched.programs.insert(id, Program { facts: Arc::default(), pulse, members: Vec::new() });
+            watched.join(id, 1000 + id as u32, None);
+        }
+        let rounds = |watched: &mut Watched, n: usize| -> HashSet<ArenaId> {
+            (0..n).flat_map(|_| watched.whose_turn(at)).map(|(id, _)| id).collect()
+        };
+        let busy = rounds(&mut watched, 2);
+        assert!((0..100).filter(|id| id % 3 == 0).all(|id| busy.contains(&id)), "the busy ones first");
+        assert_eq!(rounds(&mut watched, 9).len(), 100);
+        watched.gone(5);
+        assert!(!rounds(&mut watched, 20).contains(&5));
+        assert_eq!(watched.turns.len(), 99);
+    }
+
+    #[test]
+    fn who_is_gone_is_forgotten() {
+        let settings = Settings {
+            proc: Arc::new(RealProc::default()),
+            redact: Arc::new(|argv| argv),
+            executables: Arc::default(),
+            baseline: None,
+        };
+        let mut watched = Watched::default();
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let facts = Arc::new(settings.proc.facts(child.id()).unwrap());
+        assert!(watched.came(1, Arc::clone(&facts), Pulse::default(), &settings).is_empty());
+        assert!(watched.look_around(&settings).is_empty());
+        let target = watched.target(2, child.id(), true, &settings).unwrap();
+        assert_eq!(target.pid, child.id());
+        assert!(watched.target(1, child.id(), true, &settings).is_none(), "its own affair");
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(watched.look_around(&settings).is_empty());
+        assert!(watched.target(2, child.id(), true, &settings).is_none());
+        // Another image in the same process takes the first one's place.
+        watched.came(2, facts, Pulse::default(), &settings);
+        assert!(watched.programs[&1].members.is_empty());
+    }
+}
