@@ -151,7 +151,7 @@ fn written(
                since then is in doubt.",
         evidence: json!({"writer": writer, "how": how.word(), "address": address.map(|a| format!("{a:#x}")),
                          "length": length, "started_it": started_it}),
-        key: vec![("by", identity(writer)), ("how", how.word().into())],
+        key: vec![("by", identity(writer))],
         value: json!(how.word()),
     }
 }
