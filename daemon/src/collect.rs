@@ -93,7 +93,7 @@ impl Collector {
                 probe_wait: PROBE_FIRST,
                 dropped: 0,
                 freed: now,
-                pulse: Pulse::new(now.into()),
+                pulse: Pulse::default(),
             }),
         });
     }

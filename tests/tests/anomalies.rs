@@ -5,6 +5,7 @@ use counterfoil_tests::daemon::Daemon;
 use counterfoil_tests::observed::Running;
 use counterfoil_tests::{Alarm, Observed, Report, check, need, peers, skip, wait};
 use serde_json::Value;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -378,6 +379,15 @@ fn sshd_by_somebody_new() {
     assert!(right, "{}", daemon.shown(&alarm.to_string()));
 }
 
+/// A file that is as old as the process, and the process gone: it could have been put there since, and its digest
+/// isn't said to be the program's.
+fn settled(path: &Path) {
+    wait::until(PATIENCE, "a moment has passed", || {
+        let changed = std::fs::metadata(path).ok()?.modified().ok()?;
+        changed.elapsed().is_ok_and(|age| age > Duration::from_secs(3)).then_some(())
+    });
+}
+
 #[test]
 fn a_copy_under_a_services_name() {
     need!("ssh");
@@ -388,11 +398,7 @@ fn a_copy_under_a_services_name() {
     peers::prepare(&scratch, &["chmod", "777", "open"]);
     let copy = folder.join("sshd").display().to_string();
     std::fs::copy(peers::find("ssh").expect("ssh"), &copy).expect("copy");
-    // A file as old as the process could have been put there after it started: then no digest is shown.
-    wait::until(PATIENCE, "a moment has passed", || {
-        let changed = std::fs::metadata(&copy).ok()?.modified().ok()?;
-        changed.elapsed().is_ok_and(|age| age > Duration::from_secs(3)).then_some(())
-    });
+    settled(copy.as_ref());
     let run = daemon.observing(&[&copy, "-V"]).go().well();
     let alarm = found(&daemon, "unexpected-binary");
     let evidence = &alarm["evidence"];
@@ -430,6 +436,7 @@ fn a_replaced_binary() {
     let path = folder.join("curl");
     let tool = path.display().to_string();
     std::fs::copy("/usr/bin/curl", &path).expect("copy");
+    settled(&path);
     let daemon = Daemon::start("");
     for _ in 0..2 {
         daemon.observing(&[&tool, "--version"]).go().well();
@@ -438,6 +445,7 @@ fn a_replaced_binary() {
     only(&daemon, &[]);
     std::fs::remove_file(&path).expect("remove");
     std::fs::copy("/usr/bin/openssl", &path).expect("copy");
+    settled(&path);
     daemon.observing(&[&tool, "version"]).go().well();
     let alarm = wait::poll(PATIENCE, || anomalies(&daemon.report(), "unexpected-binary").pop());
     let _ = std::fs::remove_dir_all(&folder);

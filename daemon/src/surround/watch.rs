@@ -116,7 +116,7 @@ impl Watched {
         }
         let Some(program) = self.programs.get_mut(&id) else { return };
         if program.members.len() < MAX_FORKS && program.members.iter().all(|m| m.pid != pid) {
-            let (looked, wait) = (0, CODE_FIRST);
+            let (looked, wait) = (now(), CODE_FIRST);
             program.members.push(Member { pid, starttime, tracer: 0, looked, wait, said: Vec::new() });
             self.turns.push_back((id, pid));
         }
@@ -275,7 +275,7 @@ impl Watched {
         let Some(program) = self.programs.get_mut(&id) else { return };
         let Some(member) = program.members.iter_mut().find(|m| m.pid == pid) else { return };
         // The first ones come soon after each other: a program's start is when most is done to it.
-        if member.looked != 0 {
+        if now().saturating_sub(member.looked) >= CODE_FIRST {
             member.wait = (member.wait * 2).min(CODE_LAST);
         }
         member.looked = now();
