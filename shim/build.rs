@@ -1,11 +1,27 @@
-//! Compiles the two C files: thread state, which needs the initial-exec TLS model, and the variadic
-//! execs.
+//! Compiles the C files: thread state, which needs the initial-exec TLS model, the variadic execs, and
+//! what puts off libaegis's look at the processor.
 fn main() {
+    link_unwinder();
+    println!("cargo:rustc-link-arg-cdylib=-Wl,--wrap=aegis_runtime_get_cpu_features");
     println!("cargo:rerun-if-changed=csrc");
     cc::Build::new()
         .file("csrc/thread.c")
         .file("csrc/exec.c")
+        .file("csrc/late.c")
         .flag("-fvisibility=hidden")
         .warnings(true)
         .compile("counterfoil_c");
+}
+
+/// gcc's unwinder into the library itself, where gcc has it as an archive: else every program that is
+/// started loads libgcc_s.so for us, which takes longer than all else that the loader does for us.
+fn link_unwinder() {
+    let cc = cc::Build::new().get_compiler();
+    let Ok(out) = cc.to_command().arg("-print-file-name=libgcc_eh.a").output() else { return };
+    let path = std::path::PathBuf::from(String::from_utf8_lossy(&out.stdout).trim());
+    // gcc answers with the bare name for what it hasn't got.
+    if let (true, Some(folder)) = (path.is_file(), path.parent()) {
+        println!("cargo:rustc-link-search=native={}", folder.display());
+        println!("cargo:rustc-link-lib=static:-bundle=gcc_eh");
+    }
 }

@@ -73,6 +73,8 @@ struct Rest {
 #[derive(Default)]
 pub struct Collector {
     seats: Vec<Seat>,
+    /// The last tick found one that is active.
+    active: bool,
 }
 
 impl Collector {
@@ -131,9 +133,9 @@ impl Collector {
         self.seats.is_empty()
     }
 
-    /// Does any arena want to be read soon?
+    /// Did any arena want to be read soon, at the last tick?
     pub fn active(&self) -> bool {
-        self.seats.iter().any(|s| s.active)
+        self.active
     }
 
     /// The memfds, for whoever keeps them through a restart.
@@ -150,7 +152,7 @@ impl Collector {
         word: &mut impl FnMut(ArenaId, Word),
     ) -> u64 {
         let mut records = 0;
-        let mut gone = false;
+        let (mut gone, mut active) = (false, false);
         for seat in &mut self.seats {
             if !seat.active && !seat.stirs(now) {
                 continue;
@@ -164,7 +166,9 @@ impl Collector {
             if seat.probe_at <= now {
                 gone |= seat.probe(now, record, word);
             }
+            active |= seat.active;
         }
+        self.active = active;
         if gone {
             self.seats.retain(|s| !s.gone);
         }
@@ -287,15 +291,13 @@ impl Seat {
         let id = self.id;
         let by = self.arena.owner(lane).map_or(0, |(pid, _)| pid);
         let mut unknown = false;
-        let read = self.arena.read(lane, |lines| match Record::decode(lines) {
-            Some(decoded) => {
+        let mut decoded = Record::Blocks(bytemuck::Zeroable::zeroed());
+        let read = self.arena.read(lane, |lines| {
+            unknown = !decoded.decode_into(lines);
+            if !unknown {
                 record(id, by, &decoded);
-                true
             }
-            None => {
-                unknown = true;
-                false
-            }
+            !unknown
         });
         match read {
             Ok(records) => Ok(records),

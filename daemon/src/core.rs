@@ -21,8 +21,8 @@ use rustix::time::{ClockId, clock_gettime};
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 /// Between two ticks while records flow.
@@ -106,6 +106,7 @@ pub enum Message {
 pub struct Outbox {
     messages: Sender<Message>,
     wake: Arc<OwnedFd>,
+    core: Weak<Mutex<Core>>,
 }
 
 impl Outbox {
@@ -122,7 +123,24 @@ impl Outbox {
         taken
     }
 
-    fn wake(&self) {
+    /// Has a newcomer welcomed before this returns, if the core sleeps: that its thread wakes, and then
+    /// this one again, would cost the program that waits more than all the rest. The core has to be
+    /// woken afterwards. If it is awake it gets a message like any other. False: there was no room.
+    pub fn introduce(&self, newcomer: Box<Newcomer>) -> bool {
+        if let Some(core) = self.core.upgrade()
+            && let Ok(mut core) = core.try_lock()
+            && !core.ended
+        {
+            // What was sent before is heard before.
+            core.hear_all();
+            core.welcome(*newcomer);
+            return true;
+        }
+        self.offer(Message::Newcomer(newcomer))
+    }
+
+    /// Ends the core's sleep.
+    pub fn wake(&self) {
         let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
     }
 }
@@ -150,9 +168,9 @@ struct Guest {
     facts: Arc<Facts>,
 }
 
-/// The thread's state.
+/// The thread's state; while it sleeps, `listen` may use it.
 pub struct Core {
-    epoll: OwnedFd,
+    epoll: Arc<OwnedFd>,
     wake: Arc<OwnedFd>,
     messages: Receiver<Message>,
     out: Sender<Judged>,
@@ -167,6 +185,10 @@ pub struct Core {
     said: Counts,
     said_at: u64,
     last_record: u64,
+    /// Ticks since there was something to do.
+    idle_ticks: u32,
+    /// It has said its last words.
+    ended: bool,
     /// Since when, how long without a record, how long at most.
     draining: Option<(u64, u64, u64)>,
 }
@@ -192,15 +214,14 @@ impl Core {
         counts: Arc<SharedCounts>,
         keeper: Option<Arc<dyn Keep>>,
         surround: Option<Surround>,
-    ) -> io::Result<(Self, Outbox)> {
-        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+    ) -> io::Result<(Arc<Mutex<Self>>, Outbox)> {
+        let epoll = Arc::new(epoll::create(epoll::CreateFlags::CLOEXEC)?);
         let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
         epoll::add(&epoll, &wake, epoll::EventData::new_u64(WAKE), epoll::EventFlags::IN)?;
         let (sender, messages) = crossbeam::channel::bounded(4096);
-        let outbox = Outbox { messages: sender, wake: wake.clone() };
         let core = Self {
             epoll,
-            wake,
+            wake: wake.clone(),
             messages,
             out,
             proc: settings.proc.clone(),
@@ -214,37 +235,41 @@ impl Core {
             said: Counts::default(),
             said_at: 0,
             last_record: 0,
+            idle_ticks: 0,
+            ended: false,
             draining: None,
         };
+        let core = Arc::new(Mutex::new(core));
+        // Weak: when the core's thread ends, whichever way, nothing of it is to stay.
+        let outbox = Outbox { messages: sender, wake, core: Arc::downgrade(&core) };
         Ok((core, outbox))
     }
 
-    /// Runs until told to drain, and done with it.
-    pub fn run(mut self) {
-        let mut idle_ticks = 0u32;
-        let mut busy = false;
+    /// Runs until told to drain, and done with it. The caller keeps no core of his own.
+    pub fn run(core: Arc<Mutex<Self>>) {
+        let mut wait = Duration::ZERO;
+        let Ok(epoll) = core.lock().map(|this| this.epoll.clone()) else { return };
         loop {
-            let wait = self.pace(idle_ticks, busy);
-            self.sleep(wait);
-            while let Ok(message) = self.messages.try_recv() {
-                self.hear(message);
-                idle_ticks = 0;
+            let events = sleep(&epoll, wait);
+            // Who panicked with it left it half done: this daemon is over.
+            let Ok(mut this) = core.lock() else { return };
+            this.wake_up(events);
+            this.hear_all();
+            let read = this.tick();
+            this.idle_ticks = if read > 0 { 0 } else { this.idle_ticks.saturating_add(1) };
+            this.say();
+            if this.drained() {
+                this.finish();
+                return;
             }
-            let read = self.tick();
-            busy = read > 1000;
-            idle_ticks = if read > 0 { 0 } else { idle_ticks.saturating_add(1) };
-            self.say();
-            if self.drained() {
-                break;
-            }
+            wait = this.pace(read > 1000);
         }
-        self.finish();
     }
 
-    fn pace(&self, idle_ticks: u32, busy: bool) -> Duration {
+    fn pace(&self, busy: bool) -> Duration {
         if busy {
             Duration::ZERO
-        } else if idle_ticks < PACE || self.assembler.restless() || self.draining.is_some() {
+        } else if self.idle_ticks < PACE || self.assembler.restless() || self.draining.is_some() {
             TICK
         } else if self.collector.len() > MANY {
             IDLE_MANY
@@ -253,14 +278,7 @@ impl Core {
         }
     }
 
-    /// Waits for the next tick; a message or the end of a process comes sooner.
-    fn sleep(&mut self, wait: Duration) {
-        let mut events = Vec::with_capacity(64);
-        let wait = Timespec::try_from(wait).ok();
-        let spare = rustix::buffer::spare_capacity(&mut events);
-        if epoll::wait(&self.epoll, spare, wait.as_ref()).is_err() {
-            return;
-        }
+    fn wake_up(&mut self, events: Vec<epoll::Event>) {
         for event in events {
             match event.data.u64() {
                 WAKE => {
@@ -276,7 +294,14 @@ impl Core {
         }
     }
 
+    fn hear_all(&mut self) {
+        while let Ok(message) = self.messages.try_recv() {
+            self.hear(message);
+        }
+    }
+
     fn hear(&mut self, message: Message) {
+        self.idle_ticks = 0;
         match message {
             Message::Newcomer(newcomer) => self.welcome(*newcomer),
             Message::Declined(facts) => self.assembler.declined(&facts),
@@ -288,6 +313,7 @@ impl Core {
     }
 
     fn welcome(&mut self, newcomer: Newcomer) {
+        self.idle_ticks = 0;
         let Newcomer { id, memfd, pidfd, uid, facts, watched, inherited, answer, adopted, said } = newcomer;
         // The same process with another image: the old image's arena has lost its owner.
         let same =
@@ -417,7 +443,8 @@ impl Core {
     }
 
     /// The last words.
-    fn finish(mut self) {
+    fn finish(&mut self) {
+        self.ended = true;
         for _ in 0..4 {
             self.collector.look_at_all();
             self.tick();
@@ -440,6 +467,15 @@ impl Core {
             }
         }
     }
+}
+
+/// Waits for the next tick; a message or the end of a process comes sooner.
+fn sleep(epoll: &OwnedFd, wait: Duration) -> Vec<epoll::Event> {
+    let mut events = Vec::with_capacity(64);
+    let wait = Timespec::try_from(wait).ok();
+    let spare = rustix::buffer::spare_capacity(&mut events);
+    let _ = epoll::wait(epoll, spare, wait.as_ref());
+    events
 }
 
 /// Does the thread still exist? Only certainty is a no.

@@ -85,6 +85,24 @@ pub enum What {
         /// Stream offset.
         offset: u64,
     },
+    /// One content crossed two TLS sessions: somebody in between had it in the clear. The notice is about
+    /// the first of them.
+    TlsTerminated {
+        /// The second connection, as its origin sees it, or its destination where only that was observed.
+        onward: Option<Connection>,
+        /// The second session's flow id.
+        onward_flow: Option<String>,
+        /// The transfer over it.
+        onward_transfer: Uuid,
+        /// Who stands in between, where observed.
+        relay: Option<Process>,
+        /// Who got the content.
+        receiver: Option<Process>,
+        /// How much.
+        bytes: u64,
+        /// What is not as it was.
+        changed: Vec<Range>,
+    },
     /// Another object answers for a hooked function.
     ForeignHook {
         /// The function.

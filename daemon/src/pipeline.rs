@@ -173,7 +173,7 @@ impl Pipeline {
                 .map_err(|e| system("eventfd")(e.into()))?,
         );
         let thread = |name: &str| std::thread::Builder::new().name(name.into());
-        let core = thread("core").spawn(move || core.run()).map_err(system("a thread"))?;
+        let core = thread("core").spawn(move || Core::run(core)).map_err(system("a thread"))?;
         let listen = {
             let (stop, wake) = (stop.clone(), wake.clone());
             let run = move || listener.run(&stop, &wake);

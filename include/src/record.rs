@@ -338,6 +338,33 @@ pub struct Blocks {
     pub tags: [Tag; MAX_TAGS],
 }
 
+impl Blocks {
+    /// Copies a record's lines over this one. What stands behind them stays, and belongs to nobody.
+    /// False: a field is out of its bounds.
+    #[inline]
+    fn read(&mut self, lines: &[Line]) -> bool {
+        let bytes: &[u8] = bytemuck::cast_slice(lines);
+        let Some(place) = bytemuck::bytes_of_mut(self).get_mut(..bytes.len()) else { return false };
+        // One line is what most are: a length that is known is copied without a call.
+        match (<&mut [u8; LINE]>::try_from(&mut *place), <&[u8; LINE]>::try_from(bytes)) {
+            (Ok(place), Ok(line)) => *place = *line,
+            _ => place.copy_from_slice(bytes),
+        }
+        let Header { lines: says, flags, tap, .. } = self.header;
+        let units = (self.count as usize).saturating_mul(if flags & WIDE != 0 { 2 } else { 1 });
+        let block = crate::BLOCK as u32;
+        let fits = if flags & PARTIAL != 0 {
+            self.count == 1 && self.length < block && self.length > 0
+        } else {
+            self.count >= 1 && units <= MAX_TAGS && self.length == self.count * block
+        };
+        let placed = self.offset.is_multiple_of(crate::BLOCK)
+            && self.offset < UNPLAUSIBLE
+            && Tap::from_code(tap).is_some();
+        fits && placed && usize::from(says) == lines.len() && lines_for_tags(units) == lines.len()
+    }
+}
+
 /// [`Kind::Gap`]. One line.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
@@ -542,6 +569,19 @@ pub const fn lines_for_tags(units: usize) -> usize {
 }
 
 impl Record {
+    /// Decodes into this place, where mostly the last record of the same kind stands: of a record that
+    /// can be five lines long only those are copied that it has. False: as [`Self::decode`]'s None.
+    #[inline]
+    pub fn decode_into(&mut self, lines: &[Line]) -> bool {
+        if let Self::Blocks(blocks) = self
+            && let Some(first) = lines.first()
+            && Kind::from_code(first[0].to_ne_bytes()[0]) == Some(Kind::Blocks)
+        {
+            return blocks.read(lines);
+        }
+        Self::decode(lines).map(|record| *self = record).is_some()
+    }
+
     /// Decodes the record that begins at `lines[0]`; `lines` holds just its lines.
     /// None: an unknown kind, a wrong number of lines, or a field out of its bounds.
     pub fn decode(lines: &[Line]) -> Option<Self> {
@@ -561,20 +601,8 @@ impl Record {
                 (r.name_len as usize <= r.name.len()).then_some(Self::Opened(r))?
             }
             Kind::Blocks => {
-                let mut all = [[0u64; 8]; MAX_LINES];
-                all.get_mut(..lines.len())?.copy_from_slice(lines);
-                let r: Blocks = bytemuck::cast(all);
-                let units = (r.count as usize).checked_mul(if header.flags & WIDE != 0 { 2 } else { 1 })?;
-                let block = crate::BLOCK as u32;
-                let fits = if header.flags & PARTIAL != 0 {
-                    r.count == 1 && r.length < block && r.length > 0
-                } else {
-                    r.count >= 1 && units <= MAX_TAGS && r.length == r.count * block
-                };
-                let placed = r.offset.is_multiple_of(crate::BLOCK)
-                    && r.offset < UNPLAUSIBLE
-                    && Tap::from_code(header.tap).is_some();
-                (fits && placed && lines_for_tags(units) == lines.len()).then_some(Self::Blocks(r))?
+                let mut r = Blocks::zeroed();
+                r.read(lines).then_some(Self::Blocks(r))?
             }
             Kind::Gap => {
                 let r: Gap = whole(lines)?;

@@ -5,12 +5,13 @@
 //! call on to is neither libc's nor the TLS library's own.
 
 use crate::lanes;
+use crate::library::{self, Loaded, base_name, object_of};
 use crate::thread::Guard;
 use bytemuck::Zeroable;
-use core::ffi::{CStr, c_char, c_void};
+use core::ffi::{CStr, c_void};
 use core::sync::atomic::{AtomicU32, Ordering};
 use counterfoil_abi::record::{About, FOREIGN_BEFORE, FOREIGN_BEHIND, Kind, Lost, Note};
-use libc::{Dl_info, RTLD_DEFAULT, RTLD_NEXT};
+use libc::{RTLD_DEFAULT, RTLD_NEXT};
 
 /// One symbol of each family stands for all: who replaces one replaces these.
 const LIBC: [&CStr; 8] =
@@ -33,26 +34,37 @@ fn files_of(symbol: &[u8]) -> &'static [&'static [u8]] {
     }
 }
 
+/// Objects that no TLS library's function is found in, and nobody else's either: a lookup that fails
+/// is the dear one, it goes through all of them and writes a message.
+const BARREN: &[&[u8]] = &[b"libc.so.6", b"libgcc_s.so.1", b"libm.so.6", LOADER];
+#[cfg(target_arch = "x86_64")]
+const LOADER: &[u8] = b"ld-linux-x86-64.so.2";
+#[cfg(not(target_arch = "x86_64"))]
+const LOADER: &[u8] = b"ld-linux";
+
 /// Looks at all that is loaded now.
 pub fn look() {
     let Some(ours) = object_of(look as *const c_void) else { return };
-    for symbol in LIBC.iter().chain(&TLS) {
+    let more = library::any_behind(|path| !BARREN.contains(&base_name(path))).unwrap_or(true);
+    for (at, symbol) in LIBC.iter().chain(&TLS).enumerate() {
         let first = find(RTLD_DEFAULT, symbol);
         match object_of(first) {
-            Some(object) if object.dli_fbase != ours.dli_fbase => before(symbol, &object),
-            _ => check_library(symbol, find(RTLD_NEXT, symbol)),
+            Some(object) if object.base != ours.base => before(symbol, &object),
+            _ if more || at < LIBC.len() => check_library(symbol, find(RTLD_NEXT, symbol)),
+            _ => {}
         }
     }
-    // A lookup that found nothing must not be what the program's own dlerror tells of.
-    // SAFETY: only forgets this thread's message.
-    unsafe { libc::dlerror() };
+    if more {
+        // A lookup that found nothing must not be what the program's own dlerror tells of.
+        // SAFETY: only forgets this thread's message.
+        unsafe { libc::dlerror() };
+    }
 }
 
 /// Looks at what we call on to for `symbol`; null is nothing.
 pub fn check_library(symbol: &CStr, at: *const c_void) {
     let Some(object) = object_of(at) else { return };
-    let path = path_of(&object);
-    let name = path.rsplit(|&b| b == b'/').next().unwrap_or(path);
+    let (path, name) = (object.path.to_bytes(), base_name(object.path));
     if !files_of(symbol.to_bytes()).iter().any(|known| name.starts_with(known)) && first_time(symbol) {
         note(About::ForeignHook, FOREIGN_BEHIND, 0, &[symbol.to_bytes(), b" ", path]);
     }
@@ -68,51 +80,31 @@ fn first_time(symbol: &CStr) -> bool {
     TOLD.fetch_or(bit, Ordering::Relaxed) & bit == 0
 }
 
-fn before(symbol: &CStr, object: &Dl_info) {
-    let path = path_of(object);
-    let program = program_base() == object.dli_fbase;
+fn before(symbol: &CStr, object: &Loaded) {
+    let program = program_base() == Some(object.base);
+    let mut room = [core::mem::MaybeUninit::uninit(); 232];
+    let path = match rustix::fs::readlinkat_raw(rustix::fs::CWD, c"/proc/self/exe", &mut room[..]) {
+        Ok((path, _)) if program => &*path,
+        _ => object.path.to_bytes(),
+    };
     if program && TLS.contains(&symbol) {
         // The program brings its own TLS library (node does): nobody replaced anything, but there
         // is nothing to see either.
-        let mut room = [core::mem::MaybeUninit::uninit(); 232];
-        let path = match rustix::fs::readlinkat_raw(rustix::fs::CWD, c"/proc/self/exe", &mut room[..]) {
-            Ok((path, _)) => &*path,
-            Err(_) => path,
-        };
         note(About::CoverageLost, Lost::Static as u8, crate::process::pid(), &[path]);
     } else {
         note(About::ForeignHook, FOREIGN_BEFORE, 0, &[symbol.to_bytes(), b" ", path]);
     }
 }
 
-fn program_base() -> *mut c_void {
+fn program_base() -> Option<usize> {
     // SAFETY: reads the auxiliary vector.
     let entry = unsafe { libc::getauxval(libc::AT_ENTRY) };
-    object_of(core::ptr::with_exposed_provenance(entry as usize))
-        .map_or(core::ptr::null_mut(), |o| o.dli_fbase)
+    object_of(core::ptr::with_exposed_provenance(entry as usize)).map(|object| object.base)
 }
 
 fn find(handle: *mut c_void, symbol: &CStr) -> *const c_void {
     // SAFETY: a C string.
     unsafe { libc::dlsym(handle, symbol.as_ptr()) }
-}
-
-fn object_of(address: *const c_void) -> Option<Dl_info> {
-    let mut info = core::mem::MaybeUninit::<Dl_info>::zeroed();
-    // SAFETY: fills `info` when it returns non-zero.
-    let info = unsafe { (dladdr(address, info.as_mut_ptr()) != 0).then(|| info.assume_init())? };
-    (!info.dli_fname.is_null()).then_some(info)
-}
-
-unsafe fn dladdr(address: *const c_void, info: *mut Dl_info) -> i32 {
-    // SAFETY: any address may be asked for; `info` is room for the answer.
-    if address.is_null() { 0 } else { unsafe { libc::dladdr(address, info) } }
-}
-
-fn path_of(object: &Dl_info) -> &[u8] {
-    let path: *const c_char = object.dli_fname;
-    // SAFETY: the loader's own string; the object stays loaded while it is looked at.
-    unsafe { CStr::from_ptr(path) }.to_bytes()
 }
 
 fn note(about: About, code: u8, number: u32, parts: &[&[u8]]) {

@@ -38,7 +38,7 @@ impl Function {
     }
 
     /// What a call from `caller` would have reached without us; null if there is nothing.
-    #[inline]
+    #[inline(always)]
     pub fn real(&self, caller: *const c_void) -> *mut c_void {
         cached(caller, self.number, || {
             let at = resolve(caller, self.name);
@@ -48,14 +48,30 @@ impl Function {
     }
 }
 
+/// Where the search for a key begins.
+#[inline(always)]
+fn place(key: u64) -> usize {
+    (key.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> (u64::BITS - SITES.trailing_zeros())) as usize
+}
+
 /// `find`'s answer for this call site and number. A null is not remembered.
-#[inline]
+#[inline(always)]
 fn cached(caller: *const c_void, number: u8, find: impl FnOnce() -> *mut c_void) -> *mut c_void {
     let key = caller.addr() as u64 & ((1 << 56) - 1) | u64::from(number) << 56;
-    let from = (key.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 48) as usize;
+    let site = &TABLE[place(key)];
+    // Acquire pairs with the release in `remember`: `at` belongs to the key.
+    if site.key.load(Ordering::Acquire) == key {
+        return site.at.load(Ordering::Relaxed);
+    }
+    search(key, find)
+}
+
+#[inline(never)]
+fn search(key: u64, find: impl FnOnce() -> *mut c_void) -> *mut c_void {
+    let from = place(key);
     for step in 0..PROBES {
         let site = &TABLE[(from + step) % SITES];
-        // Acquire pairs with the release in `remember`: `at` belongs to the key.
+        // As in `cached`.
         match site.key.load(Ordering::Acquire) {
             k if k == key => return site.at.load(Ordering::Relaxed),
             0 => break,
@@ -92,9 +108,11 @@ pub fn forget_all() {
 }
 
 /// A loaded object: where it begins, and its path ("" for the program itself).
-struct Loaded {
-    base: usize,
-    path: &'static CStr,
+pub struct Loaded {
+    /// Equal for all addresses of one object.
+    pub base: usize,
+    /// As the loader found it.
+    pub path: &'static CStr,
 }
 
 /// glibc's `struct dl_find_object` (dlfcn.h, since 2.35), up to what is needed.
@@ -112,10 +130,38 @@ struct Found {
 struct LinkMap {
     address: usize,
     name: *const c_char,
+    dynamic: *const c_void,
+    next: *const LinkMap,
 }
 
 /// The object that `address` lies in. dladdr would do, but it reads all of the object's symbols.
-fn object_of(address: *const c_void) -> Option<Loaded> {
+pub fn object_of(address: *const c_void) -> Option<Loaded> {
+    let Some(find) = finder() else { return object_of_old(address) };
+    let found = find(address)?;
+    // SAFETY: the loader's own, while the object is loaded.
+    let name = unsafe { (*found.map).name };
+    // SAFETY: as above, a C string.
+    let path = if name.is_null() { c"" } else { unsafe { CStr::from_ptr(name) } };
+    Some(Loaded { base: found.start.addr(), path })
+}
+
+/// Whether `any` is true of the path of an object that was loaded behind ours. None: glibc is too old
+/// to tell.
+pub fn any_behind(any: impl Fn(&CStr) -> bool) -> Option<bool> {
+    let mut map = finder()?(object_of as *const c_void)?.map;
+    // SAFETY: the loader's list. Only the constructor walks it, while the loader itself waits for it.
+    unsafe {
+        while !(*map).next.is_null() {
+            map = (*map).next;
+            if !(*map).name.is_null() && any(CStr::from_ptr((*map).name)) {
+                return Some(true);
+            }
+        }
+    }
+    Some(false)
+}
+
+fn finder() -> Option<impl Fn(*const c_void) -> Option<Found>> {
     static FIND: AtomicPtr<c_void> = AtomicPtr::new(null_mut());
     let mut find = FIND.load(Ordering::Relaxed);
     if find.is_null() {
@@ -124,24 +170,23 @@ fn object_of(address: *const c_void) -> Option<Loaded> {
         FIND.store(find, Ordering::Relaxed);
     }
     if find.is_null() {
-        return object_of_old(address);
+        return None;
     }
     // SAFETY: the declaration in dlfcn.h; takes no lock and allocates nothing.
-    unsafe {
-        let find: unsafe extern "C" fn(*const c_void, *mut Found) -> c_int = core::mem::transmute(find);
+    let find: unsafe extern "C" fn(*const c_void, *mut Found) -> c_int =
+        unsafe { core::mem::transmute(find) };
+    Some(move |address| {
         let mut found = core::mem::MaybeUninit::<Found>::zeroed();
-        if find(address, found.as_mut_ptr()) != 0 {
-            return None;
-        }
-        let found = found.assume_init();
-        let name = (*found.map).name;
-        let path = if name.is_null() { c"" } else { CStr::from_ptr(name) };
-        Some(Loaded { base: found.start.addr(), path })
-    }
+        // SAFETY: any address may be asked for; filled when it returns 0.
+        unsafe { (find(address, found.as_mut_ptr()) == 0).then(|| found.assume_init()) }
+    })
 }
 
 #[cold]
 fn object_of_old(address: *const c_void) -> Option<Loaded> {
+    if address.is_null() {
+        return None;
+    }
     let mut info = core::mem::MaybeUninit::<Dl_info>::zeroed();
     // SAFETY: fills `info` when it returns non-zero; the path is the loader's own string.
     unsafe {
@@ -152,7 +197,7 @@ fn object_of_old(address: *const c_void) -> Option<Loaded> {
 }
 
 /// The last part of a path.
-fn base_name(path: &CStr) -> &[u8] {
+pub fn base_name(path: &CStr) -> &[u8] {
     let path = path.to_bytes();
     path.rsplit(|&b| b == b'/').next().unwrap_or(path)
 }
@@ -244,7 +289,7 @@ pub fn companion(caller: *const c_void, name: &CStr) -> *mut c_void {
 }
 
 /// `find`'s answer for `caller`, remembered beside the functions' addresses.
-#[inline]
+#[inline(always)]
 pub fn remembered(caller: *const c_void, number: u8, find: impl FnOnce() -> *mut c_void) -> *mut c_void {
     cached(caller, number, find)
 }

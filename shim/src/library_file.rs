@@ -47,17 +47,14 @@ fn known() -> Option<&'static Known> {
 
 /// Finds out where this library is.
 pub fn learn() -> Option<()> {
-    // SAFETY: all zero is a valid Dl_info.
-    let mut info: libc::Dl_info = unsafe { core::mem::zeroed() };
-    // SAFETY: an address of this library, and a place for the answer.
-    if unsafe { libc::dladdr(learn as *const c_void, &raw mut info) } == 0 || info.dli_fname.is_null() {
-        return None;
-    }
+    let found = crate::library::object_of(learn as *const c_void)?.path;
+    // The program itself, as in a unit test, has no name in the loader's list.
+    let found = if found.is_empty() { c"/proc/self/exe" } else { found };
     // SAFETY: the constructor runs alone, and KNOWN is still false: nobody reads.
     let known = unsafe { &mut *FILE.0.get() };
     let path = &mut known.entry[PRELOAD.len()..];
     // SAFETY: a C string, and room for PATH_MAX bytes.
-    if unsafe { libc::realpath(info.dli_fname, path.as_mut_ptr().cast::<c_char>()) }.is_null() {
+    if unsafe { libc::realpath(found.as_ptr(), path.as_mut_ptr().cast::<c_char>()) }.is_null() {
         return None;
     }
     let path = CStr::from_bytes_until_nul(path).ok()?;

@@ -7,6 +7,7 @@
 use crate::process;
 use aegis::aegis128x2::Aegis128X2Mac;
 use core::mem::ManuallyDrop;
+use core::sync::atomic::{AtomicI32, Ordering};
 use counterfoil_abi::arena::{POLICY_BLAKE3, POLICY_SHA256};
 use counterfoil_abi::{BLOCK, Tag};
 use sha2::{Digest as _, Sha256};
@@ -64,6 +65,11 @@ union State {
     sha256: ManuallyDrop<Sha256>,
 }
 
+unsafe extern "C" {
+    /// See csrc/late.c.
+    static counterfoil_tags: AtomicI32;
+}
+
 /// The nonce of what is not a block of a stream: a ClientHello's random.
 const HELLO: u64 = u64::MAX;
 
@@ -87,6 +93,8 @@ impl Mac {
             Function::Blake3 => self.start_blake3(index),
             Function::Sha256 => self.start_sha256(index),
             Function::Aegis | Function::None => {
+                // SAFETY: the C side's own int; libaegis looks at the processor now, if it hasn't.
+                unsafe { counterfoil_tags.store(1, Ordering::Relaxed) };
                 let state =
                     Aegis128X2Mac::new_with_nonce(&process::settings().key, &u128::from(index).to_le_bytes());
                 self.function = Function::Aegis;

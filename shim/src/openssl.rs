@@ -94,12 +94,6 @@ pub fn of(caller: *const c_void) -> Option<&'static OpenSsl> {
     unsafe { at.cast::<OpenSsl>().as_ref() }
 }
 
-/// [`of`], while the library records.
-#[inline]
-pub fn of_active(caller: *const c_void) -> Option<&'static OpenSsl> {
-    if crate::process::active() { of(caller) } else { None }
-}
-
 #[cold]
 fn load(caller: *const c_void) -> *mut c_void {
     let table = OpenSsl::load(caller);

@@ -8,7 +8,7 @@ use crate::lanes;
 use crate::objects::{self, Object};
 use crate::process;
 use crate::stream::{Offer, Pieces};
-use crate::thread::Guard;
+use crate::thread::{self, Guard};
 use crate::tls;
 use core::sync::atomic::Ordering;
 use counterfoil_abi::record::{Channel, FAILED, IN_EOF, Reason, Tap};
@@ -43,9 +43,21 @@ impl Call {
     /// The first half of a send, where its bytes are to be tagged.
     #[inline]
     pub fn offer<P: Pieces + ?Sized>(&mut self, data: &P, bytes: usize, offer: &mut Offer) {
+        if self.way == Way::Tag {
+            self.offer_in(Guard::enter().as_ref(), data, bytes, offer);
+        }
+    }
+
+    #[inline]
+    fn offer_in<P: Pieces + ?Sized>(
+        &mut self,
+        guard: Option<&Guard>,
+        data: &P,
+        bytes: usize,
+        offer: &mut Offer,
+    ) {
         let Self { object: Some(object), way: Way::Tag } = *self else { return };
-        let offered = Guard::enter().is_some_and(|guard| object.out.offer(&guard, data, bytes as u64, offer));
-        if !offered {
+        if !guard.is_some_and(|guard| object.out.offer(guard, data, bytes as u64, offer)) {
             object.out.release();
             self.way = Way::Count;
         }
@@ -94,10 +106,23 @@ pub fn receiving(fd: i32) -> Call {
     if !process::active() || fds::ignored(fd) {
         return Call::PASS;
     }
-    shielded(Call::PASS, || begin(fd, objects::IN))
+    carried(fd).unwrap_or_else(|| shielded(Call::PASS, || begin(fd, objects::IN, |_, _| ())))
 }
 
-fn begin(fd: i32, way: u8) -> Call {
+/// Inside a TLS call, on a socket that is known to carry TLS: nothing to do but count afterwards.
+#[inline]
+fn carried(fd: i32) -> Option<Call> {
+    // The TLS call has noticed a fork, and is in no vfork child.
+    if thread::current().inside.get().frame == 0 {
+        return None;
+    }
+    let object = fds::known(fd)?;
+    (object.carries.load(Ordering::Relaxed) != 0).then_some(Call { object: Some(object), way: Way::Count })
+}
+
+/// `more` is done in the same recording.
+#[inline]
+fn begin(fd: i32, way: u8, more: impl FnOnce(&Guard, &mut Call)) -> Call {
     if process::maybe_vfork_child() {
         return Call::PASS;
     }
@@ -106,7 +131,9 @@ fn begin(fd: i32, way: u8) -> Call {
         return Call::PASS;
     };
     let Some(object) = fds::find(&guard, fd) else { return Call::PASS };
-    begin_on(&guard, object, way)
+    let mut call = begin_on(&guard, object, way);
+    more(&guard, &mut call);
+    call
 }
 
 /// Before a call that moves bytes through `object`.
@@ -148,10 +175,11 @@ fn miss(fd: i32, way: u8) {
 /// After a call that received: `result` is what it returned, `asked` what there was room for.
 #[inline]
 pub fn received<P: Pieces + ?Sized>(call: Call, result: isize, asked: usize, data: &P) {
-    if call.way == Way::Pass {
-        return;
+    match call {
+        Call { way: Way::Pass, .. } => {}
+        Call { way: Way::Count, object: Some(object) } if result > 0 => object.into.count(result as u64),
+        _ => keeping_errno(|| shielded((), || after_receive(call, result, asked, data))),
     }
-    keeping_errno(|| shielded((), || after_receive(call, result, asked, data)));
 }
 
 fn after_receive<P: Pieces + ?Sized>(call: Call, result: isize, asked: usize, data: &P) {
@@ -207,20 +235,21 @@ pub fn sending<P: Pieces + ?Sized>(fd: i32, data: &P, bytes: usize, offer: &mut 
     if !process::active() || fds::ignored(fd) {
         return Call::PASS;
     }
-    shielded(Call::PASS, || {
-        let mut call = begin(fd, objects::OUT);
-        call.offer(data, bytes, offer);
-        call
+    carried(fd).unwrap_or_else(|| {
+        shielded(Call::PASS, || {
+            begin(fd, objects::OUT, |guard, call| call.offer_in(Some(guard), data, bytes, offer))
+        })
     })
 }
 
 /// After a call that sent: `result` is what it returned.
 #[inline]
 pub fn sent<P: Pieces + ?Sized>(call: Call, result: isize, data: &P, offer: &mut Offer) {
-    if call.way == Way::Pass {
-        return;
+    match call {
+        Call { way: Way::Pass, .. } => {}
+        Call { way: Way::Count, object: Some(object) } if result > 0 => object.out.count(result as u64),
+        _ => keeping_errno(|| shielded((), || after_send(call, result, data, offer))),
     }
-    keeping_errno(|| shielded((), || after_send(call, result, data, offer)));
 }
 
 fn after_send<P: Pieces + ?Sized>(call: Call, result: isize, data: &P, offer: &mut Offer) {
@@ -289,7 +318,7 @@ pub fn moving(fd: i32, way: u8) -> Call {
     if !process::active() || fds::ignored(fd) {
         return Call::PASS;
     }
-    shielded(Call::PASS, || begin(fd, way))
+    shielded(Call::PASS, || begin(fd, way, |_, _| ()))
 }
 
 /// Marks that `fd`'s order of bytes is in doubt from here on (urgent bytes).

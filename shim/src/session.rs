@@ -3,14 +3,14 @@
 
 use crate::lanes;
 use crate::objects::{self, Object};
-use crate::openssl::{OpenSsl, Ssl};
+use crate::openssl::{self, OpenSsl, Ssl};
 use crate::process;
 use crate::record::{self, Call, keeping_errno, shielded};
 use crate::sessions;
 use crate::stream::{Offer, Pieces};
 use crate::thread::{self, Guard, Inside, Phase};
 use bytemuck::Zeroable;
-use core::ffi::{CStr, c_int};
+use core::ffi::{CStr, c_int, c_void};
 use core::sync::atomic::Ordering;
 use counterfoil_abi::record::{
     ATTACHED_LATE, CLIENT, Channel, Flow, How, IN_EOF, Kind, NO_CIPHER_WITNESS, NOTIFY_SEEN, NOTIFY_SENT,
@@ -276,13 +276,26 @@ fn changed_retry(object: &Object, offer: &mut Offer, counts: bool) {
 /// What is asked of an OpenSSL session after each call, until its flow id is told; and of a call
 /// that failed after that.
 #[inline]
-pub fn after(session: &Session, library: Option<&'static OpenSsl>, ssl: *mut Ssl, result: c_int) {
-    let (Some(object), Some(library)) = (session.object, library) else { return };
-    if object.tls.flow_told.load(Ordering::Relaxed) == 0 {
-        keeping_errno(|| shielded((), || tell_flow(object, library, ssl)));
-    } else if result <= 0 {
-        keeping_errno(|| shielded((), || tell_rejected(object, library, ssl, result)));
+pub fn after(session: &Session, caller: *const c_void, ssl: *mut Ssl, result: c_int) {
+    let Some(object) = session.object else { return };
+    if object.tls.flow_told.load(Ordering::Relaxed) == 0 || result <= 0 {
+        ask(object, caller, ssl, result);
     }
+}
+
+#[cold]
+#[inline(never)]
+fn ask(object: &Object, caller: *const c_void, ssl: *mut Ssl, result: c_int) {
+    keeping_errno(|| {
+        shielded((), || {
+            let Some(library) = openssl::of(caller) else { return };
+            if object.tls.flow_told.load(Ordering::Relaxed) == 0 {
+                tell_flow(object, library, ssl);
+            } else {
+                tell_rejected(object, library, ssl, result);
+            }
+        });
+    });
 }
 
 /// DESIGN, "The TLS exporter gives the flow id".

@@ -9,7 +9,6 @@ use crate::objects::{self, Name, Object};
 use crate::process;
 use crate::stream::Stream;
 use core::cell::Cell;
-use core::ffi::c_void;
 use counterfoil_abi::lane::Producer;
 use counterfoil_abi::record::{Reason, Tap};
 
@@ -117,11 +116,34 @@ pub enum Phase {
 }
 
 unsafe extern "C" {
-    fn counterfoil_thread() -> *mut c_void;
+    #[cfg(not(target_arch = "x86_64"))]
+    fn counterfoil_thread() -> *mut core::ffi::c_void;
     fn counterfoil_thread_bytes() -> libc::c_ulong;
 }
 
+/// This thread's state. What `counterfoil_thread` returns, without the call: there are dozens in one
+/// call of a TLS library. Asked anew each time: a coroutine may come back from the real call on another
+/// thread.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+pub fn current() -> &'static Thread {
+    let state: *const Thread;
+    // SAFETY: the initial-exec model (ELF Handling For Thread-Local Storage, 4.3.6): the thread pointer
+    // and the variable's distance from it, which the loader has put into the GOT.
+    unsafe {
+        core::arch::asm!(
+            "mov {state}, qword ptr fs:[0]",
+            "add {state}, qword ptr [rip + counterfoil_state@GOTTPOFF]",
+            state = out(reg) state,
+            options(nostack, readonly),
+        );
+    }
+    // SAFETY: as below.
+    unsafe { &*state }
+}
+
 /// This thread's state.
+#[cfg(not(target_arch = "x86_64"))]
 #[inline]
 pub fn current() -> &'static Thread {
     // SAFETY: the C side returns this thread's own zeroed block; all-zero bytes are a valid

@@ -153,6 +153,12 @@ impl Transfer {
             .collect()
     }
 
+    /// Ids of the transfers that it went over.
+    pub fn legs(&self) -> Vec<String> {
+        let list = self.0["legs"].as_array().cloned().unwrap_or_default();
+        list.iter().filter_map(|id| id.as_str().map(str::to_owned)).collect()
+    }
+
     /// Name of the program at an end (`origin` or `destination`), without its folder.
     pub fn program(&self, end: &str) -> &str {
         self.0[end]["exe"].as_str().unwrap_or("").rsplit('/').next().unwrap_or("")

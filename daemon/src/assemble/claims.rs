@@ -54,6 +54,10 @@ impl Assembler {
         object.settled = false;
         learn(object, opened);
         let mut news = opened.header.flags & (record::ACCEPTED | record::CONNECTED);
+        if let Some(program) = self.programs.get_mut(&arena) {
+            program.accepts |= opened.header.flags & record::ACCEPTED != 0;
+            program.connects |= opened.header.flags & record::CONNECTED != 0;
+        }
         if let Some(user) = object.use_of(arena, number) {
             user.fd = opened.fd;
             if known.is_some() {

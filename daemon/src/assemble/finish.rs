@@ -105,8 +105,8 @@ impl Assembler {
 
     /// Says the last word about a transfer.
     pub(super) fn judge(&mut self, leg: Key) {
-        let Some(transfer) = self.transfers.remove(leg) else { return };
-        self.say_judged(&transfer);
+        let Some(mut transfer) = self.transfers.remove(leg) else { return };
+        self.say_judged(&mut transfer);
         let Transfer { mut pair, origin, destination, .. } = transfer;
         pair.forget_waiting(&mut self.budget);
         for (key, direction) in [(origin, Direction::Out), (destination, Direction::In)] {
@@ -120,7 +120,7 @@ impl Assembler {
         }
     }
 
-    fn say_judged(&mut self, transfer: &Transfer) {
+    fn say_judged(&mut self, transfer: &mut Transfer) {
         let origin = transfer.origin.and_then(|k| self.objects.get(k));
         let destination = transfer.destination.and_then(|k| self.objects.get(k));
         let Some(any) = origin.or(destination) else { return };
@@ -166,8 +166,12 @@ impl Assembler {
                 *reason = Reason::DaemonRestarted;
             }
         }
-        let said = self.outward(transfer, judgement, from, to);
+        let said = self.outward(transfer, judgement, &from, &to);
+        let crossing = self.crossing(transfer, [from.as_ref(), to.as_ref()], &said);
         self.out.push_back(Judged::Transfer { transfer: Box::new(said.0), context: Box::new(said.1) });
+        if let Some(crossing) = crossing {
+            self.pass_on(crossing);
+        }
     }
 
     /// Was one of the ends' programs there before this daemon, and lost nothing since?

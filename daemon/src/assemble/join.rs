@@ -322,8 +322,8 @@ impl Assembler {
                 self.by_flow.remove(&tls.flow);
             }
         }
-        self.last = None;
         for user in &object.uses {
+            self.recent[super::recent_place(user.arena, user.number)] = None;
             if let Some(program) = self.programs.get_mut(&user.arena) {
                 if program.numbers.get(&user.number) == Some(&key) {
                     program.numbers.remove(&user.number);

@@ -135,6 +135,10 @@ impl Assembler {
         for key in keys {
             let Some(object) = self.objects.get_mut(key) else { continue };
             object.uses.iter_mut().filter(|u| u.arena == arena).for_each(Use::gone);
+            if let (Some(number), Some(program)) = (object.forget_idle(arena), self.programs.get_mut(&arena))
+            {
+                program.numbers.remove(&number);
+            }
             self.settle_soon(key);
         }
         self.forget_program_if_done(arena);
@@ -143,7 +147,7 @@ impl Assembler {
     pub(super) fn forget_program_if_done(&mut self, arena: ArenaId) {
         if self.programs.get(&arena).is_some_and(|p| p.gone && p.numbers.is_empty()) {
             self.programs.remove(&arena);
-            self.last = None;
+            self.recent.iter_mut().filter(|r| r.is_some_and(|(a, ..)| a == arena)).for_each(|r| *r = None);
         }
     }
 

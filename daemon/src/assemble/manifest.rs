@@ -5,6 +5,7 @@
 
 use super::pending::{Budget, Pending, Value};
 use super::runs::{Inserted, Runs};
+use super::trace::Trace;
 use counterfoil_abi::record::Reason;
 use counterfoil_abi::{BLOCK, UNKNOWN};
 
@@ -78,6 +79,8 @@ pub struct Manifest {
     pub gaps: Vec<GapSpan>,
     /// Greatest offset that a tag or a gap of known length reaches.
     pub extent: u64,
+    /// What the same content is known by elsewhere.
+    pub trace: Trace,
     /// Tags were refused: no room, or of another kind than the first.
     pub refused: bool,
     /// Order-independent sum over (block, tag), for the digest.
@@ -105,6 +108,7 @@ impl Manifest {
         }
         match self.seen.insert(block) {
             Inserted::New => {
+                self.trace.note(block, value);
                 self.sum = self.sum.wrapping_add(spread(block, value));
                 self.extent = self.extent.max((block + 1).saturating_mul(BLOCK));
                 true
@@ -214,6 +218,7 @@ impl Manifest {
     /// Bytes on the heap, tags in the budget not counted.
     pub fn weight(&self) -> usize {
         self.seen.weight()
+            + self.trace.weight()
             + self.partials.len() * size_of::<Partial>()
             + self.gaps.len() * size_of::<GapSpan>()
     }

@@ -14,14 +14,17 @@ mod lives;
 mod lost;
 pub mod manifest;
 pub mod object;
+mod onward;
 mod outward;
 pub mod pair;
 pub mod pending;
 pub mod program;
+mod relay;
 pub mod runs;
 pub mod slab;
 #[cfg(test)]
 mod tests;
+pub mod trace;
 mod watch;
 
 pub(crate) use outward::text as address_text;
@@ -47,6 +50,15 @@ const MAX_OBJECTS: usize = 200_000;
 const MAX_SEEN: usize = 4096;
 /// Ticks after an `Ended` until it counts: by then every lane was read again.
 const SETTLE: u64 = 2;
+
+/// Objects that are found without a look into the tables.
+const RECENT: usize = 128;
+
+/// Where an object may stand among them.
+#[inline]
+fn recent_place(arena: ArenaId, number: u32) -> usize {
+    (arena as usize).wrapping_mul(31).wrapping_add(number as usize) % RECENT
+}
 
 /// What the tables need to know.
 pub struct Settings {
@@ -106,8 +118,9 @@ pub struct Assembler {
     /// Unix sockets that were named as a peer and are not known yet, and who named them.
     wanted: HashMap<Inode, Key>,
     budget: Budget,
-    /// The object of the last record: records come in runs.
-    last: Option<(ArenaId, u32, Key)>,
+    /// Objects of late records, each at the place of its number: records come in runs, and few objects'
+    /// runs take turns.
+    recent: [Option<(ArenaId, u32, Key)>; RECENT],
     /// Monotonic nanoseconds.
     now: u64,
     tick: u64,
@@ -116,6 +129,7 @@ pub struct Assembler {
     /// Objects looked at again later, by time.
     later: BTreeSet<(u64, Key)>,
     suspects: Vec<(u64, Suspect)>,
+    relays: relay::Relays,
     counts: Counts,
     /// Records when the tables were last weighed.
     weighed: u64,
@@ -140,12 +154,13 @@ impl Assembler {
             by_path: HashMap::new(),
             wanted: HashMap::new(),
             budget,
-            last: None,
+            recent: [None; RECENT],
             now: 0,
             tick: 0,
             settling: VecDeque::new(),
             later: BTreeSet::new(),
             suspects: Vec::new(),
+            relays: relay::Relays::default(),
             counts: Counts::default(),
             weighed: 0,
             out: VecDeque::new(),
@@ -181,14 +196,15 @@ impl Assembler {
 
     #[inline]
     fn locate(&mut self, arena: ArenaId, number: u32) -> Option<Key> {
-        if let Some((a, n, key)) = self.last
+        let place = recent_place(arena, number);
+        if let Some((a, n, key)) = self.recent[place]
             && a == arena
             && n == number
         {
             return Some(key);
         }
         let key = *self.programs.get(&arena)?.numbers.get(&number)?;
-        self.last = Some((arena, number, key));
+        self.recent[place] = Some((arena, number, key));
         Some(key)
     }
 

@@ -327,6 +327,20 @@ impl Object {
         }
     }
 
+    /// Forgets a user that is gone and moved nothing, where others stand for it: a shell's pipe is inherited by
+    /// every program that it starts.
+    pub fn forget_idle(&mut self, arena: ArenaId) -> Option<u32> {
+        const FEW: usize = 16;
+        let idle = |u: &Use| u.arena == arena && !u.active(Direction::Out) && !u.active(Direction::In);
+        let at = self.uses.iter().position(idle).filter(|&at| at > 0 && self.uses.len() > FEW)?;
+        let access = self.uses[at].access;
+        let stands_for_it = |(i, u): (usize, &Use)| i != at && u.access == access;
+        if !self.uses.iter().enumerate().any(stands_for_it) {
+            return None;
+        }
+        Some(self.uses.remove(at).number)
+    }
+
     /// Where users overlapped: the older one went on after a newer one had taken over.
     pub fn overlap(&self, direction: Direction) -> Option<u64> {
         let d = direction as usize;

@@ -59,8 +59,8 @@ impl Assembler {
         &self,
         transfer: &Transfer,
         judgement: Judgement,
-        from: Option<End>,
-        to: Option<End>,
+        from: &Option<End>,
+        to: &Option<End>,
     ) -> (model::Transfer, Context) {
         let origin = transfer.origin.and_then(|k| self.objects.get(k)).filter(|_| from.is_some());
         let destination = transfer.destination.and_then(|k| self.objects.get(k)).filter(|_| to.is_some());
@@ -85,8 +85,8 @@ impl Assembler {
                 destination: to.as_ref().map(|e| e.total),
             },
             altered: judgement.altered,
-            origin: side(origin, &from, manifests.0, Direction::Out),
-            destination: side(destination, &to, manifests.1, Direction::In),
+            origin: side(origin, from, manifests.0, Direction::Out),
+            destination: side(destination, to, manifests.1, Direction::In),
             legs: Vec::new(),
             started: self.timestamp(started.min(ended)),
             ended: self.timestamp(ended),

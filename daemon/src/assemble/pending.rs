@@ -129,8 +129,10 @@ impl Pending {
     /// Drops the leading blocks that hold nothing.
     fn trim(&mut self, units: usize, budget: &mut Budget) {
         let mut dropped = 0;
-        while self.dense.len() >= units && self.dense.iter().take(units).all(|&u| u == 0) {
-            self.dense.drain(..units);
+        while self.dense.front() == Some(&0) && (units == 1 || self.dense.get(1) == Some(&0)) {
+            for _ in 0..units {
+                self.dense.pop_front();
+            }
             self.first = self.first.wrapping_add(1);
             dropped += units * 16;
         }

@@ -66,6 +66,10 @@ pub struct Program {
     pub lost: HashMap<u32, Lost>,
     /// Nobody maps its arena.
     pub gone: bool,
+    /// It has accepted a connection, and made one: it may be a relay.
+    pub accepts: bool,
+    /// See `accepts`.
+    pub connects: bool,
 }
 
 impl Program {
@@ -89,6 +93,8 @@ impl Program {
             adopted_at: 0,
             lost: HashMap::new(),
             gone: false,
+            accepts: false,
+            connects: false,
         }
     }
 

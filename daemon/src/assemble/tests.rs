@@ -8,6 +8,9 @@ use crate::model::{Transfer as Outward, Verdict};
 use counterfoil_abi::record::*;
 use counterfoil_abi::{BLOCK, UNKNOWN};
 
+mod inherited;
+mod relayed;
+
 /// Knows what a test tells it.
 #[derive(Default)]
 struct Told {

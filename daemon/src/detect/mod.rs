@@ -62,6 +62,16 @@ impl Rules {
             What::RecordRejected { tap, code, by_peer, text, offset } => {
                 tls::record_rejected(notice, *tap, *code, *by_peer, text, *offset)
             }
+            What::TlsTerminated { onward, onward_flow, onward_transfer, relay, receiver, bytes, changed } => {
+                let onward = tls::Onward {
+                    connection: onward.as_ref(),
+                    flow: onward_flow.as_deref(),
+                    transfer: *onward_transfer,
+                    relay: relay.as_ref(),
+                    receiver: receiver.as_ref(),
+                };
+                tls::terminated_in_path(notice, &onward, *bytes, changed)
+            }
             What::ForeignHook { symbol, object, before } => {
                 process::foreign_hook(notice, symbol, object, *before)
             }

@@ -4,8 +4,9 @@
 use super::ends::{process, ranges, route};
 use super::{finding, key, why};
 use crate::judged::Notice;
-use crate::model::{Finding, Range, Severity, Tap};
+use crate::model::{Connection, Finding, Process, Range, Severity, Tap};
 use serde_json::json;
+use uuid::Uuid;
 
 /// What the program gave to TLS is not what was encrypted, or the other way round.
 pub(super) fn cipher_mismatch(notice: &Notice, tap: Tap, altered: &[Range]) -> Finding {
@@ -73,6 +74,61 @@ pub(super) fn record_rejected(
     f.why = why(text, serde_json::Value::Null);
     about(&mut f, notice, &[("text", text)]);
     f
+}
+
+/// The second of two sessions that carried one content.
+pub(super) struct Onward<'a> {
+    pub(super) connection: Option<&'a Connection>,
+    pub(super) flow: Option<&'a str>,
+    pub(super) transfer: Uuid,
+    /// None: not observed.
+    pub(super) relay: Option<&'a Process>,
+    pub(super) receiver: Option<&'a Process>,
+}
+
+/// One content crossed two TLS sessions.
+pub(super) fn terminated_in_path(
+    notice: &Notice,
+    onward: &Onward<'_>,
+    bytes: u64,
+    changed: &[Range],
+) -> Finding {
+    let (sender, receiver) = (process(notice.process.as_ref()), process(onward.receiver));
+    let mut f = finding("tls-terminated-in-path", Severity::High, notice.seen);
+    f.confidence = Some("proven".into());
+    let relay = match onward.relay {
+        Some(relay) => process(Some(relay)),
+        None => "someone who is not observed".into(),
+    };
+    f.title = format!("TLS between {sender} and {receiver} ends on the way");
+    f.message = format!(
+        "{bytes} bytes that {sender} sent over TLS{} reached {receiver} over another TLS session{}: {relay} had them in \
+         the clear in between{}.",
+        route(notice.connection.as_ref()),
+        route(onward.connection),
+        if changed.is_empty() { String::new() } else { format!(", and changed {}", ranges(changed)) },
+    );
+    f.next = "If this relay is yours (a reverse proxy, a load balancer), it is part of what you trust. If not, compare \
+              the certificate that the client was shown with the server's own, and look at proxy settings \
+              (https_proxy), DNS, routes and NAT rules between the two."
+        .into();
+    f.why = why(bytes, serde_json::Value::Null);
+    f.altered = changed.to_vec();
+    f.evidence = json!({
+        "flows": [notice.flow, onward.flow],
+        "transfers": [notice.transfer, onward.transfer],
+        "relay": onward.relay,
+        "receiver": onward.receiver,
+        "onward": onward.connection,
+        "bytes": bytes,
+        "ranges": changed,
+    });
+    about(&mut f, notice, &[("relay", &relay_key(onward.relay)), ("receiver", &relay_key(onward.receiver))]);
+    f
+}
+
+fn relay_key(process: Option<&Process>) -> String {
+    process.and_then(|p| p.exe.clone()).unwrap_or_default()
 }
 
 fn about(f: &mut Finding, notice: &Notice, more: &[(&str, &str)]) {

@@ -6,16 +6,13 @@
 
 #![forbid(unsafe_code)]
 
-use crate::model::{Process, ProcessName};
+use super::dir::{Ancestry, Dir, UserNames};
+use crate::model::Process;
 use counterfoil_abi::record::Address;
 use jiff::Timestamp;
-use procfs::process::Process as ProcDir;
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-/// Parents told of, at most.
-const MAX_PARENTS: usize = 8;
 /// Descendants looked at, at most.
 const MAX_DESCENDANTS: usize = 4096;
 
@@ -102,11 +99,23 @@ pub trait Proc: Send + Sync {
     fn nspid(&self, pid: u32) -> Option<Vec<u32>>;
 }
 
+/// What need not be asked twice.
+#[derive(Debug, Default)]
+struct Known {
+    /// Room to read into.
+    text: Vec<u8>,
+    ancestry: Ancestry,
+    names: UserNames,
+}
+
 /// The real one.
 #[derive(Debug)]
 pub struct RealProc {
     ticks: u64,
     boot: Option<u64>,
+    /// Our own.
+    pid_namespace: Option<String>,
+    known: Mutex<Known>,
 }
 
 impl Default for RealProc {
@@ -114,35 +123,41 @@ impl Default for RealProc {
         let boot = std::fs::read_to_string("/proc/stat").ok().and_then(|stat| {
             stat.lines().find_map(|l| l.strip_prefix("btime ")).and_then(|t| t.trim().parse().ok())
         });
-        Self { ticks: procfs::ticks_per_second().max(1), boot }
+        let pid_namespace = Dir::open(std::process::id()).and_then(|own| own.link("ns/pid").ok());
+        Self { ticks: procfs::ticks_per_second().max(1), boot, pid_namespace, known: Mutex::default() }
     }
 }
 
 impl Proc for RealProc {
     fn facts(&self, pid: u32) -> Option<Facts> {
-        let dir = ProcDir::new(i32::try_from(pid).ok()?).ok()?;
-        let stat = dir.stat().ok()?;
-        let ppid = u32::try_from(stat.ppid).unwrap_or(0);
-        let (uid, nspid) = status(pid);
-        let cgroup = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
-        let (unit, container) = unit_and_container(&cgroup);
+        let dir = Dir::open(pid)?;
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let Known { text, ancestry, names } = &mut *known;
+        let (ppid, session, starttime) = dir.stat(text)?;
+        let nspid = match dir.link("ns/pid") {
+            // Without a namespace of its own it has one pid, the one that we know.
+            Ok(namespace) if self.pid_namespace.as_ref() == Some(&namespace) => vec![pid],
+            _ => nspid(dir.read("status", text).unwrap_or_default()),
+        };
+        let uid = dir.owner();
+        let (unit, container) = unit_and_container(dir.read("cgroup", text).unwrap_or_default());
         let process = Process {
             pid,
-            started: self.started(stat.starttime),
-            exe: exe(pid),
+            started: self.started(starttime),
+            exe: dir.exe().ok(),
             sha256: None,
             package: None,
-            argv: dir.cmdline().ok(),
-            cwd: link(&format!("/proc/{pid}/cwd")),
+            argv: dir.read("cmdline", text).map(arguments),
+            cwd: dir.link("cwd").ok(),
             uid,
-            user: uid.and_then(user_name),
-            session: u32::try_from(stat.session).ok(),
+            user: uid.and_then(|uid| names.of(uid)),
+            session: Some(session),
             unit,
             container,
-            parents: parents(ppid),
+            parents: ancestry.of(ppid, text),
         };
-        let net_namespace = number_in(&link(&format!("/proc/{pid}/ns/net")).unwrap_or_default());
-        Some(Facts { process, ppid, starttime: stat.starttime, net_namespace, nspid })
+        let net_namespace = dir.link("ns/net").ok().and_then(|link| number_in(&link));
+        Some(Facts { process, ppid, starttime, net_namespace, nspid })
     }
 
     fn descriptor(&self, pid: u32, fd: i32) -> Option<Inode> {
@@ -155,10 +170,9 @@ impl Proc for RealProc {
     }
 
     fn access(&self, pid: u32, fd: i32) -> Option<Access> {
-        let info = std::fs::read_to_string(format!("/proc/{pid}/fdinfo/{fd}")).ok()?;
-        let flags = info.lines().find_map(|l| l.strip_prefix("flags:"))?;
-        let mode = u32::from_str_radix(flags.trim(), 8).ok()? & 3;
-        Some(Access { reads: mode != 1, writes: mode != 0 })
+        // The link's own permissions say it: "lr-x------" can be read from.
+        let mode = rustix::fs::lstat(format!("/proc/{pid}/fd/{fd}")).ok()?.st_mode;
+        Some(Access { reads: mode & 0o400 != 0, writes: mode & 0o200 != 0 })
     }
 
     fn descendants(&self, pid: u32) -> Vec<u32> {
@@ -202,7 +216,8 @@ impl Proc for RealProc {
     }
 
     fn nspid(&self, pid: u32) -> Option<Vec<u32>> {
-        Some(status(pid).1).filter(|all| !all.is_empty())
+        let mut text = Vec::new();
+        Some(nspid(Dir::open(pid)?.read("status", &mut text)?)).filter(|all| !all.is_empty())
     }
 }
 
@@ -232,43 +247,16 @@ pub fn path_text(bytes: &[u8]) -> String {
     text
 }
 
-fn link(path: &str) -> Option<String> {
-    std::fs::read_link(path).ok().map(|l| path_text(l.as_os_str().as_bytes()))
+/// The pid in each namespace, from `/proc/PID/status`.
+fn nspid(status: &[u8]) -> Vec<u32> {
+    let pids = status.split(|&b| b == b'\n').find_map(|line| line.strip_prefix(b"NSpid:"));
+    let pids = std::str::from_utf8(pids.unwrap_or_default()).unwrap_or_default();
+    pids.split_whitespace().filter_map(|n| n.parse().ok()).collect()
 }
 
-fn exe(pid: u32) -> Option<String> {
-    let path = link(&format!("/proc/{pid}/exe"))?;
-    Some(path.strip_suffix(" (deleted)").map(str::to_owned).unwrap_or(path))
-}
-
-/// Effective uid and the pid in each namespace, from `/proc/PID/status`.
-fn status(pid: u32) -> (Option<u32>, Vec<u32>) {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let field = |name: &str| status.lines().find_map(|l| l.strip_prefix(name));
-    let uid = field("Uid:").and_then(|l| l.split_whitespace().nth(1)).and_then(|n| n.parse().ok());
-    let nspid = field("NSpid:").unwrap_or_default();
-    (uid, nspid.split_whitespace().filter_map(|n| n.parse().ok()).collect())
-}
-
-fn parents(mut pid: u32) -> Vec<ProcessName> {
-    let mut parents = Vec::new();
-    while pid > 0 && parents.len() < MAX_PARENTS {
-        parents.push(ProcessName { pid, exe: exe(pid) });
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        // The name stands in parentheses and may hold anything, these included.
-        let after_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
-        pid = after_name.split_whitespace().nth(1).and_then(|p| p.parse().ok()).unwrap_or(0);
-    }
-    parents
-}
-
-fn user_name(uid: u32) -> Option<String> {
-    let passwd = std::fs::read_to_string("/etc/passwd").ok()?;
-    passwd.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        let name = fields.next()?;
-        (fields.nth(1)?.parse() == Ok(uid)).then(|| name.to_owned())
-    })
+/// The argument list, from `/proc/PID/cmdline`.
+fn arguments(cmdline: &[u8]) -> Vec<String> {
+    cmdline.split(|&b| b == 0).filter(|a| !a.is_empty()).map(path_text).collect()
 }
 
 fn number_in(link: &str) -> Option<u64> {
@@ -276,7 +264,8 @@ fn number_in(link: &str) -> Option<u64> {
 }
 
 /// systemd's unit, and a container's id, from the cgroup path: best effort.
-fn unit_and_container(cgroup: &str) -> (Option<String>, Option<String>) {
+fn unit_and_container(cgroup: &[u8]) -> (Option<String>, Option<String>) {
+    let cgroup = String::from_utf8_lossy(cgroup);
     let path = cgroup.lines().next_back().and_then(|l| l.splitn(3, ':').nth(2)).unwrap_or_default();
     let parts = || path.split('/').filter(|p| !p.is_empty());
     let unit = parts().rfind(|p| p.ends_with(".service") || p.ends_with(".scope")).map(str::to_owned);
@@ -299,7 +288,10 @@ mod tests {
         let facts = proc.facts(pid).unwrap();
         assert_eq!(facts.process.pid, pid);
         assert_eq!(facts.process.exe.as_deref(), std::env::current_exe().unwrap().to_str());
+        assert_eq!(Some(facts.nspid.clone()), proc.nspid(pid));
         assert_eq!(facts.nspid[0], pid);
+        assert_eq!(facts.process.uid, Some(rustix::process::geteuid().as_raw()));
+        assert_eq!(facts.process.argv, Some(std::env::args().collect()));
         assert!(facts.net_namespace.is_some());
         assert_eq!(facts.process.parents[0].pid, facts.ppid);
         assert!(facts.process.started.unwrap() <= Timestamp::now());
@@ -324,10 +316,10 @@ mod tests {
     #[test]
     fn reads_units_and_containers() {
         let docker = format!("0::/system.slice/docker-{}.scope\n", "ab".repeat(32));
-        assert_eq!(unit_and_container(&docker).1.as_deref(), Some("abababababab"));
-        let unit = unit_and_container("0::/system.slice/nginx.service\n");
+        assert_eq!(unit_and_container(docker.as_bytes()).1.as_deref(), Some("abababababab"));
+        let unit = unit_and_container(b"0::/system.slice/nginx.service\n");
         assert_eq!(unit, (Some("nginx.service".into()), None));
-        assert_eq!(unit_and_container(""), (None, None));
+        assert_eq!(unit_and_container(b""), (None, None));
         assert_eq!(path_text(b"/a\xffb"), "/a\\xffb");
     }
 }

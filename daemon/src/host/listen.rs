@@ -76,6 +76,10 @@ pub struct Listener {
     counts: Arc<HelloCounts>,
     keeper: Option<Arc<dyn Keep>>,
     next_id: ArenaId,
+    /// An arena with that number and this policy, made while nobody waited.
+    ready: Option<(u32, OwnedFd)>,
+    /// What the last arena was made with.
+    last_policy: u32,
 }
 
 /// Parts of a [`Listener`] that the pipeline chooses.
@@ -136,6 +140,8 @@ impl Listener {
             counts: parts.counts,
             keeper: parts.keeper,
             next_id: parts.first_id,
+            ready: None,
+            last_policy: parts.policy,
         })
     }
 
@@ -143,6 +149,7 @@ impl Listener {
     pub fn run(mut self, stop: &AtomicBool, wake: &OwnedFd) {
         let mut clients: Vec<Client> = Vec::new();
         while !stop.load(Ordering::Acquire) {
+            self.make_ready();
             let mut ready: Vec<PollFd<'_>> =
                 vec![PollFd::new(wake, PollFlags::IN), PollFd::new(&self.socket, PollFlags::IN)];
             ready.extend(clients.iter().map(|c| PollFd::new(&c.socket, PollFlags::IN)));
@@ -168,6 +175,14 @@ impl Listener {
             }
         }
         let _ = std::fs::remove_file(&self.path);
+    }
+
+    /// The next program will most likely be treated as the last one was.
+    fn make_ready(&mut self) {
+        if self.ready.is_none() {
+            let made = arena::create(self.next_id, self.last_policy).ok();
+            self.ready = made.map(|memfd| (self.last_policy, memfd));
+        }
     }
 
     fn accept(&mut self, clients: &mut Vec<Client>) {
@@ -263,8 +278,11 @@ impl Listener {
         let id = self.next_id;
         self.next_id += 1;
         let policy = self.policy | if watched { counterfoil_abi::arena::POLICY_WATCHED } else { 0 };
-        let memfd = arena::create(id, policy).ok()?;
-        let theirs = memfd.try_clone().ok()?;
+        let memfd = match self.ready.take() {
+            Some((its_policy, memfd)) if its_policy == policy => memfd,
+            _ => arena::create(id, policy).ok()?,
+        };
+        self.last_policy = policy;
         // Before the program has it: from then on there may be something to lose.
         if let Some(keeper) = &self.keeper {
             let (memfd, pidfd) = (memfd.as_fd(), pidfd.as_fd());
@@ -272,6 +290,12 @@ impl Listener {
         }
         let inherited = self.inherited(facts.process.pid, request);
         let known = inherited.iter().any(|i| i.held);
+        if !known {
+            // The program first: the core can hear of it while it runs.
+            self.counts.granted.fetch_add(1, Ordering::Relaxed);
+            send(client, &self.reply(GRANTED, policy, no_resume()), Some(&memfd));
+        }
+        let theirs = if known { Some(memfd.try_clone().ok()?) } else { None };
         let (answer, resume) = crossbeam::channel::bounded(1);
         let newcomer = Newcomer {
             id,
@@ -285,24 +309,18 @@ impl Listener {
             adopted: false,
             said: false,
         };
+        let newcomer = Box::new(newcomer);
+        let Some(theirs) = theirs else { return self.core.offer(Message::Newcomer(newcomer)).then_some(()) };
         self.counts.granted.fetch_add(1, Ordering::Relaxed);
-        if known {
-            // Where inherited objects go on: the core reads first what their last users published.
-            if !self.core.offer(Message::Newcomer(Box::new(newcomer))) {
-                return None;
-            }
-            let told: Vec<Resume> = resume.recv_timeout(CORE_PATIENCE).unwrap_or_default();
-            let mut all = no_resume();
-            all.iter_mut().zip(told).for_each(|(place, told)| *place = told);
-            send(client, &self.reply(GRANTED, policy, all), Some(&theirs));
-        } else {
-            // The program first: the core can hear of it while it runs.
-            let reply = self.reply(GRANTED, policy, no_resume());
-            send(client, &reply, Some(&theirs));
-            if !self.core.offer(Message::Newcomer(Box::new(newcomer))) {
-                return None;
-            }
+        // Where inherited objects go on: the core reads first what their last users published.
+        if !self.core.introduce(newcomer) {
+            return None;
         }
+        let told: Vec<Resume> = resume.recv_timeout(CORE_PATIENCE).unwrap_or_default();
+        let mut all = no_resume();
+        all.iter_mut().zip(told).for_each(|(place, told)| *place = told);
+        send(client, &self.reply(GRANTED, policy, all), Some(&theirs));
+        self.core.wake();
         Some(())
     }
 

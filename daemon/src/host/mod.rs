@@ -1,5 +1,6 @@
 //! The host: hello, identity, and what `/proc` and the kernel know about processes.
 
+mod dir;
 pub mod executables;
 pub mod facts;
 pub mod keep;

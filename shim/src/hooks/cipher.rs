@@ -32,10 +32,10 @@ impl Watch {
         Self { object: None, seals: false, learns: false, framing: Framing::None, record_type: 0 };
 }
 
-/// Before the call.
+/// Before the call. What comes without a place for its result is a record's header.
 #[inline]
-fn watch(context: *const CipherContext, caller: *const c_void) -> Watch {
-    if !process::active() {
+fn watch(context: *const CipherContext, out: *const c_uchar, caller: *const c_void) -> Watch {
+    if out.is_null() || !process::active() {
         return Watch::NONE;
     }
     let thread = thread::current();
@@ -62,12 +62,12 @@ fn watch(context: *const CipherContext, caller: *const c_void) -> Watch {
 
 /// The record's plaintext, before it is sealed in place.
 #[inline]
-fn sealing(watch: Watch, out: *const c_uchar, input: *const c_uchar, length: usize) {
+fn sealing(watch: Watch, input: *const c_uchar, length: usize) {
     if let (Some(object), true, false) = (watch.object, watch.learns, input.is_null()) {
         // SAFETY: the call's own input.
         return witness::learn_cbc(object, unsafe { bytes(input.cast(), length) });
     }
-    if let (Some(object), true, false) = (watch.object, watch.seals, out.is_null()) {
+    if let (Some(object), true) = (watch.object, watch.seals) {
         // SAFETY: the call's own input.
         let content = unsafe {
             witness::sealed_content(
@@ -89,7 +89,7 @@ fn opened(watch: Watch, out: *const c_uchar, length: usize) {
     let mut inside = thread.inside.get();
     inside.in_cipher = false;
     thread.inside.set(inside);
-    if !watch.seals && !out.is_null() && length > 0 {
+    if !watch.seals && length > 0 {
         // SAFETY: the call has succeeded and written `length` bytes of content behind the framing.
         let content = unsafe { witness::opened_content(watch.framing, watch.record_type, out, length) };
         if watch.framing == Framing::Cbc && witness::may_be_no_data(content) {
@@ -126,32 +126,32 @@ fn length(result: c_int, length: *const c_int) -> usize {
 
 library_hooks! {
     30 real(caller) EVP_CipherUpdate(context: *mut CipherContext, out: *mut c_uchar, out_length: *mut c_int, input: *const c_uchar, input_length: c_int) -> c_int {
-        let call = watch(context, caller);
-        sealing(call, out, input, usize::try_from(input_length).unwrap_or(0));
+        let call = watch(context, out, caller);
+        sealing(call, input, usize::try_from(input_length).unwrap_or(0));
         let result = real(context, out, out_length, input, input_length);
         opened(call, out, length(result, out_length));
         result
     }
 
     31 real(caller) EVP_EncryptUpdate(context: *mut CipherContext, out: *mut c_uchar, out_length: *mut c_int, input: *const c_uchar, input_length: c_int) -> c_int {
-        let call = watch(context, caller);
-        sealing(call, out, input, usize::try_from(input_length).unwrap_or(0));
+        let call = watch(context, out, caller);
+        sealing(call, input, usize::try_from(input_length).unwrap_or(0));
         let result = real(context, out, out_length, input, input_length);
         opened(call, out, length(result, out_length));
         result
     }
 
     32 real(caller) EVP_DecryptUpdate(context: *mut CipherContext, out: *mut c_uchar, out_length: *mut c_int, input: *const c_uchar, input_length: c_int) -> c_int {
-        let call = watch(context, caller);
-        sealing(call, out, input, usize::try_from(input_length).unwrap_or(0));
+        let call = watch(context, out, caller);
+        sealing(call, input, usize::try_from(input_length).unwrap_or(0));
         let result = real(context, out, out_length, input, input_length);
         opened(call, out, length(result, out_length));
         result
     }
 
     33 real(caller) EVP_Cipher(context: *mut CipherContext, out: *mut c_uchar, input: *const c_uchar, input_length: c_uint) -> c_int {
-        let call = watch(context, caller);
-        sealing(call, out, input, input_length as usize);
+        let call = watch(context, out, caller);
+        sealing(call, input, input_length as usize);
         let result = real(context, out, input, input_length);
         // AEAD: the content's length; else 1.
         let length = if result == 1 && call.framing != Framing::Tls13 { input_length as usize } else { usize::try_from(result).unwrap_or(0) };

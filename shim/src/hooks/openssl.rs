@@ -36,7 +36,7 @@ fn around<R>(
     let frame = stack_pointer();
     let call = enter(ssl.addr(), Channel::Tls, Does::Nothing, frame);
     let out = real();
-    after(&call, openssl::of_active(caller), ssl, result(&out));
+    after(&call, caller, ssl, result(&out));
     call.leave();
     out
 }
@@ -72,7 +72,7 @@ library_hooks! {
         let rest = call.offer(bytes(buffer, count(length)), &mut offer);
         let result = real(ssl, buffer, length);
         call.wrote(count(result), rest, &mut offer);
-        after(&call, openssl::of_active(caller), ssl, result);
+        after(&call, caller, ssl, result);
         call.leave();
         result
     }
@@ -84,7 +84,7 @@ library_hooks! {
         let rest = call.offer(bytes(buffer, length), &mut offer);
         let result = real(ssl, buffer, length, written);
         call.wrote(count_at(result, written), rest, &mut offer);
-        after(&call, openssl::of_active(caller), ssl, result);
+        after(&call, caller, ssl, result);
         call.leave();
         result
     }
@@ -94,7 +94,7 @@ library_hooks! {
         let call = enter(ssl.addr(), Channel::Tls, Does::Reads, frame);
         let result = real(ssl, buffer, length);
         call.read(count(result), &Into::new(buffer, count(length)));
-        after(&call, openssl::of_active(caller), ssl, result);
+        after(&call, caller, ssl, result);
         call.leave();
         result
     }
@@ -104,7 +104,7 @@ library_hooks! {
         let call = enter(ssl.addr(), Channel::Tls, Does::Reads, frame);
         let result = real(ssl, buffer, length, got);
         call.read(count_at(result, got), &Into::new(buffer, length));
-        after(&call, openssl::of_active(caller), ssl, result);
+        after(&call, caller, ssl, result);
         call.leave();
         result
     }
@@ -113,7 +113,7 @@ library_hooks! {
         let frame = stack_pointer();
         let call = enter(ssl.addr(), Channel::Tls, Does::Peeks, frame);
         let result = real(ssl, buffer, length);
-        after(&call, openssl::of_active(caller), ssl, result);
+        after(&call, caller, ssl, result);
         call.leave();
         result
     }
@@ -122,7 +122,7 @@ library_hooks! {
         let frame = stack_pointer();
         let call = enter(ssl.addr(), Channel::Tls, Does::Peeks, frame);
         let result = real(ssl, buffer, length, got);
-        after(&call, openssl::of_active(caller), ssl, result);
+        after(&call, caller, ssl, result);
         call.leave();
         result
     }
@@ -133,7 +133,7 @@ library_hooks! {
         let call = enter(ssl.addr(), Channel::Tls, Does::Writes, frame);
         let result = real(ssl, fd, offset, length, flags);
         call.wrote_unseen(result, Reason::KernelCopy);
-        after(&call, openssl::of_active(caller), ssl, result.clamp(-1, 1) as c_int);
+        after(&call, caller, ssl, result.clamp(-1, 1) as c_int);
         call.leave();
         result
     }
@@ -149,7 +149,7 @@ library_hooks! {
             object.tls.early.fetch_add(accepted as u64, Ordering::Relaxed);
         }
         call.wrote(accepted, rest, &mut offer);
-        after(&call, openssl::of_active(caller), ssl, result);
+        after(&call, caller, ssl, result);
         call.leave();
         result
     }
@@ -160,7 +160,7 @@ library_hooks! {
         let result = real(ssl, buffer, length, got);
         // SSL_READ_EARLY_DATA_SUCCESS is 1; FINISH (2) hands out nothing.
         call.read(if result == 1 { count_at(result, got) } else { 0 }, &Into::new(buffer, length));
-        after(&call, openssl::of_active(caller), ssl, result);
+        after(&call, caller, ssl, result);
         call.leave();
         result
     }
@@ -226,7 +226,7 @@ library_hooks! {
         let rest = call.offer(bytes(buffer, count(length)), &mut offer);
         let result = real(bio, buffer, length);
         call.wrote(count(result), rest, &mut offer);
-        after(&call, openssl::of_active(caller), ssl, result);
+        after(&call, caller, ssl, result);
         call.leave();
         result
     }
@@ -242,7 +242,7 @@ library_hooks! {
         let rest = call.offer(bytes(buffer, length), &mut offer);
         let result = real(bio, buffer, length, written);
         call.wrote(count_at(result, written), rest, &mut offer);
-        after(&call, openssl::of_active(caller), ssl, result);
+        after(&call, caller, ssl, result);
         call.leave();
         result
     }
@@ -256,7 +256,7 @@ library_hooks! {
         let call = enter(ssl.addr(), Channel::Tls, Does::Reads, frame);
         let result = real(bio, buffer, length);
         call.read(count(result), &Into::new(buffer, count(length)));
-        after(&call, openssl::of_active(caller), ssl, result);
+        after(&call, caller, ssl, result);
         call.leave();
         result
     }
@@ -270,7 +270,7 @@ library_hooks! {
         let call = enter(ssl.addr(), Channel::Tls, Does::Reads, frame);
         let result = real(bio, buffer, length, got);
         call.read(count_at(result, got), &Into::new(buffer, length));
-        after(&call, openssl::of_active(caller), ssl, result);
+        after(&call, caller, ssl, result);
         call.leave();
         result
     }

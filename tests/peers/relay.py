@@ -1,0 +1,39 @@
+"""Relays one connection: relay.py IN OUT LISTEN_PORT PORT [FLIP…].
+
+IN and OUT are tls or tcp. What comes from the client goes on, with one bit flipped at each offset FLIP.
+Needs cert.pem and key.pem in the working directory for tls.
+"""
+import socket
+import ssl
+import sys
+
+kind_in, kind_out, listen_port, port = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+flips = [int(offset) for offset in sys.argv[5:]]
+
+listener = socket.create_server(("127.0.0.1", listen_port))
+near, _ = listener.accept()
+listener.close()
+if kind_in == "tls":
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain("cert.pem", "key.pem")
+    near = context.wrap_socket(near, server_side=True)
+far = socket.create_connection(("127.0.0.1", port))
+if kind_out == "tls":
+    context = ssl.create_default_context(cafile="cert.pem")
+    far = context.wrap_socket(far, server_hostname="localhost")
+
+
+# One thread, one way: Python's TLS sockets are not made to be read and written at once (before 3.13 that
+# may even crash), and what comes back is not asked for.
+at = 0
+while data := bytearray(near.recv(65536)):
+    for offset in flips:
+        if at <= offset < at + len(data):
+            data[offset - at] ^= 1
+    at += len(data)
+    far.sendall(data)
+# Python has no half-close for TLS: ending the session is what the other end waits for.
+try:
+    far.unwrap() if kind_out == "tls" else far.shutdown(socket.SHUT_WR)
+except OSError:
+    pass
