@@ -62,6 +62,11 @@ const TRANSPARENT: &[&str] = &[
     "taskset",
     "chrt",
     "counterfoil",
+    // Restricted login shells.
+    "rssh",
+    "scponly",
+    "lshell",
+    "git-shell",
 ];
 
 /// `nginx`, of `/usr/sbin/nginx`.
