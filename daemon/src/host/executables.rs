@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use std::fs::{File, Metadata};
 use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -43,15 +44,30 @@ fn content(meta: &Metadata) -> Content {
 #[derive(Debug, Default)]
 pub struct Executables {
     files: Mutex<HashMap<Content, Arc<str>>>,
+    /// What the latest program that started from a path was.
+    ran: Mutex<HashMap<Box<str>, Content>>,
     packages: Mutex<Packages>,
 }
 
 impl Executables {
+    /// A process has just started. Its file is looked at, not read: what is asked for later, when the
+    /// process may be gone, is known to be the same file or not.
+    pub fn started(&self, process: &Process) {
+        let Some(path) = process.exe.as_deref().filter(|_| process.container.is_none()) else { return };
+        let link = link(process.pid);
+        let Some(meta) = runs(process, path).then(|| std::fs::metadata(link).ok()).flatten() else { return };
+        let mut ran = self.ran.lock().unwrap_or_else(PoisonError::into_inner);
+        if ran.len() >= KEPT {
+            ran.clear();
+        }
+        ran.insert(path.into(), content(&meta));
+    }
+
     /// A process's executable; None where it can't be read. While the process lives that is what it
     /// really runs; later it is what stands at its path, if that was there unchanged when it started.
     pub fn of(&self, process: &Process) -> Option<Executable> {
         let path = process.exe.as_deref()?;
-        let sha256 = self.digest(&open(process, path)?)?;
+        let sha256 = self.digest(&self.open(process, path)?)?;
         let (package, listed) = self.package(path).unzip();
         Some(Executable { sha256: sha256.to_string(), package, listed })
     }
@@ -64,6 +80,24 @@ impl Executables {
             process.sha256 = Some(found.sha256);
             process.package = found.package;
         }
+    }
+
+    fn open(&self, process: &Process, path: &str) -> Option<File> {
+        if runs(process, path)
+            && let Ok(file) = File::open(link(process.pid))
+        {
+            return Some(file);
+        }
+        // A path in a container's own tree, or none at all ("memfd:"), is not one of ours.
+        if process.container.is_some() || !path.starts_with('/') {
+            return None;
+        }
+        // It may have been put there since: then it is not known what ran.
+        let ran = self.ran.lock().unwrap_or_else(PoisonError::into_inner).get(path).copied();
+        let unchanged = |meta: &Metadata| {
+            ran == Some(content(meta)) || process.started.is_some_and(|s| meta.ctime() < s.as_second())
+        };
+        super::regular::open(Path::new(path), |meta| meta.mode() & 0o111 != 0 && unchanged(meta))
     }
 
     fn digest(&self, file: &File) -> Option<Arc<str>> {
@@ -104,22 +138,16 @@ fn sha256(mut file: &File) -> Option<String> {
     Some(hash.finalize().iter().map(|b| format!("{b:02x}")).collect())
 }
 
-fn open(process: &Process, path: &str) -> Option<File> {
-    let link = format!("/proc/{}/exe", process.pid);
-    let runs = std::fs::read_link(&link).ok().is_some_and(|l| {
-        let l = super::path_text(std::os::unix::ffi::OsStrExt::as_bytes(l.as_os_str()));
-        l.strip_suffix(" (deleted)").unwrap_or(&l) == path
-    });
-    if runs && let Ok(file) = File::open(&link) {
-        return Some(file);
-    }
-    // A path in a container's own tree, or none at all ("memfd:"), is not one of ours.
-    if process.container.is_some() || !path.starts_with('/') {
-        return None;
-    }
-    // It may have been put there since: then it is not known what ran.
-    let unchanged = |meta: &Metadata| process.started.is_some_and(|s| meta.ctime() < s.as_second());
-    super::regular::open(Path::new(path), |meta| meta.mode() & 0o111 != 0 && unchanged(meta))
+fn link(pid: u32) -> String {
+    format!("/proc/{pid}/exe")
+}
+
+/// Does the process live, and run a program of that path?
+fn runs(process: &Process, path: &str) -> bool {
+    std::fs::read_link(link(process.pid)).is_ok_and(|link| {
+        let link = super::path_text(link.as_os_str().as_bytes());
+        link.strip_suffix(" (deleted)").unwrap_or(&link) == path
+    })
 }
 
 /// Which package has which program.
@@ -202,5 +230,21 @@ mod tests {
         let known = Executables::default();
         assert!(known.of(&started(2)).is_some());
         assert_eq!(known.of(&started(-60)), None);
+        // A program was seen to start from there: what is known of it holds for its forks, too, when all
+        // are gone, as long as the file is that one.
+        let sleep = dir.path().join("sleep");
+        std::fs::copy("/bin/sleep", &sleep).unwrap();
+        let mut child = std::process::Command::new(&sleep).arg("60").spawn().unwrap();
+        let exe = sleep.to_str().map(str::to_owned);
+        let mut process = Process { pid: child.id(), exe, ..Process::default() };
+        known.started(&process);
+        let digest = known.of(&process).unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        process.pid = u32::MAX;
+        assert_eq!(known.of(&process), Some(digest));
+        std::fs::copy("/bin/true", dir.path().join("new")).unwrap();
+        std::fs::rename(dir.path().join("new"), &sleep).unwrap();
+        assert_eq!(known.of(&process), None);
     }
 }

@@ -175,6 +175,7 @@ impl Looker {
         match seen {
             Seen::Came { id, facts, watched, adopted, pulse } => {
                 if watched {
+                    self.settings.executables.started(&facts.process);
                     let found = self.watched.came(id, Arc::clone(&facts), pulse, &self.settings);
                     self.say_all(found);
                     if !adopted {
