@@ -24,6 +24,7 @@ want_program ethtool ethtool
 want_program gdb gdb
 want_program strace strace
 want_program musl-gcc musl-tools
+want_program setcap libcap2-bin
 [ -x /usr/bin/git ] || need="$need git"
 [ -x /usr/bin/python3 ] || need="$need python3"
 

@@ -15,6 +15,7 @@ mod load;
 mod observed;
 mod peers;
 mod report;
+mod scp;
 mod start;
 mod statistics;
 mod throughput;
@@ -33,7 +34,7 @@ struct Options {
     /// Where bench.md and bench.json go.
     #[arg(long, default_value = "bench-results")]
     out: PathBuf,
-    /// Only these (comma between): tls-bulk tls-small tcp-bulk tcp-small untouched start drain alarm idle peers.
+    /// Only these (comma between): tls-bulk tls-small tcp-bulk tcp-small untouched start drain alarm idle scp peers.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Pairs of runs.
@@ -59,7 +60,7 @@ pub struct Bench {
 
 type Measure = fn(&Bench) -> Result<Vec<Row>>;
 
-const ALL: [(&str, Measure); 10] = [
+const ALL: [(&str, Measure); 11] = [
     ("tls-bulk", |b| throughput::measure(b, "tls-bulk", "tls", "bulk", 0.92)),
     ("tls-small", |b| throughput::measure(b, "tls-small", "tls", "small", 0.92)),
     ("tcp-bulk", |b| throughput::measure(b, "tcp-bulk", "tcp", "bulk", 0.85)),
@@ -69,6 +70,7 @@ const ALL: [(&str, Measure); 10] = [
     ("drain", drain::measure),
     ("alarm", alarm::measure),
     ("idle", idle::measure),
+    ("scp", scp::measure),
     ("peers", peers::measure),
 ];
 

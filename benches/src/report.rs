@@ -25,6 +25,7 @@ pub enum Goal {
     None,
     /// Observed / plain.
     RatioAtLeast(f64),
+    RatioAtMost(f64),
     /// Observed − plain.
     MoreAtMost(f64),
     /// Of the value itself.
@@ -82,6 +83,7 @@ impl Row {
             row.ratio = Some(o.median / p.median);
             row.met = match goal {
                 Goal::RatioAtLeast(least) => Some(o.median / p.median >= least),
+                Goal::RatioAtMost(most) => Some(o.median / p.median <= most),
                 Goal::MoreAtMost(most) => Some(o.median - p.median <= most),
                 _ => None,
             };
@@ -173,6 +175,7 @@ impl Row {
         let goal = match self.goal {
             Goal::None => String::new(),
             Goal::RatioAtLeast(least) => format!("≥ {least}"),
+            Goal::RatioAtMost(most) => format!("≤ {most}"),
             Goal::MoreAtMost(most) => format!("≤ {} more", self.shown(most)),
             Goal::AtMost(most) => format!("≤ {}", self.shown(most)),
             Goal::AtLeast(least) => format!("≥ {}", self.shown(least)),

@@ -12,6 +12,7 @@ pub mod hostile;
 pub mod observed;
 pub mod peers;
 pub mod product;
+pub mod program;
 pub mod report;
 pub mod scratch;
 pub mod sshd;

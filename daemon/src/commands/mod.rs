@@ -8,11 +8,13 @@ mod check;
 mod child;
 mod daemon;
 mod demo;
+mod doctor;
 mod exec;
 mod hold;
 mod inherited;
 mod run;
 mod transfers;
+mod verify;
 
 use clap::{Parser, Subcommand};
 use std::ffi::OsString;
@@ -41,6 +43,8 @@ const USAGE: u8 = 2;
     after_help = "Examples:\n  \
         counterfoil run -- ./send-and-receive.sh      watch a command and all it starts\n  \
         counterfoil demo                              see an alteration being caught\n  \
+        counterfoil verify /srv/out /mnt/in           two files, folders or manifests: equal, or where not\n  \
+        counterfoil doctor curl nginx.service         what of them can be observed, and what to do\n  \
         counterfoil check /etc/counterfoil/counterfoil.toml",
     disable_help_subcommand = true
 )]
@@ -56,6 +60,8 @@ enum Command {
     Exec(exec::Args),
     Transfers(transfers::Args),
     Alarms(alarms::Args),
+    Verify(verify::Args),
+    Doctor(doctor::Args),
     Check(check::Args),
     Demo(demo::Args),
     #[command(name = crate::keeper::holder::COMMAND, hide = true)]
@@ -85,6 +91,8 @@ pub fn main() -> ExitCode {
         Command::Exec(args) => (exec::exec(&args), FAILED),
         Command::Daemon(args) => (daemon::daemon(&args), NO),
         Command::Transfers(args) => (transfers::transfers(&args), NO),
+        Command::Doctor(args) => (doctor::doctor(&args), NO),
+        Command::Verify(args) => (verify::verify(&args), NO),
         Command::Alarms(args) => (alarms::alarms(&args), NO),
         Command::Check(args) => (check::check(&args), NO),
         Command::Demo(args) => (demo::demo(&args), NO),

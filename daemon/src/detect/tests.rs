@@ -114,6 +114,29 @@ fn a_refused_record() {
 }
 
 #[test]
+fn tls_that_ends_on_the_way_names_relay_and_receiver() {
+    let what = |changed: Vec<Range>| What::TlsTerminated {
+        onward: sample::context().connection,
+        onward_flow: Some("ab".into()),
+        onward_transfer: uuid::Uuid::nil(),
+        relay: None,
+        receiver: sample::context().destination,
+        bytes: 65536,
+        changed,
+    };
+    let f = one(what(vec![]));
+    assert_eq!((f.rule.as_str(), f.severity), ("tls-terminated-in-path", Severity::High));
+    assert!(
+        f.message.contains("someone who is not observed") && f.message.contains("nginx"),
+        "{}",
+        f.message
+    );
+    assert_eq!(f.evidence["flows"][1], "ab");
+    let f = one(what(vec![Range { offset: 0, length: 16384 }]));
+    assert!(f.message.ends_with("and changed bytes 0–16383."), "{}", f.message);
+}
+
+#[test]
 fn a_foreign_hook_is_high_unless_it_is_a_known_tool() {
     let with = |object: &str| {
         one(What::ForeignHook { symbol: "SSL_write".into(), object: object.into(), before: true })

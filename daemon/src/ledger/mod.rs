@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 mod baseline;
+mod imported;
 mod place;
 mod read;
 mod scribe;
@@ -18,6 +19,7 @@ mod scribe;
 mod tests;
 
 pub use baseline::{Baseline, Met};
+pub use imported::Importer;
 pub use place::prepare;
 pub use read::{Reader, TransferFilter};
 pub use scribe::Scribe;
@@ -212,7 +214,18 @@ fn tidy(connection: &Connection, limits: &crate::config::Ledger, now: Timestamp)
     let before = now.as_microsecond().saturating_sub(keep);
     connection.execute("DELETE FROM transfers WHERE ended < ?1", [before])?;
     connection.execute("DELETE FROM alarms WHERE last < ?1", [before])?;
+    // By our own clock: the times in it are another's word.
+    connection.execute("DELETE FROM imported WHERE at < ?1", [before])?;
     while used(connection)? > limits.max_size {
+        // What another host says can be had again; what was witnessed here can't.
+        let imported = connection.execute(
+            "DELETE FROM imported WHERE (host, id) IN
+             (SELECT host, id FROM imported ORDER BY at LIMIT 1 + (SELECT count(*) FROM imported) / 10)",
+            [],
+        )?;
+        if imported > 0 {
+            continue;
+        }
         let gone = connection.execute(
             "DELETE FROM transfers WHERE id IN
              (SELECT id FROM transfers ORDER BY ended LIMIT 1 + (SELECT count(*) FROM transfers) / 10)",
@@ -272,7 +285,10 @@ fn connect(path: &Path) -> Result<Connection, LedgerError> {
     if version > SCHEMA {
         return Err(LedgerError::Newer { path: path.to_owned(), found: version });
     }
-    connection.execute_batch(TABLES).map_err(sqlite)?;
+    connection
+        .execute_batch(TABLES)
+        .and_then(|()| connection.execute_batch(imported::TABLE))
+        .map_err(sqlite)?;
     Ok(connection)
 }
 

@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::{FILE, LedgerError, SCHEMA, word};
-use crate::model::{Alarm, Transfer, Verdict};
+use crate::model::{Alarm, Channel, Transfer, Verdict};
 use jiff::Timestamp;
 use rusqlite::types::Value;
 use rusqlite::{Connection, OpenFlags, params_from_iter};
@@ -14,6 +14,8 @@ use std::time::Duration;
 pub struct TransferFilter {
     /// With this verdict.
     pub verdict: Option<Verdict>,
+    /// Over this channel.
+    pub channel: Option<Channel>,
     /// Ended then or later.
     pub since: Option<Timestamp>,
 }
@@ -21,7 +23,7 @@ pub struct TransferFilter {
 /// The reading side.
 pub struct Reader {
     path: PathBuf,
-    connection: Connection,
+    pub(super) connection: Connection,
 }
 
 impl Reader {
@@ -70,6 +72,10 @@ impl Reader {
             sql.push_str(" AND verdict = ?");
             values.push(Value::Text(word(&verdict)));
         }
+        if let Some(channel) = filter.channel {
+            sql.push_str(" AND channel = ?");
+            values.push(Value::Text(word(&channel)));
+        }
         if let Some(since) = filter.since {
             sql.push_str(" AND ended >= ?");
             values.push(Value::Integer(since.as_microsecond()));
@@ -96,7 +102,7 @@ impl Reader {
         alarms(&self.connection).map_err(|e| self.error(e))
     }
 
-    fn error(&self, source: rusqlite::Error) -> LedgerError {
+    pub(super) fn error(&self, source: rusqlite::Error) -> LedgerError {
         LedgerError::Sqlite { path: self.path.clone(), source }
     }
 }
@@ -107,7 +113,7 @@ pub(super) fn alarms(connection: &Connection) -> rusqlite::Result<Vec<Alarm>> {
     rows.map(|text| json(&text?)).collect()
 }
 
-fn json<T: serde::de::DeserializeOwned>(text: &str) -> rusqlite::Result<T> {
+pub(super) fn json<T: serde::de::DeserializeOwned>(text: &str) -> rusqlite::Result<T> {
     serde_json::from_str(text)
         .map_err(|e| rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, Box::new(e)))
 }
