@@ -7,9 +7,15 @@ use std::time::Duration;
 
 /// Starts it; its folder has the client's key, too. Needs root: privilege separation is on.
 pub fn start(daemon: &Daemon) -> (Running, u16) {
+    start_by(daemon, &[])
+}
+
+/// The same, by a command that takes sshd's own as further words.
+pub fn start_by(daemon: &Daemon, starter: &[&str]) -> (Running, u16) {
     let port = peers::free_port();
     let sshd = peers::find("sshd").expect("sshd").display().to_string();
-    let observed = daemon.observing(&[&sshd, "-D", "-e", "-f", "sshd_config"]);
+    let words = [starter, &[&sshd, "-D", "-e", "-f", "sshd_config"]].concat();
+    let observed = daemon.observing(&words);
     let here = observed.scratch.path().display().to_string();
     for key in ["host", "client"] {
         peers::prepare(&observed.scratch, &["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key]);

@@ -3,7 +3,7 @@
 
 use counterfoil_tests::daemon::Daemon;
 use counterfoil_tests::observed::Running;
-use counterfoil_tests::{Alarm, Observed, Report, check, need, peers, skip, wait};
+use counterfoil_tests::{Alarm, Observed, Report, check, need, peers, skip, sshd, wait};
 use serde_json::Value;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -95,6 +95,23 @@ fn gdb_attaches() {
     gdb.wait().expect("gdb");
     undisturbed(running);
     only(&daemon, &["tracer"]);
+}
+
+/// A fork is one of those that are looked after, too: it never said hello.
+#[test]
+fn a_fork_is_traced() {
+    need!("strace");
+    let daemon = Daemon::start("");
+    let (running, pid) = in_the_middle(&daemon);
+    let children = format!("/proc/{pid}/task/{pid}/children");
+    let child = std::fs::read_to_string(children).expect("children").trim().to_owned();
+    let mut strace = unobserved(&["strace", "-qq", "-o", "/dev/null", "-p", &child]);
+    let alarm = found(&daemon, "tracer");
+    let right = alarm["process"]["pid"].to_string() == child && alarm["process"]["parents"][0]["pid"] == pid;
+    assert!(right, "{}", daemon.shown(&alarm.to_string()));
+    strace.kill().expect("kill");
+    strace.wait().expect("strace");
+    undisturbed(running);
 }
 
 #[test]
@@ -353,30 +370,44 @@ fn sftp_server_by_somebody_else() {
     only(&daemon, &["unexpected-parent"]);
 }
 
-/// Who starts sshd on this host is learnt: the same is silent afterwards, somebody else is not.
+/// Who starts sshd on this host is learnt: the same is silent afterwards, somebody else is not, once it serves.
 #[test]
 fn sshd_by_somebody_new() {
-    need!("sshd");
+    need!("sshd", "ssh", "ssh-keygen");
+    if !peers::root() {
+        skip!("sshd with privilege separation needs root");
+    }
+    let serve = |daemon: &Daemon, starter: &[&str]| {
+        let (server, port) = sshd::start_by(daemon, starter);
+        let login = sshd::client(&server.scratch.path().display().to_string(), port);
+        let words: Vec<&str> = login.iter().map(String::as_str).chain(["true"]).collect();
+        daemon.observing(&words).go().well();
+        // Whoever started it, and what it started, end with it.
+        drop(server);
+    };
+    const SHELL: &[&str] = &["sh", "-c", "\"$@\"; true", "sh"];
+    const PYTHON: &[&str] = &[peers::PYTHON, "-c", "import subprocess, sys; subprocess.run(sys.argv[1:])"];
     let mut daemon = Daemon::start("");
-    let sshd = peers::find("sshd").expect("sshd").display().to_string();
-    // sshd says what is wrong with its configuration, and ends: it was started all the same.
-    let by_a_shell = format!("{sshd} -t -f /dev/null; true");
-    let by_python = format!("import subprocess; subprocess.run([{sshd:?}, '-t', '-f', '/dev/null'])");
-    daemon.observing(&["sh", "-c", &by_a_shell]).go();
-    daemon.good_session(2);
+    serve(&daemon, SHELL);
     only(&daemon, &[]);
     daemon.again_watching("baseline_days = 0");
-    daemon.observing(&["sh", "-c", &by_a_shell]).go();
-    daemon.good_session(4);
+    serve(&daemon, SHELL);
+    // Its configuration is checked by anybody.
+    let check: Vec<&str> =
+        PYTHON.iter().copied().chain(["/usr/sbin/sshd", "-t", "-f", "/dev/null"]).collect();
+    daemon.observing(&check).go();
+    daemon.good_session(2);
     only(&daemon, &[]);
-    daemon.observing(&[peers::PYTHON, "-c", &by_python]).go();
+    serve(&daemon, PYTHON);
     let alarm = found(&daemon, "unexpected-parent");
     let evidence = &alarm["evidence"];
-    let right = name(&evidence["parent"]["exe"]).starts_with("python3")
+    let right = name(&alarm["process"]["exe"]) == "sshd"
+        && name(&evidence["parent"]["exe"]).starts_with("python3")
         && evidence["basis"] == "baseline"
         && evidence["expected"].to_string().contains("sh")
         && alarm["why"]["tunable"] == "baseline_days";
     assert!(right, "{}", daemon.shown(&alarm.to_string()));
+    only(&daemon, &["unexpected-parent"]);
 }
 
 /// A file that is as old as the process, and the process gone: it could have been put there since, and its digest
@@ -466,9 +497,9 @@ fn a_strange_client_of_sshd() {
         skip!("sshd with privilege separation needs root");
     }
     let mut daemon = Daemon::watching("baseline_days = 0");
-    let (mut sshd, port) = counterfoil_tests::sshd::start(&daemon);
+    let (mut sshd, port) = sshd::start(&daemon);
     let scratch = sshd.scratch.path().display().to_string();
-    let login = counterfoil_tests::sshd::client(&scratch, port);
+    let login = sshd::client(&scratch, port);
     let words: Vec<&str> = login.iter().map(String::as_str).chain(["true"]).collect();
     daemon.observing(&words).go().well();
     only(&daemon, &["unexpected-parent"]);

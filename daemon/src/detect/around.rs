@@ -158,6 +158,9 @@ fn written(
 
 fn patched(who: &str, patch: &Patch) -> Said {
     let hex = |bytes: &[u8]| bytes.iter().map(|b| format!("{b:02x}")).collect::<String>();
+    // int3, on x86: what a debugger and the kernel's uprobes (eBPF tools) put there.
+    let breakpoint =
+        cfg!(target_arch = "x86_64") && patch.differing == 1 && patch.memory.first() == Some(&0xcc);
     let place = patch.symbol.clone().unwrap_or_else(|| format!("offset {:#x}", patch.offset));
     let library = short(&patch.object);
     Said {
@@ -166,14 +169,15 @@ fn patched(who: &str, patch: &Patch) -> Said {
         title: format!("Code of {library} was changed in {who}"),
         message: format!(
             "What {who} runs as {place} of {library} is not what its file says ({} bytes differ there{}): somebody \
-             put code or a breakpoint into it.",
+             put {} into it.",
             patch.differing,
-            if patch.pages > 1 { format!(", and {} more pages", patch.pages - 1) } else { String::new() }
+            if patch.pages > 1 { format!(", and {} more pages", patch.pages - 1) } else { String::new() },
+            if breakpoint { "a breakpoint" } else { "code" }
         ),
-        next: "Look for who wrote it: a debugger (see tracer and memory-write), a library loaded into the process, \
-               or the program itself. Restart it from clean files; what it transferred meanwhile is in doubt.",
+        next: "Look for who wrote it: a debugger (see tracer and memory-write), an eBPF tool with a uprobe there, a \
+               library loaded into the process, or the program itself. Unless it is meant, restart it from clean files; what it transferred meanwhile is in doubt.",
         evidence: json!({"object": patch.object, "symbol": patch.symbol, "offset": patch.offset,
-                         "differing": patch.differing, "pages": patch.pages,
+                         "differing": patch.differing, "pages": patch.pages, "breakpoint": breakpoint,
                          "file": hex(&patch.file), "memory": hex(&patch.memory)}),
         key: vec![("file", patch.object.clone()), ("symbol", patch.symbol.clone().unwrap_or_default())],
         value: json!(place),

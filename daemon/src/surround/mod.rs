@@ -24,11 +24,12 @@ use crate::host::executables::Executables;
 use crate::host::facts::{Facts, Proc, Redactor};
 use crate::judged::{Anomaly, Judged, Notice};
 use crate::ledger::{Baseline, Met};
-use crate::model::{Connection, Process};
+use crate::model::{Connection, Process, ProcessName};
 use clients::Clients;
 use counterfoil_abi::record::{Touch, Written};
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use jiff::Timestamp;
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::thread::JoinHandle;
@@ -39,6 +40,8 @@ use watch::{Watched, descends};
 const AHEAD: usize = 8192;
 /// Between two looks around, while anything is watched. A tracer that stays for a second is found.
 const EVERY: Duration = Duration::from_millis(450);
+/// Services remembered.
+const SERVING: usize = 4096;
 /// How long `detect` may keep us waiting.
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -122,7 +125,8 @@ impl Surround {
     /// No thread can be started.
     pub fn start(settings: Settings, out: Sender<Judged>) -> std::io::Result<Self> {
         let (words, receiver) = bounded(AHEAD);
-        let look = Looker { settings, out, watched: Watched::default(), clients: Clients::default() };
+        let (watched, clients, serving) = (Watched::default(), Clients::default(), HashSet::new());
+        let look = Looker { settings, out, watched, clients, serving };
         let thread =
             std::thread::Builder::new().name("surround".into()).spawn(move || look.run(&receiver))?;
         Ok(Self { words, thread })
@@ -146,6 +150,8 @@ struct Looker {
     out: Sender<Judged>,
     watched: Watched,
     clients: Clients,
+    /// Services that have had a client: pid and start.
+    serving: HashSet<(u32, u64)>,
 }
 
 impl Looker {
@@ -203,6 +209,9 @@ impl Looker {
                 self.say_all(found);
             }
             Seen::Tcp(tcp) => {
+                if tcp.accepted && tcp.facts.process.exe.as_deref().is_some_and(|e| tools::serves(name(e))) {
+                    self.serves(&tcp.facts);
+                }
                 if let Some(stranger) = self.clients.see(*tcp) {
                     self.stranger(stranger);
                 }
@@ -224,21 +233,43 @@ impl Looker {
                 self.say(process, None, anomaly);
             }
         }
-        let (parent, expected, learnt) = match tools::start(process) {
-            tools::Start::Ordinary => return,
+        match tools::start(process) {
+            tools::Start::Ordinary => {}
             tools::Start::Impossible(parent, expected) => {
-                (parent, expected.iter().map(|&e| e.to_owned()).collect(), false)
+                let expected = expected.iter().map(|&e| e.to_owned()).collect();
+                let anomaly = Anomaly::UnexpectedParent { parent: parent.clone(), expected, learnt: false };
+                self.say(process.clone(), None, anomaly);
             }
-            tools::Start::Depends(parent) => {
-                let Some(baseline) = &mut self.settings.baseline else { return };
-                if baseline.meet("parent", exe, parent.exe.as_deref().unwrap_or("")) != Met::New {
-                    return;
-                }
-                let expected = baseline.others("parent", exe).map(|(p, _)| p.to_owned());
-                (parent, expected.take(8).collect(), true)
-            }
-        };
-        let anomaly = Anomaly::UnexpectedParent { parent: parent.clone(), expected, learnt };
+            // A service that never serves was started to check its configuration, or to be told to
+            // reload: by anybody.
+            tools::Start::Depends(_) if tools::serves(name) => {}
+            tools::Start::Depends(parent) => self.parent(process, parent),
+        }
+    }
+
+    /// A service has its first client: it was really started, and not by everybody.
+    fn serves(&mut self, facts: &Facts) {
+        let program = (facts.process.pid, facts.starttime);
+        if self.serving.contains(&program) {
+            return;
+        }
+        if self.serving.len() >= SERVING {
+            self.serving.clear();
+        }
+        self.serving.insert(program);
+        if let tools::Start::Depends(parent) = tools::start(&facts.process) {
+            self.parent(&facts.process, parent);
+        }
+    }
+
+    /// Is it ordinary here that `parent` starts this program?
+    fn parent(&mut self, process: &Process, parent: &ProcessName) {
+        let (Some(baseline), Some(exe)) = (&mut self.settings.baseline, &process.exe) else { return };
+        if baseline.meet("parent", exe, parent.exe.as_deref().unwrap_or("")) != Met::New {
+            return;
+        }
+        let expected = baseline.others("parent", exe).map(|(p, _)| p.to_owned()).take(8).collect();
+        let anomaly = Anomaly::UnexpectedParent { parent: parent.clone(), expected, learnt: true };
         self.say(process.clone(), None, anomaly);
     }
 
