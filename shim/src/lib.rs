@@ -9,6 +9,7 @@
 
 mod elf;
 mod fds;
+mod file;
 mod foreign;
 mod gnutls;
 mod hooks;
@@ -18,6 +19,7 @@ mod library;
 mod library_file;
 mod mac;
 mod memory;
+mod names;
 mod objects;
 mod openssl;
 mod process;

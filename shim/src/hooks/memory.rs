@@ -1,10 +1,11 @@
 //! Calls that write into another process: what debuggers use, and what changes a transfer below its
-//! program. Only that it was done is said, never what was written.
+//! program. Only that it was done is said, never what was written. Writes to `/proc/PID/mem` are noticed
+//! where all writes are, in `descriptors` and `files`.
 
 use crate::memory;
 use crate::real::hooks;
-use core::ffi::{c_int, c_long, c_uint, c_ulong, c_void};
-use libc::{iovec, off_t, off64_t, pid_t, size_t, ssize_t};
+use core::ffi::{c_long, c_uint, c_ulong, c_void};
+use libc::{iovec, pid_t, ssize_t};
 
 hooks! {
     real process_vm_writev(pid: pid_t, from: *const iovec, pieces: c_ulong, to: *const iovec, places: c_ulong, flags: c_ulong) -> ssize_t {
@@ -18,18 +19,6 @@ hooks! {
     real ptrace(request: c_uint, pid: pid_t, address: *mut c_void, data: *mut c_void) -> c_long {
         let result = real(request, pid, address, data);
         if result != -1 && memory::pokes(request) { memory::poked(request, pid, address as usize); }
-        result
-    }
-
-    real pwrite(fd: c_int, data: *const c_void, length: size_t, at: off_t) -> ssize_t {
-        let result = real(fd, data, length, at);
-        memory::written(fd, result, Some(at as u64));
-        result
-    }
-
-    real pwrite64(fd: c_int, data: *const c_void, length: size_t, at: off64_t) -> ssize_t {
-        let result = real(fd, data, length, at);
-        memory::written(fd, result, Some(at as u64));
         result
     }
 }

@@ -5,6 +5,7 @@ pub mod cipher;
 pub mod descriptors;
 pub mod dl;
 pub mod exec;
+pub mod files;
 pub mod gnutls;
 pub mod jumps;
 pub mod kernel_copies;
@@ -14,6 +15,7 @@ pub mod memory;
 pub mod openssl;
 pub mod pieces;
 pub mod plain;
+pub mod plain_files;
 pub mod sockets;
 
 /// The C names of all hooks. Held against `exports.txt`, and that against what is exported.
@@ -23,6 +25,7 @@ const FAMILIES: &[&[&str]] = &[
     descriptors::HOOKS,
     dl::HOOKS,
     exec::HOOKS,
+    files::HOOKS,
     gnutls::HOOKS,
     jumps::HOOKS,
     kernel_copies::HOOKS,
@@ -31,6 +34,7 @@ const FAMILIES: &[&[&str]] = &[
     memory::HOOKS,
     openssl::HOOKS,
     plain::HOOKS,
+    plain_files::HOOKS,
     sockets::HOOKS,
 ];
 
@@ -39,11 +43,13 @@ pub fn resolve() {
     descriptors::resolve();
     dl::resolve();
     exec::resolve();
+    files::resolve();
     jumps::resolve();
     kernel_copies::resolve();
     made::resolve();
     memory::resolve();
     plain::resolve();
+    plain_files::resolve();
     sockets::resolve();
 }
 
