@@ -54,6 +54,7 @@ pub struct Notice {
 
 /// What a [`Notice`] says.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "notices are rare, and boxed")]
 pub enum What {
     /// A block differs and the connection is still open. Said once per transfer; the final
     /// [`Judged::Transfer`] has the whole list.

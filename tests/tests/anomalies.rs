@@ -104,10 +104,11 @@ fn a_fork_is_traced() {
     let daemon = Daemon::start("");
     let (running, pid) = in_the_middle(&daemon);
     let children = format!("/proc/{pid}/task/{pid}/children");
-    let child = std::fs::read_to_string(children).expect("children").trim().to_owned();
-    let mut strace = unobserved(&["strace", "-qq", "-o", "/dev/null", "-p", &child]);
+    let child = std::fs::read_to_string(children).expect("children");
+    let child: u32 = child.trim().parse().expect("one child");
+    let mut strace = unobserved(&["strace", "-qq", "-o", "/dev/null", "-p", &child.to_string()]);
     let alarm = found(&daemon, "tracer");
-    let right = alarm["process"]["pid"].to_string() == child && alarm["process"]["parents"][0]["pid"] == pid;
+    let right = alarm["process"]["pid"] == child && alarm["process"]["parents"][0]["pid"] == pid;
     assert!(right, "{}", daemon.shown(&alarm.to_string()));
     strace.kill().expect("kill");
     strace.wait().expect("strace");
