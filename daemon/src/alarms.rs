@@ -133,7 +133,9 @@ impl Alarms {
     /// functions of a process, the same process.
     fn first_time(&mut self, finding: &Finding) -> bool {
         let process = finding.process.as_ref().filter(|_| finding.rule == "process-anomaly");
-        let process = process.map(|p| format!("{} {:?}", p.pid, p.started));
+        // Another tracer, or another writer, is another occurrence.
+        let by = |name: &str| finding.evidence[name]["pid"].as_u64().unwrap_or(0);
+        let process = process.map(|p| format!("{} {:?} {} {}", p.pid, p.started, by("tracer"), by("writer")));
         let Some(what) = finding.transfer.map(|t| t.to_string()).or(process) else { return true };
         // The key, not the rule: two libraries in one process are two anomalies of one transfer.
         let pair = (finding.key.clone(), what);
