@@ -11,7 +11,7 @@ use crate::judged::{Judged, What};
 use crate::model::{Channel, Coverage, Range, Tap, Verdict};
 use crate::surround::Seen;
 use counterfoil_abi::BLOCK;
-use counterfoil_abi::record::{About, FOREIGN_BEHIND, Lost, Note, Touch, Written};
+use counterfoil_abi::record::{self, About, FOREIGN_BEHIND, Lost, Note, Touch, Written};
 
 /// Ticks between two looks at a plain TCP difference that the kernel's counts don't settle yet.
 const PATIENCE: u64 = 50;
@@ -46,7 +46,8 @@ impl Assembler {
         let (Some(origin), Some(destination)) = (self.objects.get(from), self.objects.get(to)) else {
             return true;
         };
-        if transfer.said || (origin.settled && destination.settled) {
+        if origin.channel == record::Channel::Ssh || transfer.said || (origin.settled && destination.settled)
+        {
             return true;
         }
         let channel = origin.model_channel();

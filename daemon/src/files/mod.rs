@@ -80,6 +80,8 @@ pub(crate) struct Delivery {
     pub rest: AtRestState,
     /// When it was over, monotonic nanoseconds.
     pub since: u64,
+    /// Nothing more is to be had before observation ends.
+    pub parked: bool,
     /// Looks so far.
     pub looks: u32,
     /// The name that it had when it was last looked at.
@@ -251,7 +253,7 @@ impl Files {
                 Way::Written if self.deliveries.len() < MAX_DELIVERIES => {
                     let (path, since) = (end.path.clone(), self.now);
                     let rest = AtRestState::default();
-                    self.deliveries.insert(id, Delivery { end, rest, since, looks: 0, path });
+                    self.deliveries.insert(id, Delivery { end, rest, since, parked: false, looks: 0, path });
                     self.due.insert((self.now, id));
                 }
                 Way::Written => {}
@@ -288,7 +290,9 @@ impl Files {
 
     /// Something is on its way to a transfer: observation should not end just now.
     pub fn busy(&self) -> bool {
-        !self.asked.is_empty() || !self.closing.is_empty() || self.hurried && !self.deliveries.is_empty()
+        !self.asked.is_empty()
+            || !self.closing.is_empty()
+            || self.hurried && self.deliveries.values().any(|d| !d.parked)
     }
 
     /// Observation is about to end: nothing is waited for any more but files that are being read at rest.
