@@ -133,7 +133,9 @@ impl Alarms {
     /// functions of a process, the same process.
     fn first_time(&mut self, finding: &Finding) -> bool {
         let process = finding.process.as_ref().filter(|_| finding.rule == "process-anomaly");
-        let process = process.map(|p| format!("{} {:?}", p.pid, p.started));
+        // Another tracer, or another writer, is another occurrence.
+        let by = |name: &str| finding.evidence[name]["pid"].as_u64().unwrap_or(0);
+        let process = process.map(|p| format!("{} {:?} {} {}", p.pid, p.started, by("tracer"), by("writer")));
         // A file can change many times after the one transfer that brought it.
         let transfer = finding.transfer.filter(|_| finding.rule != "delivered-file-changed");
         let Some(what) = transfer.map(|t| t.to_string()).or(process) else { return true };

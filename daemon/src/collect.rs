@@ -12,8 +12,10 @@
 
 use crate::arena::{Arena, ReadError};
 use crate::assemble::program::ArenaId;
+use crate::surround::Pulse;
 use counterfoil_abi::arena::LANES;
 use counterfoil_abi::record::Record;
+use std::sync::atomic::Ordering;
 
 /// Ticks without a record until an arena counts as quiet.
 const QUIET_AFTER: u32 = 3;
@@ -63,6 +65,8 @@ struct Rest {
     probe_wait: u64,
     dropped: u64,
     freed: u64,
+    /// When it last had a record, for who looks at it from outside.
+    pulse: Pulse,
 }
 
 /// All arenas.
@@ -91,8 +95,14 @@ impl Collector {
                 probe_wait: PROBE_FIRST,
                 dropped: 0,
                 freed: now,
+                pulse: Pulse::default(),
             }),
         });
+    }
+
+    /// The arena's sign of life.
+    pub fn pulse(&self, id: ArenaId) -> Option<Pulse> {
+        self.seats.iter().rfind(|s| s.id == id).map(|s| s.rest.pulse.clone())
     }
 
     /// The arena's owner is gone, or runs another image: when nobody maps it, it is done.
@@ -147,7 +157,12 @@ impl Collector {
             if !seat.active && !seat.stirs(now) {
                 continue;
             }
-            records += seat.read(record, word);
+            let read = seat.read(record, word);
+            if read > 0 {
+                // Relaxed: nothing else is read by its word.
+                seat.rest.pulse.store(now, Ordering::Relaxed);
+            }
+            records += read;
             if seat.probe_at <= now {
                 gone |= seat.probe(now, record, word);
             }

@@ -14,6 +14,7 @@ use crate::host::keep::{Keep, Kept};
 use crate::host::room::Room;
 use crate::judged::{Counts, Judged};
 use crate::rest::{Answer, Reader, Refusal};
+use crate::surround::{Seen, Surround};
 use crate::tags::Tagger;
 use counterfoil_abi::hello::Resume;
 use crossbeam::channel::{Receiver, Sender, TrySendError};
@@ -187,6 +188,7 @@ pub struct Core {
     /// What reads files at rest, once there is one to read.
     reader: Option<Reader>,
     tagger: Option<(Tagger, Outbox)>,
+    surround: Option<Surround>,
     said: Counts,
     said_at: u64,
     last_record: u64,
@@ -218,6 +220,7 @@ impl Core {
         out: Sender<Judged>,
         counts: Arc<SharedCounts>,
         keeper: Option<Arc<dyn Keep>>,
+        surround: Option<Surround>,
     ) -> io::Result<(Arc<Mutex<Self>>, Outbox)> {
         let epoll = Arc::new(epoll::create(epoll::CreateFlags::CLOEXEC)?);
         let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
@@ -237,6 +240,7 @@ impl Core {
             counts,
             reader: None,
             tagger: None,
+            surround,
             said: Counts::default(),
             said_at: 0,
             last_record: 0,
@@ -370,6 +374,10 @@ impl Core {
         self.collector.add(id, arena, now());
         self.last_record = now();
         let resume = self.assembler.register(id, facts.clone(), watched, inherited);
+        if let Some(surround) = &self.surround {
+            let pulse = self.collector.pulse(id).unwrap_or_default();
+            surround.tell(Seen::Came { id, facts: facts.clone(), watched, adopted, pulse });
+        }
         if adopted {
             self.assembler.restarted(id, now(), said);
         }
@@ -398,6 +406,7 @@ impl Core {
                 Word::Hostile(detail) => self.assembler.hostile(arena, &detail),
                 Word::Gone => {
                     self.assembler.gone(arena);
+                    self.assembler.seen.push(Seen::Gone { id: arena });
                     if let Some(keeper) = &self.keeper {
                         keeper.forget(arena);
                     }
@@ -426,6 +435,11 @@ impl Core {
     /// Passes on what there is to say.
     fn say(&mut self) {
         let now = now();
+        for seen in self.assembler.seen.drain(..) {
+            if let Some(surround) = &self.surround {
+                surround.tell(seen);
+            }
+        }
         let counts = self.assembler.counts();
         self.counts.records.store(counts.records, Ordering::Relaxed);
         self.counts.dropped.store(counts.dropped, Ordering::Relaxed);
@@ -483,6 +497,10 @@ impl Core {
         // With a keeper there may be another daemon after this one.
         if self.keeper.is_none() {
             self.collector.stop_all();
+        }
+        self.say();
+        if let Some(surround) = self.surround.take() {
+            surround.finish();
         }
         self.assembler.finish_all();
         let counts = self.assembler.counts();

@@ -16,8 +16,9 @@ use crate::delivered;
 use crate::detect::Rules;
 use crate::expected::Expected;
 use crate::habits::{self, Habits};
+use crate::host::executables::Executables;
 use crate::host::facts::{Proc, Redactor};
-use crate::judged::Judged;
+use crate::judged::{Anomaly, Judged, What};
 use crate::ledger::{Ledger, LedgerError, Reader, Scribe};
 use crate::model::{Alarm, Endpoint, Finding, Process, Summary, Transfer};
 use crate::report::Gathered;
@@ -45,6 +46,7 @@ pub struct Desk {
     late: Receiver<Finding>,
     json: Option<JsonLines>,
     gathered: Option<Gathered>,
+    executables: Arc<Executables>,
     summary: Summary,
 }
 
@@ -101,8 +103,15 @@ impl Desk {
             late: crossbeam::channel::never(),
             json: None,
             gathered: None,
+            executables: Arc::default(),
             summary: Summary::default(),
         })
+    }
+
+    /// The digests and packages that its alarms show.
+    #[must_use]
+    pub fn executables(&self) -> Arc<Executables> {
+        Arc::clone(&self.executables)
     }
 
     /// Keeps transfers for a report, and writes every event to `json` as it comes: for `run`.
@@ -187,6 +196,12 @@ impl Desk {
     pub fn take(&mut self, mut judged: Judged) {
         tidy_argv(&mut judged);
         let mut findings = self.rules.findings(&judged);
+        if !findings.is_empty() {
+            // What an alarm shows, and what its repeats are counted by. Findings are rare: nobody else
+            // pays for it.
+            identify(&mut judged, &self.executables);
+            findings = self.rules.findings(&judged);
+        }
         if let (Judged::Transfer { transfer, context }, Some(habits)) = (&judged, &mut self.habits) {
             findings.extend(habits.take(transfer, context));
         }
@@ -323,6 +338,27 @@ fn tidy_argv(judged: &mut Judged) {
         Judged::Notice(notice) => process(&mut notice.process),
         Judged::Deed(deed) if deed.process.argv.as_ref().is_some_and(Vec::is_empty) => {
             deed.process.argv = None
+        }
+        Judged::Deed(_) | Judged::Coverage(_) | Judged::Counts(_) => {}
+    }
+}
+
+/// Digest and package of every process that an alarm may name.
+fn identify(judged: &mut Judged, executables: &Executables) {
+    let fill = |p: &mut Option<Process>| p.iter_mut().for_each(|p| executables.fill(p));
+    match judged {
+        Judged::Transfer { context, .. } => {
+            fill(&mut context.origin);
+            fill(&mut context.destination);
+        }
+        Judged::Notice(notice) => {
+            fill(&mut notice.process);
+            if let What::Anomaly(
+                Anomaly::Tracer { tracer: by, .. } | Anomaly::MemoryWrite { writer: by, .. },
+            ) = &mut notice.what
+            {
+                executables.fill(by);
+            }
         }
         Judged::Deed(_) | Judged::Coverage(_) | Judged::Counts(_) => {}
     }

@@ -1,7 +1,8 @@
 //! What `judge` says and `detect` hears: transfers that are final, and things that need saying at
 //! once. One type, so that each side can be tested without the other.
 
-use crate::model::{Channel, Connection, Coverage, Process, Range, Tap, Transfer};
+use crate::model::{Channel, Connection, Coverage, Process, ProcessName, Range, Tap, Transfer};
+use counterfoil_abi::record::Touch;
 use jiff::Timestamp;
 use uuid::Uuid;
 
@@ -153,6 +154,8 @@ pub enum What {
         /// It stands before our definition; else behind it.
         before: bool,
     },
+    /// Something is wrong around the process.
+    Anomaly(Anomaly),
     /// A child of an observed process runs unobserved.
     CoverageLost {
         /// Its program.
@@ -177,6 +180,110 @@ pub enum What {
         /// How many arenas it took up again.
         arenas: u64,
     },
+}
+
+/// What `surround` found around a process.
+#[derive(Clone, Debug)]
+pub enum Anomaly {
+    /// Somebody traces it.
+    Tracer {
+        /// Who.
+        tracer: Box<Process>,
+        /// The tracer is among its parents, as in `strace CMD`.
+        started_it: bool,
+    },
+    /// An observed process wrote into its memory or registers.
+    MemoryWrite {
+        /// Who.
+        writer: Box<Process>,
+        /// How.
+        how: Touch,
+        /// Where, if the call told.
+        address: Option<u64>,
+        /// Bytes of the first such call; 0 for registers.
+        length: u64,
+        /// The writer is among its parents.
+        started_it: bool,
+    },
+    /// Code of a library in memory is not what the library's file says.
+    CodePatched(Patch),
+    /// It was started by a program that doesn't start it.
+    UnexpectedParent {
+        /// Which.
+        parent: ProcessName,
+        /// Programs that do.
+        expected: Vec<String>,
+        /// From the baseline; else built in.
+        learnt: bool,
+    },
+    /// A known name with another program behind it.
+    UnexpectedBinary {
+        /// What is wrong with it.
+        flaw: Flaw,
+        /// It is a service's name, not a tool's.
+        service: bool,
+    },
+    /// It connected to a transfer service that such programs don't connect to.
+    UnexpectedClient {
+        /// The service's program, or `port 22`.
+        service: String,
+    },
+}
+
+/// Code that is not the file's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Patch {
+    /// The library's path, as the process sees it.
+    pub object: String,
+    /// The function that the first difference is in.
+    pub symbol: Option<String>,
+    /// The first differing byte, from the start of the library.
+    pub offset: u64,
+    /// How many bytes differ, up to the end of the first page that does.
+    pub differing: u64,
+    /// Pages that differ.
+    pub pages: u64,
+    /// The bytes there in the file.
+    pub file: Vec<u8>,
+    /// And in memory.
+    pub memory: Vec<u8>,
+}
+
+/// What is wrong with an executable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Flaw {
+    /// It lies in memory only.
+    Memfd,
+    /// It was removed when it started, and nothing stands in its place.
+    Deleted,
+    /// Everyone may change it.
+    WritableByOthers,
+    /// Everyone may put files into this folder on its way.
+    OpenFolder(String),
+    /// It belongs to this user, who is neither root nor the one who runs it.
+    Owner(u32),
+    /// Its digest was this one, and no package was upgraded since.
+    Replaced {
+        /// SHA-256, hex.
+        was: String,
+        /// No package owns it: an administrator may have installed it.
+        unpackaged: bool,
+    },
+}
+
+impl Flaw {
+    /// The word in evidence.
+    #[must_use]
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Memfd => "memfd",
+            Self::Deleted => "deleted",
+            Self::WritableByOthers => "writable-by-others",
+            Self::OpenFolder(_) => "open-folder",
+            Self::Owner(_) => "owner",
+            Self::Replaced { .. } => "replaced",
+        }
+    }
 }
 
 /// Where in an SSH connection two taps are laid side by side.

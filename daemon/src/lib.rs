@@ -34,6 +34,7 @@ pub(crate) mod sample;
 pub mod session;
 pub mod sinks;
 pub mod spool;
+pub mod surround;
 pub mod tags;
 pub mod verify;
 pub mod workflow;

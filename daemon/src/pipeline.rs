@@ -10,11 +10,14 @@
 
 use crate::assemble::Settings;
 use crate::core::{self, Core, Message, Newcomer, Outbox, SharedCounts};
+use crate::host::executables::Executables;
 use crate::host::facts::{Facts, Proc, RealProc, Redactor, Watch, WatchDecision};
 use crate::host::keep::{Keep, Kept};
 use crate::host::listen::{Deciders, HelloCounts, Listener, Parts};
 use crate::host::room::Room;
 use crate::judged::{Counts, Judged};
+use crate::ledger::Baseline;
+use crate::surround::{self, Surround};
 use crate::tags::Tagger;
 use counterfoil_abi::arena::{POLICY_BLAKE3, POLICY_SHA256};
 use crossbeam::channel::Receiver;
@@ -71,6 +74,17 @@ pub struct Options {
     pub keeper: Option<Arc<dyn Keep>>,
     /// Arenas of an earlier daemon, to go on with; their key must be `key`.
     pub kept: Vec<Kept>,
+    /// Look around watched processes, with these.
+    pub surround: Option<Around>,
+}
+
+/// What [`surround`](crate::surround) needs besides the other options.
+#[derive(Default)]
+pub struct Around {
+    /// Digests and packages, shared with who shows them.
+    pub executables: Arc<Executables>,
+    /// What is ordinary on this host, where it is learnt.
+    pub baseline: Option<Baseline>,
 }
 
 impl Options {
@@ -91,6 +105,7 @@ impl Options {
             peer_wait: Duration::from_secs(2),
             keeper: None,
             kept: Vec::new(),
+            surround: None,
         }
     }
 }
@@ -116,7 +131,19 @@ impl Pipeline {
             proc: options.proc.clone(),
             clock_offset: core::clock_offset(),
         };
-        let (core, outbox) = Core::new(settings, room.clone(), out, shared.clone(), options.keeper.clone())
+        let deciders = Arc::new(RwLock::new(Deciders { watch: options.watch, redact: options.redact }));
+        let surround = options.surround.map(|Around { executables, baseline }| {
+            let deciders = deciders.clone();
+            let redact: Redactor = Arc::new(move |argv| {
+                let deciders = deciders.read().unwrap_or_else(PoisonError::into_inner).clone();
+                (deciders.redact)(argv)
+            });
+            let proc = options.proc.clone();
+            Surround::start(surround::Settings { proc, redact, executables, baseline }, out.clone())
+        });
+        let surround = surround.transpose().map_err(system("a thread"))?;
+        let keeper = options.keeper.clone();
+        let (core, outbox) = Core::new(settings, room.clone(), out, shared.clone(), keeper, surround)
             .map_err(system("epoll"))?;
         let key = match options.key {
             Some(key) => key,
@@ -126,7 +153,6 @@ impl Pipeline {
             core.reads_at_rest(Tagger::new(key, options.stream_digest), outbox.clone());
         }
         let parts_room = room.clone();
-        let deciders = Arc::new(RwLock::new(Deciders { watch: options.watch, redact: options.redact }));
         let hellos = Arc::new(HelloCounts::default());
         let parts = Parts {
             policy: match options.stream_digest {

@@ -10,8 +10,9 @@ use crate::desk::{Desk, Outcome, Reload};
 use crate::expected;
 use crate::host::facts::{Facts, Watch};
 use crate::judged::Counts;
+use crate::ledger::Baseline;
 use crate::library;
-use crate::pipeline::{self, Handle, Options, Pipeline};
+use crate::pipeline::{self, Around, Handle, Options, Pipeline};
 use crate::place::Place;
 use crate::redact::Redactor;
 use crate::sinks::JsonLines;
@@ -57,8 +58,13 @@ impl Session {
         let place = Place::make(if root { 0o711 } else { 0o700 })
             .context("can't make a private directory for the socket")?;
         let socket = place.path().join("s");
-        let options =
-            Options { socket_mode: if root { 0o666 } else { 0o600 }, ..options(config, socket.clone()) };
+        let baseline = state.map(|dir| Baseline::open(dir, config.watch.baseline_days)).transpose()?;
+        let around = Around { executables: desk.executables(), baseline };
+        let options = Options {
+            socket_mode: if root { 0o666 } else { 0o600 },
+            surround: Some(around),
+            ..options(config, socket.clone())
+        };
         let (handle, judged) = Pipeline::start(options)?;
         let (reloads, reload) = crossbeam::channel::bounded(1);
         let desk =
@@ -131,7 +137,7 @@ pub fn watch(names: &[String]) -> crate::host::facts::WatchDecision {
         let exe = facts.process.exe.as_deref().unwrap_or("");
         // A program that was replaced while it runs (an upgrade) reads "/usr/sbin/nginx (deleted)".
         let exe = exe.strip_suffix(" (deleted)").unwrap_or(exe);
-        let name = exe.rsplit('/').next().unwrap_or(exe);
+        let name = crate::surround::name(exe);
         if names.contains(exe) || names.contains(name) { Watch::Watched } else { Watch::Unwatched }
     })
 }
@@ -160,6 +166,7 @@ mod tests {
         assert_eq!(of("/usr/bin/curl"), Watch::Watched);
         assert_eq!(of("/usr/bin/curl (deleted)"), Watch::Watched);
         assert_eq!(of("/opt/pay/send"), Watch::Watched);
+        assert_eq!(of("/memfd:curl (deleted)"), Watch::Watched, "in no file at all, and it calls itself so");
         assert_eq!(of("/tmp/send"), Watch::Unwatched);
         assert_eq!(of("/usr/bin/curl-config"), Watch::Unwatched);
         assert_eq!(decide(&Facts::default()), Watch::Unwatched);

@@ -190,7 +190,32 @@ About {
     ForeignHook = 2 "foreign-hook",
     /// The process is about to exec `text`.
     Exec = 3 "exec",
+    /// It wrote into another process: `number` is that one's pid as its own namespace counts, `code`
+    /// a [`Touch`], `text` a [`Written`].
+    MemoryWrite = 4 "memory-write",
 }
+}
+
+wire_enum! {
+/// How a process wrote into another one's memory or registers.
+Touch {
+    /// `process_vm_writev`.
+    ProcessVm = 1 "process-vm-writev",
+    /// write or pwrite to `/proc/PID/mem`.
+    Mem = 2 "proc-mem",
+    /// `ptrace`, a POKE or SET request.
+    Ptrace = 3 "ptrace",
+}
+}
+
+/// [`Note::text`] of [`About::MemoryWrite`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Written {
+    /// Where the first byte went; [`crate::UNKNOWN`] where the call does not tell.
+    pub address: u64,
+    /// Bytes; 0 for registers.
+    pub length: u64,
 }
 
 wire_enum! {

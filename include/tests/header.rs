@@ -62,6 +62,7 @@ fn facts() -> Facts {
     layout!(f, record::Rejected, "rejected", { header, code, side, offset, text });
     layout!(f, record::Forked, "forked", { header, pid, parent, pad });
     layout!(f, record::Note, "note", { header, about, code, text_len, number, text });
+    layout!(f, record::Written, "written", { address, length });
     layout!(f, record::Named, "named", { header, about, pad, length, at, total, device, inode, text });
     layout!(f, record::Stat, "stat", { size, modified, changed });
     layout!(f, record::File, "file", {
@@ -83,6 +84,7 @@ fn facts() -> Facts {
     words(&mut f, "ABOUT", record::About::from_code, record::About::word);
     words(&mut f, "NAMING", record::Naming::from_code, record::Naming::word);
     words(&mut f, "LOST", record::Lost::from_code, record::Lost::word);
+    words(&mut f, "TOUCH", record::Touch::from_code, record::Touch::word);
 
     constants!(
         f,

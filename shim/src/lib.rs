@@ -18,6 +18,7 @@ mod lanes;
 mod library;
 mod library_file;
 mod mac;
+mod memory;
 mod names;
 mod objects;
 mod openssl;

@@ -10,7 +10,8 @@ use std::process::{Child, Command, ExitStatus};
 use std::time::Duration;
 
 /// Programs that these tests want watched, whatever the defaults are.
-const WATCHED: &str = "sh dash stream tls shared tcp_end source sink process openssl curl nginx cat dd";
+const WATCHED: &str = "sh dash stream tls shared tcp_end source sink process openssl curl nginx cat dd ssh sshd \
+    sshd-session scp sftp sftp-server rsync git wget";
 
 /// The daemon.
 pub struct Daemon {
@@ -28,18 +29,40 @@ impl Daemon {
         Self::start_in(scratch, state, more)
     }
 
+    /// With further keys of `[watch]`.
+    pub fn watching(keys: &str) -> Self {
+        let scratch = Scratch::new();
+        let state = scratch.at("state");
+        Self::configured(scratch, state, keys, "")
+    }
+
     /// With a state folder of the test's choice; `more` is further configuration.
     pub fn start_in(scratch: Scratch, state: PathBuf, more: &str) -> Self {
-        let watched: Vec<_> = WATCHED.split_whitespace().map(|w| format!("{w:?}")).collect();
-        let config = format!(
-            "[watch]\nwatched_processes = [{}]\n[[sink]]\nkind = \"jsonl\"\npath = {:?}\n{more}\n",
-            watched.join(", "),
-            scratch.at("events.jsonl"),
-        );
-        scratch.write("config.toml", config);
+        Self::configured(scratch, state, "", more)
+    }
+
+    /// Ends it, and starts it again on the same state with other keys of `[watch]`.
+    pub fn again_watching(&mut self, keys: &str) {
+        self.stop();
+        self.configure(keys, "");
+        self.launch();
+    }
+
+    fn configured(scratch: Scratch, state: PathBuf, keys: &str, more: &str) -> Self {
         let mut daemon = Self { scratch, child: None, state };
+        daemon.configure(keys, more);
         daemon.launch();
         daemon
+    }
+
+    fn configure(&self, keys: &str, more: &str) {
+        let watched: Vec<_> = WATCHED.split_whitespace().map(|w| format!("{w:?}")).collect();
+        let config = format!(
+            "[watch]\nwatched_processes = [{}]\n{keys}\n[[sink]]\nkind = \"jsonl\"\npath = {:?}\n{more}\n",
+            watched.join(", "),
+            self.scratch.at("events.jsonl"),
+        );
+        self.scratch.write("config.toml", config);
     }
 
     /// Starts it, or starts it again on the same state.

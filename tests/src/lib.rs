@@ -16,6 +16,7 @@ pub mod product;
 pub mod program;
 pub mod report;
 pub mod scratch;
+pub mod service_sshd;
 pub mod sshd;
 pub mod truth;
 pub mod undisturbed;

@@ -8,6 +8,7 @@ use super::program::ArenaId;
 use super::slab::Key;
 use super::{Assembler, SETTLE, Suspect, Transfer};
 use crate::judged::What;
+use crate::surround::Seen;
 use counterfoil_abi::record::{
     self, Blocks, Carrier, Channel, Ended, Flow, Gap, Reason, Record, Rejected, Tap,
 };
@@ -170,6 +171,7 @@ impl Assembler {
             cipher: flow.cipher,
             name: (!name.is_empty()).then(|| crate::host::facts::path_text(name)),
         }));
+        self.see(Seen::Session { id: arena });
         self.find_carrier(arena, key);
         self.join_flow(key);
     }

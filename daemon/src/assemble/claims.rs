@@ -8,6 +8,7 @@ use super::program::ArenaId;
 use super::slab::Key;
 use super::{Assembler, SETTLE};
 use crate::host::facts::{Access, Inode};
+use crate::surround::{Seen, Tcp};
 use counterfoil_abi::record::{self, Address, Channel, Forked, Opened, Record, Tap};
 
 /// IPv4 within IPv6 is IPv4, and unused bytes don't make a difference.
@@ -35,7 +36,8 @@ impl Assembler {
         if number == 0 || channel == Channel::File || !self.programs.contains_key(&arena) {
             return;
         }
-        let key = match self.locate(arena, number) {
+        let known = self.locate(arena, number);
+        let key = match known {
             Some(key) => key,
             None => match self.claim(arena, by, number, channel, opened) {
                 Some(key) => key,
@@ -52,17 +54,31 @@ impl Assembler {
             return self.replay_early(arena, number, key);
         }
         learn(object, opened);
+        let mut news = opened.header.flags & (record::ACCEPTED | record::CONNECTED);
         if let Some(program) = self.programs.get_mut(&arena) {
             program.accepts |= opened.header.flags & record::ACCEPTED != 0;
             program.connects |= opened.header.flags & record::CONNECTED != 0;
         }
         if let Some(user) = object.use_of(arena, number) {
             user.fd = opened.fd;
+            if known.is_some() {
+                news &= !user.flags;
+            }
             user.flags |= opened.header.flags;
+        }
+        if news != 0 && channel == Channel::Tcp {
+            self.see_tcp(arena, by, news == record::ACCEPTED, opened);
         }
         self.prove(arena, by, number, key);
         self.join(arena, key);
         self.replay_early(arena, number, key);
+    }
+
+    fn see_tcp(&mut self, arena: ArenaId, by: u32, accepted: bool, opened: &Opened) {
+        let Some(program) = self.programs.get(&arena) else { return };
+        let (local, remote) = (normal(opened.local), normal(opened.remote));
+        let tcp = Tcp { facts: program.facts.clone(), pid: program.pid(by), accepted, local, remote };
+        self.see(Seen::Tcp(Box::new(tcp)));
     }
 
     /// Makes the program a user of the object that it names, new or known.
@@ -240,6 +256,9 @@ impl Assembler {
         };
         if let Some(pid) = found {
             program.forked(forked.pid, pid);
+            if program.watched {
+                self.see(Seen::Forked { id: arena, pid });
+            }
         }
     }
 

@@ -30,10 +30,13 @@ mod tests;
 pub mod trace;
 mod watch;
 
+pub(crate) use outward::text as address_text;
+
 use crate::files::{Files, Surroundings};
 use crate::host::facts::{Inode, Proc};
 use crate::judged::{Counts, Judged};
 use crate::model::Reason;
+use crate::surround::Seen;
 use counterfoil_abi::record::{Address, Channel, Record};
 use gifts::Standing;
 use object::Object;
@@ -49,6 +52,8 @@ use uuid::Uuid;
 
 /// Objects at once; a program that opens more has them counted as dropped.
 const MAX_OBJECTS: usize = 200_000;
+/// Words for `surround` in one tick.
+const MAX_SEEN: usize = 4096;
 /// Ticks after an `Ended` until it counts: by then every lane was read again.
 const SETTLE: u64 = 2;
 
@@ -143,6 +148,8 @@ pub struct Assembler {
     pub files: Files,
     /// What is to be said.
     pub out: VecDeque<Judged>,
+    /// What `surround` may want to look at. Whoever calls takes it out after each tick.
+    pub seen: Vec<Seen>,
 }
 
 impl Assembler {
@@ -180,6 +187,7 @@ impl Assembler {
             counts: Counts::default(),
             weighed: 0,
             out: VecDeque::new(),
+            seen: Vec::new(),
         }
     }
 
@@ -276,6 +284,12 @@ impl Assembler {
         self.files.tick(now, self.tick, &standing, &mut self.out);
         if self.tick.is_multiple_of(64) {
             self.forget_early();
+        }
+    }
+
+    fn see(&mut self, seen: Seen) {
+        if self.seen.len() < MAX_SEEN {
+            self.seen.push(seen);
         }
     }
 

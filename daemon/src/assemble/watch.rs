@@ -9,8 +9,9 @@ use crate::host::path_text;
 use crate::judge::{self, Case, Finish};
 use crate::judged::{Judged, What};
 use crate::model::{Channel, Coverage, Range, Tap, Verdict};
+use crate::surround::Seen;
 use counterfoil_abi::BLOCK;
-use counterfoil_abi::record::{self, About, FOREIGN_BEHIND, Lost, Note};
+use counterfoil_abi::record::{self, About, FOREIGN_BEHIND, Lost, Note, Touch, Written};
 
 /// Ticks between two looks at a plain TCP difference that the kernel's counts don't settle yet.
 const PATIENCE: u64 = 50;
@@ -210,6 +211,17 @@ impl Assembler {
                     reason: Some(reason.clone()),
                 }));
                 self.notice(arena, by, What::CoverageLost { exe, reason, inherits_tracked });
+            }
+            Some(About::MemoryWrite) => {
+                let (Some(how), Ok(written)) =
+                    (Touch::from_code(note.code), bytemuck::try_pod_read_unaligned::<Written>(text))
+                else {
+                    return;
+                };
+                let writer = Box::new(program.process(by));
+                let same_namespace = program.facts.nspid.len() <= 1;
+                let target = note.number;
+                self.see(Seen::Wrote { id: arena, writer, target, same_namespace, how, written });
             }
             Some(About::Exec) | None => {}
         }

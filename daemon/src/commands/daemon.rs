@@ -8,7 +8,8 @@ use crate::host::facts::RealProc;
 use crate::host::keep::Keep;
 use crate::judged::{Judged, Notice, What};
 use crate::keeper::{Beginning, Keeper};
-use crate::pipeline::{Options, Pipeline, raise_descriptor_limit};
+use crate::ledger::Baseline;
+use crate::pipeline::{Around, Options, Pipeline, raise_descriptor_limit};
 use crate::redact::Redactor;
 use crate::session::{default_state, options, redact, watch};
 use anyhow::{Context, bail};
@@ -101,7 +102,11 @@ pub fn daemon(args: &Args) -> anyhow::Result<u8> {
     if returned || !kept.is_empty() {
         desk.take(restarted(kept.len()));
     }
+    let baseline = Baseline::open(&state, config.watch.baseline_days)
+        .inspect_err(|e| tracing::error!("{e}: what is ordinary here is not learnt"))
+        .ok();
     let options = Options {
+        surround: Some(Around { executables: desk.executables(), baseline }),
         // Any user's program may say hello; the kernel says whose it is.
         socket_mode: 0o666,
         watch: watch(&config.watch.watched_processes),

@@ -68,6 +68,8 @@ pub struct Watch {
     pub workflow_interval: Option<Duration>,
     /// Further files of that kind: transfer scripts, job lists.
     pub workflow_paths: Vec<PathBuf>,
+    /// For so many days the daemon learns what is ordinary on its host, before it says what is not.
+    pub baseline_days: u32,
 }
 
 impl Default for Watch {
@@ -78,6 +80,7 @@ impl Default for Watch {
             internal_ranges: Vec::new(),
             workflow_interval: Some(Duration::from_secs(60)),
             workflow_paths: Vec::new(),
+            baseline_days: 7,
         }
     }
 }

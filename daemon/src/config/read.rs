@@ -142,6 +142,13 @@ fn watch(mut s: Section<'_, '_>, config: &mut Config, m: &mut Mistakes) {
     if let Some(paths) = s.paths("workflow_paths", m) {
         config.watch.workflow_paths = paths;
     }
+    match s.take("baseline_days") {
+        None => {}
+        Some((_, value, span)) => match value.as_integer().map(|days| days.to_string().parse()) {
+            Some(Ok(days)) if days <= 3650 => config.watch.baseline_days = days,
+            _ => m.at(&span, format!("baseline_days must be days, 0 to 3650, not {}", article(value))),
+        },
+    }
     s.finish(m);
 }
 

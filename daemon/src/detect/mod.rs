@@ -5,6 +5,7 @@
 //! whenever it comes.
 #![forbid(unsafe_code)]
 
+mod around;
 pub(crate) mod ends;
 mod files;
 pub(crate) use ends::ranges;
@@ -97,6 +98,7 @@ impl Rules {
             What::ForeignHook { symbol, object, before } => {
                 process::foreign_hook(notice, symbol, object, *before)
             }
+            What::Anomaly(anomaly) => around::anomaly(notice, anomaly),
             What::CoverageLost { exe, reason, inherits_tracked } => {
                 itself::coverage_lost(notice, exe, reason, *inherits_tracked)
             }

@@ -1,4 +1,4 @@
-//! `process-anomaly`: something is wrong with an observed process itself.
+//! `process-anomaly`: another library stands between a program and its functions.
 #![forbid(unsafe_code)]
 
 use super::ends::process;

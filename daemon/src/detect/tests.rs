@@ -181,3 +181,67 @@ fn ports_that_are_not_monitored_are_quiet_and_ranges_enrich() {
     assert_eq!(with("[watch]\ninternal_ranges = [\"10.0.0.0/8\"]")[0].evidence["service_is"], "internal");
     assert_eq!(with("[watch]\ninternal_ranges = [\"192.168.0.0/16\"]")[0].evidence["service_is"], "external");
 }
+
+#[test]
+fn what_stands_around_a_process() {
+    use crate::judged::{Anomaly, Flaw, Patch};
+    use crate::model::{Process, ProcessName};
+    use counterfoil_abi::record::Touch;
+    let gdb = || Box::new(Process { pid: 99, exe: Some("/usr/bin/gdb".into()), ..Process::default() });
+    let written = |how, started_it| Anomaly::MemoryWrite {
+        writer: gdb(),
+        how,
+        address: Some(0x7f00),
+        length: 8,
+        started_it,
+    };
+    let patch = Patch {
+        object: "/usr/lib/libssl.so.3".into(),
+        symbol: Some("SSL_write".into()),
+        offset: 0x1000,
+        differing: 14,
+        pages: 1,
+        file: vec![0xf3, 0x0f],
+        memory: vec![0xff, 0x25],
+    };
+    let parent = ProcessName { pid: 98, exe: Some("/usr/bin/python3".into()) };
+    let by = |learnt| Anomaly::UnexpectedParent {
+        parent: parent.clone(),
+        expected: vec!["/usr/sbin/sshd".into()],
+        learnt,
+    };
+    let binary = |flaw, service| Anomaly::UnexpectedBinary { flaw, service };
+    let replaced = |unpackaged| Flaw::Replaced { was: "aa".repeat(32), unpackaged };
+    use Severity::{High, Low, Medium};
+    let cases = [
+        (Anomaly::Tracer { tracer: gdb(), started_it: false }, "tracer", High, "traces curl (pid 11)"),
+        (Anomaly::Tracer { tracer: gdb(), started_it: true }, "tracer", Low, "as a debugger does"),
+        (written(Touch::Mem, false), "memory-write", High, "a write to /proc/PID/mem"),
+        (written(Touch::Ptrace, true), "memory-write", Low, "by ptrace"),
+        (Anomaly::CodePatched(patch), "code-patched", High, "SSL_write of libssl.so.3"),
+        (by(false), "unexpected-parent", High, "only /usr/sbin/sshd do that"),
+        (by(true), "unexpected-parent", High, "on this host /usr/sbin/sshd does"),
+        (binary(Flaw::Memfd, true), "unexpected-binary", High, "in memory only"),
+        (binary(Flaw::OpenFolder("/tmp".into()), false), "unexpected-binary", High, "below /tmp"),
+        (binary(Flaw::Owner(1000), false), "unexpected-binary", Medium, "user 1000"),
+        (binary(replaced(false), false), "unexpected-binary", High, "was not upgraded"),
+        (binary(replaced(true), true), "unexpected-binary", Medium, "belongs to no package"),
+        (
+            Anomaly::UnexpectedClient { service: "/usr/sbin/sshd".into() },
+            "unexpected-client",
+            High,
+            "to sshd",
+        ),
+    ];
+    let mut keys = std::collections::BTreeSet::new();
+    for (anomaly, kind, severity, words) in cases {
+        let f = one(What::Anomaly(anomaly));
+        assert_eq!((f.rule.as_str(), f.severity), ("process-anomaly", severity), "{kind}");
+        assert_eq!(f.evidence["anomaly"], kind);
+        assert!(f.message.contains(words), "{kind}: {}", f.message);
+        assert!(!f.next.is_empty() && f.process.is_some());
+        keys.insert(f.key);
+    }
+    // How it was written, who started what, and what the basis is make no alarm of their own.
+    assert_eq!(keys.len(), 9, "{keys:#?}");
+}

@@ -53,7 +53,9 @@ impl Delivery {
     fn other_writer(&self, clock_offset: i128) -> bool {
         let (end, modified) = (&self.end, self.end.after.modified);
         let closed = u64::try_from(i128::from(end.last) + clock_offset).unwrap_or(u64::MAX);
-        end.written > 0 && modified > end.written + SLACK && modified <= closed.saturating_add(SLACK)
+        end.written > 0
+            && modified > end.written.saturating_add(SLACK)
+            && modified <= closed.saturating_add(SLACK)
     }
 
     /// What was written is all there is of the file.
@@ -342,7 +344,8 @@ impl Files {
                 && (!rest.steady()
                     || rest.before.size != d.end.after.size
                     || d.end.written > 0
-                        && rest.before.modified > d.end.written.max(d.end.after.modified) + SLACK)
+                        && rest.before.modified
+                            > d.end.written.max(d.end.after.modified).saturating_add(SLACK))
         });
         if !arrived && (touched || d.other_writer(self.surroundings.clock_offset)) {
             doubts.push(Reason::OtherWriter);

@@ -1,10 +1,12 @@
 //! The host: hello, identity, and what `/proc` and the kernel know about processes.
 
 mod dir;
+pub mod executables;
 pub mod facts;
 pub mod keep;
 mod kernel;
 pub mod listen;
+pub(crate) mod regular;
 pub mod room;
 
 pub use facts::path_text;

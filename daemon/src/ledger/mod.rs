@@ -10,6 +10,7 @@
 //! tried again.
 #![forbid(unsafe_code)]
 
+mod baseline;
 mod imported;
 mod place;
 mod read;
@@ -17,6 +18,7 @@ mod scribe;
 #[cfg(test)]
 mod tests;
 
+pub use baseline::{Baseline, Met};
 pub use imported::Importer;
 pub use place::prepare;
 pub use read::{Reader, TransferFilter};

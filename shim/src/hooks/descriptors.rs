@@ -9,7 +9,7 @@ use crate::record::{keeping_errno, received, receiving, sending, sent, shielded}
 use crate::ssh;
 use crate::stream::Offer;
 use crate::thread::Guard;
-use crate::{kernel, process};
+use crate::{kernel, memory, process};
 use core::ffi::{c_int, c_uint, c_void};
 use libc::{FILE, iovec, size_t, ssize_t};
 
@@ -116,6 +116,7 @@ hooks! {
         let mut offer = Offer::new();
         let call = sending(fd, data, data.len(), &mut offer);
         let result = real(fd, buffer, length);
+        memory::written(fd, result, None);
         sent(call, result, data, &mut offer);
         result
     }
@@ -125,6 +126,7 @@ hooks! {
         let mut offer = Offer::new();
         let call = sending(fd, &data, data.total(), &mut offer);
         let result = real(fd, pieces, count);
+        memory::written(fd, result, None);
         sent(call, result, &data, &mut offer);
         result
     }

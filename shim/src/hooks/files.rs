@@ -6,6 +6,7 @@
 use super::made::recording;
 use super::pieces::{Into, Vector, bytes};
 use crate::file;
+use crate::memory;
 use crate::process;
 use crate::real::hooks;
 use crate::record::{received_at, receiving, sending, sent_at};
@@ -95,6 +96,7 @@ hooks! {
         let mut offer = Offer::new();
         let call = sending(fd, data, data.len(), &mut offer);
         let result = real(fd, buffer, length, offset);
+        memory::written(fd, result, u64::try_from(offset).ok());
         sent_at(call, offset, result, data, &mut offer);
         result
     }
@@ -104,6 +106,7 @@ hooks! {
         let mut offer = Offer::new();
         let call = sending(fd, data, data.len(), &mut offer);
         let result = real(fd, buffer, length, offset);
+        memory::written(fd, result, u64::try_from(offset).ok());
         sent_at(call, offset, result, data, &mut offer);
         result
     }
@@ -113,6 +116,7 @@ hooks! {
         let mut offer = Offer::new();
         let call = sending(fd, &data, data.total(), &mut offer);
         let result = real(fd, list, count, offset);
+        memory::written(fd, result, u64::try_from(offset).ok());
         sent_at(call, offset, result, &data, &mut offer);
         result
     }
@@ -122,6 +126,7 @@ hooks! {
         let mut offer = Offer::new();
         let call = sending(fd, &data, data.total(), &mut offer);
         let result = real(fd, list, count, offset);
+        memory::written(fd, result, u64::try_from(offset).ok());
         sent_at(call, offset, result, &data, &mut offer);
         result
     }
@@ -131,6 +136,7 @@ hooks! {
         let mut offer = Offer::new();
         let call = sending(fd, &data, data.total(), &mut offer);
         let result = real(fd, list, count, offset, flags);
+        memory::written(fd, result, u64::try_from(offset).ok());
         sent_at(call, appending(offset, flags), result, &data, &mut offer);
         result
     }
@@ -140,6 +146,7 @@ hooks! {
         let mut offer = Offer::new();
         let call = sending(fd, &data, data.total(), &mut offer);
         let result = real(fd, list, count, offset, flags);
+        memory::written(fd, result, u64::try_from(offset).ok());
         sent_at(call, appending(offset, flags), result, &data, &mut offer);
         result
     }

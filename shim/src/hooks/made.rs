@@ -6,7 +6,7 @@ use crate::objects::{IN, OUT};
 use crate::real::hooks;
 use crate::record::{keeping_errno, shielded};
 use crate::thread::Guard;
-use crate::{fds, kernel, process};
+use crate::{fds, kernel, memory, process};
 use core::ffi::{c_char, c_int, c_uint};
 use core::sync::atomic::Ordering;
 use counterfoil_abi::record::{ACCEPTED, CONNECTED, PAIRED};
@@ -202,16 +202,16 @@ hooks! {
     }
 
     // Variadic in C; the mode is passed on whether or not it was given, as the kernel ignores it then.
-    real open(path: *const c_char, flags: c_int, mode: mode_t) -> c_int { opened(real(path, flags, mode), flags) }
-    real open64(path: *const c_char, flags: c_int, mode: mode_t) -> c_int { opened(real(path, flags, mode), flags) }
-    real openat(dir: c_int, path: *const c_char, flags: c_int, mode: mode_t) -> c_int { opened(real(dir, path, flags, mode), flags) }
-    real openat64(dir: c_int, path: *const c_char, flags: c_int, mode: mode_t) -> c_int { opened(real(dir, path, flags, mode), flags) }
-    real __open_2(path: *const c_char, flags: c_int) -> c_int { opened(real(path, flags), flags) }
-    real __open64_2(path: *const c_char, flags: c_int) -> c_int { opened(real(path, flags), flags) }
-    real __openat_2(dir: c_int, path: *const c_char, flags: c_int) -> c_int { opened(real(dir, path, flags), flags) }
-    real __openat64_2(dir: c_int, path: *const c_char, flags: c_int) -> c_int { opened(real(dir, path, flags), flags) }
-    real creat(path: *const c_char, mode: mode_t) -> c_int { opened(real(path, mode), CREAT) }
-    real creat64(path: *const c_char, mode: mode_t) -> c_int { opened(real(path, mode), CREAT) }
+    real open(path: *const c_char, flags: c_int, mode: mode_t) -> c_int { opened(memory::opening(path, real(path, flags, mode)), flags) }
+    real open64(path: *const c_char, flags: c_int, mode: mode_t) -> c_int { opened(memory::opening(path, real(path, flags, mode)), flags) }
+    real openat(dir: c_int, path: *const c_char, flags: c_int, mode: mode_t) -> c_int { opened(memory::opening(path, real(dir, path, flags, mode)), flags) }
+    real openat64(dir: c_int, path: *const c_char, flags: c_int, mode: mode_t) -> c_int { opened(memory::opening(path, real(dir, path, flags, mode)), flags) }
+    real __open_2(path: *const c_char, flags: c_int) -> c_int { opened(memory::opening(path, real(path, flags)), flags) }
+    real __open64_2(path: *const c_char, flags: c_int) -> c_int { opened(memory::opening(path, real(path, flags)), flags) }
+    real __openat_2(dir: c_int, path: *const c_char, flags: c_int) -> c_int { opened(memory::opening(path, real(dir, path, flags)), flags) }
+    real __openat64_2(dir: c_int, path: *const c_char, flags: c_int) -> c_int { opened(memory::opening(path, real(dir, path, flags)), flags) }
+    real creat(path: *const c_char, mode: mode_t) -> c_int { opened(memory::opening(path, real(path, mode)), CREAT) }
+    real creat64(path: *const c_char, mode: mode_t) -> c_int { opened(memory::opening(path, real(path, mode)), CREAT) }
 
     real fopen(path: *const c_char, mode: *const c_char) -> *mut FILE { opened_file(real(path, mode), mode) }
     real fopen64(path: *const c_char, mode: *const c_char) -> *mut FILE { opened_file(real(path, mode), mode) }

@@ -11,6 +11,7 @@ pub mod jumps;
 pub mod kernel_copies;
 pub mod lists;
 pub mod made;
+pub mod memory;
 pub mod openssl;
 pub mod pieces;
 pub mod plain;
@@ -30,6 +31,7 @@ const FAMILIES: &[&[&str]] = &[
     kernel_copies::HOOKS,
     lists::HOOKS,
     made::HOOKS,
+    memory::HOOKS,
     openssl::HOOKS,
     plain::HOOKS,
     plain_files::HOOKS,
@@ -45,6 +47,7 @@ pub fn resolve() {
     jumps::resolve();
     kernel_copies::resolve();
     made::resolve();
+    memory::resolve();
     plain::resolve();
     plain_files::resolve();
     sockets::resolve();

@@ -4,6 +4,7 @@ use super::packet::tests::{padded, text};
 use super::*;
 use crate::stream::tests::{alone, drain};
 use counterfoil_abi::record::Record;
+use counterfoil_abi::record::{ACCEPTED, CONNECTED, Channel, Tap};
 
 /// How a cipher is driven (see `calls`).
 #[derive(Clone, Copy, PartialEq, Debug)]

@@ -172,3 +172,23 @@ fn what_is_not_accused() {
     assert_eq!(notices(&mut t), []);
     assert_eq!(outcome(&passages, SshPlace::BetweenCiphers), None);
 }
+
+#[test]
+fn tls_beside_it_keeps_its_cipher_witness() {
+    let mut t = table(Told::default());
+    t.program(CLIENT_ARENA, 0);
+    t.program(SERVER_ARENA, 0);
+    t.say(CLIENT_ARENA, channel(0, CONNECTED, "session exec"));
+    t.say(SERVER_ARENA, opened(1, Channel::Tls, |_| {}));
+    t.say(SERVER_ARENA, flow(1, 7, true));
+    for (tap, value) in [(Tap::TlsWrite, 1), (Tap::CipherSeal, 2)] {
+        t.say(SERVER_ARENA, block(1, tap, 0, value));
+    }
+    t.wait(1);
+    let found = t
+        .assembler
+        .out
+        .iter()
+        .any(|j| matches!(j, Judged::Notice(n) if matches!(n.what, What::CipherMismatch { .. })));
+    assert!(found, "an SSH channel is open, and TLS is looked at all the same");
+}

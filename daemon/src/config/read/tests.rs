@@ -22,6 +22,7 @@ monitored_ports = [443, "8000-8099"]
 internal_ranges = ["10.0.0.0/8", "fd00::/8"]
 workflow_interval = "off"
 workflow_paths = ["/opt/pay/send.sh"]
+baseline_days = 14
 [integrity]
 stream_digest = "blake3"
 hash_check_interval = "10min"
@@ -47,6 +48,7 @@ path = "/var/log/counterfoil.jsonl"
     assert_eq!(config.watch.watched_processes, ["curl", "/opt/pay/bin/send"]);
     assert!(config.watch.monitored_ports.contains(8050) && !config.watch.monitored_ports.contains(80));
     assert_eq!(config.watch.internal_ranges.len(), 2);
+    assert_eq!(config.watch.baseline_days, 14);
     assert_eq!(config.integrity.stream_digest, StreamDigest::Blake3);
     assert_eq!(config.integrity.hash_check_interval, Duration::from_secs(600));
     assert_eq!(config.integrity.hash_check_paths.len(), 2);
@@ -72,6 +74,8 @@ const WRONG: &[(&str, &[(&str, &str)])] = &[
         "[watch]\nfoo = 1\n",
         &[("2:1", "known: watched_processes, monitored_ports, internal_ranges, workflow_interval")],
     ),
+    ("[watch]\nbaseline_days = -1\n", &[("2:17", "0 to 3650")]),
+    ("[watch]\nbaseline_days = \"a week\"\n", &[("2:17", "0 to 3650")]),
     ("[integrity]\nstream_digest = \"blake2\"\n", &[("2:17", "did you mean `blake3`?")]),
     ("[integrity]\nstream_digest = 7\n", &[("2:17", "must be a string, not an integer")]),
     (
