@@ -115,8 +115,7 @@ fn ssh_terminal(words: &[&str]) -> bool {
     const TAKE_A_WORD: &str = "BbcDEeFIiJLlmOopQRSWw";
     let mut words = words.iter();
     while let Some(flags) = words.next().and_then(|w| w.strip_prefix('-')) {
-        let mut letters = flags.char_indices();
-        while let Some((at, letter)) = letters.next() {
+        for (at, letter) in flags.char_indices() {
             if letter == 't' {
                 return true;
             }
