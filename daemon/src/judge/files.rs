@@ -126,9 +126,10 @@ fn accuses(case: &FileCase<'_>, compared: &Compared) -> bool {
     if !between.carriers || between.filter {
         return false;
     }
-    // Another length is a conversion's mark, unless nobody on the way converts and the beginning is the same.
+    // Another length is a conversion's mark, unless nobody on the way converts, the beginning is the same and
+    // the rest is not. What goes on after the origin's end is of another origin (`cat a b >c`).
     case.origin.bytes == case.destination.bytes
-        || between.exact && compared.same > 0 && compared.first_difference.is_none_or(|first| first > 0)
+        || between.exact && compared.same > 0 && compared.first_difference.is_some_and(|first| first > 0)
 }
 
 /// Where they differ, whole blocks, neighbours merged.
@@ -324,6 +325,10 @@ mod tests {
         let (a, b) = (tags(&[1, 2, 3], None), tags(&[1, 7, 8, 9], None));
         let mut case = case(content(&a, 3 * BLOCK, 1), content(&b, 4 * BLOCK, 2));
         assert_eq!(judge(&case).altered, [Range { offset: BLOCK, length: 3 * BLOCK }]);
+        let longer = tags(&[1, 2, 3, 4], None);
+        case.destination.tags = &longer;
+        assert_eq!(judge(&case).reasons, [Reason::Transformed], "another file was added to it");
+        case.destination.tags = &b;
         case.between.exact = false;
         assert_eq!(judge(&case).reasons, [Reason::Transformed]);
         let c = tags(&[6, 7, 8, 9], None);
