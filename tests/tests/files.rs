@@ -344,6 +344,8 @@ fn conversions_accuse_nobody() {
          cat src/text | gzip | ssh far \"gunzip >$here/dst/text3\"\n\
          cat src/text | ssh far \"sed 's/$/\\r/' >$here/dst/text4\"\n\
          openssl enc -aes-256-ctr -pass pass:x -pbkdf2 -in src/text | ssh far \"cat >$here/dst/text5\"\n\
+         cat src/f0 | dd conv=swab bs=64k status=none | cat >dst/swapped\n\
+         mkdir dst/swab; cat src/f0 | dd conv=swab bs=64k status=none | cat >dst/swab/f0\n\
          cat src/f0 | openssl enc -aes-256-ctr -K 00 -iv 00 2>/dev/null | ssh far \"cat >$here/dst/f0\"\n\
          scp -C src/f0 far:$here/dst/C\n\
          sed -i s/2/3/ src/text",

@@ -211,7 +211,10 @@ impl Assembler {
                 self.file_opened(arena, by, opened)
             }
             Record::Opened(opened) => self.opened(arena, by, opened),
-            Record::Named(named) => self.file_named(arena, by, named),
+            // A file's first name may be in a lane that is read before the one that says it was opened.
+            Record::Named(named) if number == 0 || self.files.knows(arena, number) => {
+                self.file_named(arena, by, named);
+            }
             Record::Forked(forked) => self.forked(arena, forked),
             Record::Note(note) => self.note(arena, by, note),
             _ => match self.locate(arena, number) {

@@ -537,3 +537,19 @@ fn a_program_whose_streams_are_in_a_thousand_pieces_is_given_up() {
     assert!(all.len() > 100);
     assert!(all.iter().all(|t| t.reasons.contains(&Reason::RecordsDropped)), "{:?}", all[0].reasons);
 }
+
+#[test]
+fn a_files_name_may_be_read_before_its_open() {
+    let mut t = table(Told::default());
+    t.program(1, 0);
+    let named = |about: Naming, object| {
+        let mut n: Named = bytemuck::Zeroable::zeroed();
+        n.header = header(Kind::Named, object);
+        (n.about, n.length, n.total, n.inode) = (about as u8, 2, 2, 7);
+        n.text[..2].copy_from_slice(b"/f");
+        Record::Named(n)
+    };
+    t.say(1, named(Naming::Path, 5));
+    t.say(1, opened(5, Channel::File, |o| o.inode = 7));
+    assert_eq!(t.assembler.files.path_of(1, 5), Some(&b"/f"[..]));
+}

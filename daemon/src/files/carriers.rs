@@ -1,8 +1,9 @@
 //! Programs that carry content as it is, and those that may change it by their trade.
 //!
-//! Comes in: a program's name and arguments. Goes out: whether a difference between what went in and
+//! Comes in: a program's name, and its arguments as it says hello (later they are redacted). Goes out: whether a difference between what went in and
 //! what came out accuses anybody. `sed` in a pipeline is its user's own edit.
 
+use crate::host::facts::Facts;
 use crate::model::Process;
 
 /// They write what they read. A length can't change on the way through them.
@@ -56,13 +57,15 @@ pub fn name(process: &Process) -> &str {
     base.strip_suffix(" (deleted)").unwrap_or(base)
 }
 
-/// What `process` is to what passes through it.
-pub fn carrier(process: &Process) -> Carrier {
-    let name = name(process);
-    if EXACT.contains(&name) {
-        return if converts(name, process) { Carrier::No } else { Carrier::Exact };
+/// What a program is to what passes through it.
+pub fn carrier(facts: &Facts) -> Carrier {
+    let name = name(&facts.process);
+    match facts.converts {
+        true => Carrier::No,
+        false if EXACT.contains(&name) => Carrier::Exact,
+        false if USUAL.contains(&name) => Carrier::Usual,
+        false => Carrier::No,
     }
-    if USUAL.contains(&name) { Carrier::Usual } else { Carrier::No }
 }
 
 /// It reads a file to its end, or did not do what it was started for.
@@ -70,53 +73,115 @@ pub fn reads_whole(process: &Process) -> bool {
     WHOLE.contains(&name(process))
 }
 
-/// It was told to convert, or to leave something out. Values in argv may be hashed: an option's name is
-/// enough.
-fn converts(name: &str, process: &Process) -> bool {
-    let Some(argv) = &process.argv else { return false };
-    let mut words = argv.iter().skip(1);
-    match name {
-        "cat" => words.any(|w| w.len() > 1 && w.starts_with('-') && w != "-u"),
-        // Any operand beyond where from, where to and how much at once; hashed ones can't be told.
-        "dd" => words.any(|w| {
-            let known = ["if=", "of=", "bs=", "ibs=", "obs=", "status=", "iflag=", "oflag="];
-            w.contains('=') && !known.iter().any(|k| w.starts_with(k))
+/// It was told to convert, or to leave something out. Its arguments must be the real ones, not redacted.
+pub fn converts(process: &Process) -> bool {
+    let Some(argv) = &process.argv else { return true };
+    let words: Vec<&str> = argv.iter().skip(1).map(String::as_str).collect();
+    let any = |is: &dyn Fn(&str) -> bool| words.iter().any(|w| is(w));
+    // `-xyz`, and whether one of these letters is among them.
+    let short = |letters: &str| {
+        any(&|w| {
+            let flags = w.strip_prefix('-').filter(|f| !f.starts_with('-') && f.len() < 5);
+            flags.is_some_and(|f| f.chars().any(|c| letters.contains(c)))
+        })
+    };
+    let long = |options: &[&str]| any(&|w| options.iter().any(|o| w.starts_with(o)));
+    match name(process) {
+        "cat" => any(&|w| w.len() > 1 && w.starts_with('-') && w != "-u"),
+        // All but where from, where to and how much at once.
+        "dd" => any(&|w| {
+            let known = ["if=", "of=", "bs=", "ibs=", "obs=", "status=", "iflag=", "oflag=", "--"];
+            let harmless = ["conv=notrunc", "conv=fsync", "conv=fdatasync", "conv=excl", "conv=nocreat"];
+            !known.iter().any(|k| w.starts_with(k)) && !harmless.contains(&w)
         }),
-        "tar" => words.any(|w| {
-            let short = w.starts_with('-') && !w.starts_with("--");
-            w.starts_with("--to-command")
-                || short && w[1..].contains(['z', 'j', 'J', 'Z'])
-                || ["--gzip", "--bzip2", "--xz", "--zstd", "--use-compress"].iter().any(|o| w.starts_with(o))
-        }),
-        "socat" => words.any(|w| w.contains("crnl") || w.contains("openssl")),
+        "tar" => {
+            let old = words.first().is_some_and(|w| !w.starts_with('-') && w.contains(['z', 'j', 'J', 'Z']));
+            old || short("zjJZI")
+                || long(&["--gz", "--gunzip", "--bz", "--xz", "--lz", "--zstd", "--use-comp", "--to-command"])
+        }
+        // A terminal turns ends of lines round.
+        "ssh" => ssh_terminal(&words),
+        "nc" | "nc.openbsd" | "nc.traditional" | "ncat" => short("C") || long(&["--crlf"]),
+        "socat" => any(&|w| w.contains(",cr") || w.contains("OPENSSL") || w.contains("openssl")),
+        "install" => short("s") || long(&["--strip"]),
+        "wget" => short("kE") || long(&["--convert", "--adjust"]),
         "busybox" => true,
         _ => false,
     }
+}
+
+/// Do ssh's options ask for a terminal? What follows the host's name is not ours.
+fn ssh_terminal(words: &[&str]) -> bool {
+    const TAKE_A_WORD: &str = "BbcDEeFIiJLlmOopQRSWw";
+    let mut words = words.iter();
+    while let Some(flags) = words.next().and_then(|w| w.strip_prefix('-')) {
+        for (at, letter) in flags.char_indices() {
+            if letter == 't' {
+                return true;
+            }
+            if TAKE_A_WORD.contains(letter) {
+                let rest = &flags[at + 1..];
+                let value = if rest.is_empty() { words.next().copied().unwrap_or("") } else { rest };
+                let value = value.to_ascii_lowercase();
+                let no = value.ends_with("no") || value.ends_with("auto");
+                if letter == 'o' && value.starts_with("requesttty") && !no {
+                    return true;
+                }
+                break;
+            }
+        }
+    }
+    false
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn process(words: &[&str]) -> Process {
-        Process {
-            exe: Some(format!("/usr/bin/{}", words[0])),
-            argv: Some(words.iter().map(|&w| w.to_owned()).collect()),
-            ..Process::default()
-        }
+    fn of(line: &str) -> Carrier {
+        let words: Vec<&str> = line.split(' ').collect();
+        let mut facts = Facts::default();
+        facts.process.exe = Some(format!("/usr/bin/{}", words[0]));
+        facts.process.argv = Some(words.iter().map(|&w| w.to_owned()).collect());
+        facts.converts = converts(&facts.process);
+        carrier(&facts)
     }
 
     #[test]
     fn who_converts_is_no_carrier() {
-        assert_eq!(carrier(&process(&["scp", "-C", "a", "b"])), Carrier::Exact);
-        assert_eq!(carrier(&process(&["curl", "-T", "a"])), Carrier::Usual);
-        assert_eq!(carrier(&process(&["sed", "s/a/b/"])), Carrier::No);
-        assert_eq!(carrier(&process(&["openssl", "enc"])), Carrier::No);
-        assert_eq!(carrier(&process(&["cat", "-A", "f"])), Carrier::No);
-        assert_eq!(carrier(&process(&["cat", "f", "-"])), Carrier::Exact);
-        assert_eq!(carrier(&process(&["dd", "if=a", "conv=ucase"])), Carrier::No);
-        assert_eq!(carrier(&process(&["dd", "if=a", "bs=1M"])), Carrier::Exact);
-        assert_eq!(carrier(&process(&["tar", "-czf", "-", "d"])), Carrier::No);
-        assert_eq!(carrier(&process(&["tar", "-cf", "-", "d"])), Carrier::Exact);
+        for line in [
+            "sed s/a/b/",
+            "openssl enc",
+            "cat -A f",
+            "dd if=a conv=ucase",
+            "dd if=a count=3",
+            "tar -czf - d",
+            "tar czf - d",
+            "tar --zstd -cf - d",
+            "ssh -t host cat f",
+            "ssh -o RequestTTY=force host cat f",
+            "nc -NC host 80",
+            "wget -k http://host/",
+            "busybox dos2unix",
+        ] {
+            assert_eq!(of(line), Carrier::No, "{line}");
+        }
+        for line in [
+            "scp -C a host:b",
+            "cat f -",
+            "cat -u f",
+            "dd if=a bs=1M conv=notrunc",
+            "tar -cf - d",
+            "tar xf -",
+            "ssh -F config -p22 host cat",
+            "ssh -x -oPermitLocalCommand=no -oRequestTTY=no -i test -s host sftp",
+            "ssh -l t host rsync --server -t . d",
+            "nc -N host 80",
+        ] {
+            assert_eq!(of(line), Carrier::Exact, "{line}");
+        }
+        assert_eq!(of("curl -T a https://host/"), Carrier::Usual);
+        // Taken up after a restart: nobody knows its arguments.
+        assert!(converts(&Process::default()));
     }
 }

@@ -218,7 +218,7 @@ impl Files {
 
     /// What a program is to what passes through it.
     pub(super) fn carrier(&self, arena: ArenaId) -> Carrier {
-        self.nodes.get(&arena).map_or(Carrier::No, |n| carrier(&n.facts.process))
+        self.nodes.get(&arena).map_or(Carrier::No, |n| carrier(&n.facts))
     }
 
     /// Asks for a file to be read at rest. False: nobody reads.

@@ -190,6 +190,11 @@ impl Files {
         true
     }
 
+    /// It was said to be open, and not yet closed.
+    pub fn knows(&self, arena: ArenaId, number: u32) -> bool {
+        self.open.contains_key(&(arena, number))
+    }
+
     /// A file's name. `pid`: who says so.
     pub fn named(&mut self, arena: ArenaId, pid: u32, named: &Named) {
         let Some(name) = self.names.piece(arena, pid, named) else { return };
@@ -334,6 +339,12 @@ impl Files {
             let (open_of, readings) = (&self.open_of, &self.readings);
             self.nodes.retain(|a, _| open_of.contains_key(a) || used.contains(a) || readings.has(*a));
         }
+    }
+
+    /// What an open file is called.
+    #[cfg(test)]
+    pub(crate) fn path_of(&self, arena: ArenaId, number: u32) -> Option<&[u8]> {
+        self.open.get(&(arena, number)).map(|f| &f.path[..])
     }
 
     /// Nothing is held of anybody.

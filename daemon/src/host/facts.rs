@@ -30,6 +30,8 @@ pub struct Facts {
     pub net_namespace: Option<u64>,
     /// Its pid in each nested pid namespace, the daemon's first.
     pub nspid: Vec<u32>,
+    /// It was told to convert what passes through it, by what its arguments were before they were redacted.
+    pub converts: bool,
     /// Whose rights it had when it said hello, further groups left out; None: not known any more.
     pub rights: Option<User>,
 }
@@ -160,7 +162,7 @@ impl Proc for RealProc {
             parents: ancestry.of(ppid, text),
         };
         let net_namespace = dir.link("ns/net").ok().and_then(|link| number_in(&link));
-        Some(Facts { process, ppid, starttime, net_namespace, nspid, rights: None })
+        Some(Facts { process, ppid, starttime, net_namespace, nspid, rights: None, converts: false })
     }
 
     fn descriptor(&self, pid: u32, fd: i32) -> Option<Inode> {
