@@ -19,6 +19,9 @@ want_program curl curl
 want_program wget wget
 want_program openssl openssl
 want_program socat socat
+want_program sshd openssh-server
+want_program scp openssh-client
+want_program rsync rsync
 want_program ip iproute2
 want_program ethtool ethtool
 want_program gdb gdb

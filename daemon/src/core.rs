@@ -13,6 +13,8 @@ use crate::host::facts::{Facts, Proc};
 use crate::host::keep::{Keep, Kept};
 use crate::host::room::Room;
 use crate::judged::{Counts, Judged};
+use crate::rest::{Answer, Reader, Refusal};
+use crate::tags::Tagger;
 use counterfoil_abi::hello::Resume;
 use crossbeam::channel::{Receiver, Sender, TrySendError};
 use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
@@ -91,6 +93,8 @@ pub enum Message {
     Newcomer(Box<Newcomer>),
     /// A program was declined.
     Declined(Arc<Facts>),
+    /// A file was read at rest.
+    AtRest(Box<Answer>),
     /// End when no record has come for `quiet`, or after `max`.
     Drain {
         #[expect(missing_docs, reason = "as said")]
@@ -180,6 +184,9 @@ pub struct Core {
     keeper: Option<Arc<dyn Keep>>,
     proc: Arc<dyn Proc>,
     counts: Arc<SharedCounts>,
+    /// What reads files at rest, once there is one to read.
+    reader: Option<Reader>,
+    tagger: Option<(Tagger, Outbox)>,
     said: Counts,
     said_at: u64,
     last_record: u64,
@@ -228,6 +235,8 @@ impl Core {
             room,
             keeper,
             counts,
+            reader: None,
+            tagger: None,
             said: Counts::default(),
             said_at: 0,
             last_record: 0,
@@ -239,6 +248,31 @@ impl Core {
         // Weak: when the core's thread ends, whichever way, nothing of it is to stay.
         let outbox = Outbox { messages: sender, wake, core: Arc::downgrade(&core) };
         Ok((core, outbox))
+    }
+
+    /// Files are read at rest where that decides something, and tagged with this.
+    pub fn reads_at_rest(&mut self, tagger: Tagger, outbox: Outbox) {
+        self.assembler.files.reads_at_rest();
+        self.tagger = Some((tagger, outbox));
+    }
+
+    /// Has files read that somebody asked for.
+    fn ask(&mut self) {
+        if self.assembler.files.asks.is_empty() {
+            return;
+        }
+        if self.reader.is_none()
+            && let Some((tagger, outbox)) = self.tagger.take()
+        {
+            let hear = move |answer| _ = outbox.offer(Message::AtRest(Box::new(answer)));
+            self.reader = Reader::start(tagger, Arc::new(hear)).ok();
+        }
+        for ask in std::mem::take(&mut self.assembler.files.asks) {
+            match &self.reader {
+                Some(reader) => reader.ask(ask),
+                None => self.assembler.files.at_rest(Answer { id: ask.id, result: Err(Refusal::Cancelled) }),
+            }
+        }
     }
 
     /// Runs until told to drain, and done with it. The caller keeps no core of his own.
@@ -300,6 +334,7 @@ impl Core {
         self.idle_ticks = 0;
         match message {
             Message::Newcomer(newcomer) => self.welcome(*newcomer),
+            Message::AtRest(answer) => self.assembler.files.at_rest(*answer),
             Message::Declined(facts) => self.assembler.declined(&facts),
             Message::Drain { quiet, max } => {
                 let nanos = |d: Duration| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX);
@@ -380,6 +415,7 @@ impl Core {
             });
         }
         self.assembler.tick(now);
+        self.ask();
         if let Some(heavy) = self.assembler.too_heavy() {
             self.collector.give_up(heavy);
             self.assembler.hostile(heavy, "it takes more room than any program's streams need");
@@ -418,14 +454,23 @@ impl Core {
         }
     }
 
-    fn drained(&self) -> bool {
+    fn drained(&mut self) -> bool {
         let Some((since, quiet, max)) = self.draining else { return false };
         let now = now();
         let (drained, still) = (now.saturating_sub(since), now.saturating_sub(self.last_record));
         // Who is left may just be ending: it gets its time. With nobody left, only a program that
         // has not said hello yet could still come.
         let patience = if self.collector.is_empty() { quiet / 5 } else { quiet };
-        drained >= max || drained >= patience && still >= quiet
+        if drained >= max {
+            return true;
+        }
+        if drained < patience || still < quiet {
+            return false;
+        }
+        self.assembler.files.hurry();
+        self.assembler.tick(now);
+        self.ask();
+        !self.assembler.files.busy()
     }
 
     /// The last words.

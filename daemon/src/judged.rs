@@ -60,6 +60,10 @@ pub struct Context {
     pub destination: Option<Process>,
     /// The connection as the origin sees it, or as the destination does where only that was seen.
     pub connection: Option<Connection>,
+    /// Where on its way a file was altered.
+    pub place: Option<String>,
+    /// A file arrived that has nothing of its origin but the name and length.
+    pub replaced: bool,
 }
 
 /// Something that needs saying at once.

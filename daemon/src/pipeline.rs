@@ -15,6 +15,7 @@ use crate::host::keep::{Keep, Kept};
 use crate::host::listen::{Deciders, HelloCounts, Listener, Parts};
 use crate::host::room::Room;
 use crate::judged::{Counts, Judged};
+use crate::tags::Tagger;
 use counterfoil_abi::arena::{POLICY_BLAKE3, POLICY_SHA256};
 use crossbeam::channel::Receiver;
 use rustix::event::{EventfdFlags, eventfd};
@@ -117,6 +118,13 @@ impl Pipeline {
         };
         let (core, outbox) = Core::new(settings, room.clone(), out, shared.clone(), options.keeper.clone())
             .map_err(system("epoll"))?;
+        let key = match options.key {
+            Some(key) => key,
+            None => random_key().map_err(system("random bytes for the key"))?,
+        };
+        if let Ok(mut core) = core.lock() {
+            core.reads_at_rest(Tagger::new(key, options.stream_digest), outbox.clone());
+        }
         let parts_room = room.clone();
         let deciders = Arc::new(RwLock::new(Deciders { watch: options.watch, redact: options.redact }));
         let hellos = Arc::new(HelloCounts::default());
@@ -126,10 +134,7 @@ impl Pipeline {
                 StreamDigest::Blake3 => POLICY_BLAKE3,
                 StreamDigest::Sha256 => POLICY_SHA256,
             },
-            key: match options.key {
-                Some(key) => key,
-                None => random_key().map_err(system("random bytes for the key"))?,
-            },
+            key,
             allowed_uids: options.allowed_uids,
             deciders: deciders.clone(),
             proc: options.proc,

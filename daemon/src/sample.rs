@@ -88,6 +88,7 @@ pub fn context() -> Context {
         origin: Some(process(11, "/usr/bin/curl")),
         destination: Some(process(22, "/usr/sbin/nginx")),
         connection: Some(connection()),
+        ..Context::default()
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! An entry is filled when a hooked call makes the descriptor, else when it is first used.
 
+use crate::file;
 use crate::kernel::{self, Identity};
 use crate::lanes;
 use crate::objects::{self, Name, Object};
@@ -9,7 +10,7 @@ use crate::process;
 use crate::thread::Guard;
 use bytemuck::Zeroable;
 use core::sync::atomic::{AtomicI32, AtomicPtr, AtomicU64, Ordering};
-use counterfoil_abi::record::{ATTACHED_LATE, Channel, How, Kind, Opened};
+use counterfoil_abi::record::{ATTACHED_LATE, Channel, How, INHERITED, Kind, Opened};
 
 /// Descriptors above this are not tracked (the kernel's default ceiling, fs.nr_open).
 const ENTRIES: usize = 1 << 20;
@@ -17,17 +18,23 @@ const ENTRIES: usize = 1 << 20;
 pub const TABLE_BYTES: usize = ENTRIES * size_of::<AtomicU64>();
 
 static TABLE: AtomicPtr<AtomicU64> = AtomicPtr::new(core::ptr::null_mut());
-/// The highest descriptor that had an object.
+/// The highest descriptor that was opened here or had an object.
 static HIGHEST: AtomicI32 = AtomicI32::new(-1);
 
 /// Not looked at yet.
 const UNKNOWN: u64 = 0;
 /// Looked at, and not ours.
 const IGNORED: u64 = 1;
-/// Opened here, not looked at yet: nothing has passed.
+/// Opened here, not looked at yet: nothing has passed. open(2)'s flags stand in the upper half.
 const FRESH: u64 = 2;
-/// Entries from here on are object names: number << 32 | slot + FIRST.
+/// Entries whose lower half is not below this are object names: number << 32 | slot + FIRST.
 const FIRST: u64 = 3;
+
+/// The part of an entry that says what it is.
+#[inline]
+fn kind(value: u64) -> u64 {
+    value & 0xffff_ffff
+}
 
 /// Hands the table its memory: private, zeroed.
 pub fn provide(table: *mut AtomicU64) {
@@ -47,7 +54,7 @@ fn pack(name: Name) -> u64 {
 
 #[inline]
 fn unpack(value: u64) -> Option<Name> {
-    (value >= FIRST)
+    (kind(value) >= FIRST)
         .then(|| Name { slot: (value as u32).wrapping_sub(FIRST as u32), number: (value >> 32) as u32 })
 }
 
@@ -65,10 +72,10 @@ pub fn find(guard: &Guard, fd: i32) -> Option<&'static Object> {
     match unpack(value) {
         Some(name) => match objects::get(name) {
             // Ended by a relative that did not know of us (a fork past pthread_atfork).
-            None => look(guard, fd, true),
+            None => look(guard, fd, UNKNOWN),
             found => found,
         },
-        None if value != IGNORED => look(guard, fd, value == UNKNOWN),
+        None if value != IGNORED => look(guard, fd, value),
         None => None,
     }
 }
@@ -79,22 +86,71 @@ pub fn known(fd: i32) -> Option<&'static Object> {
 }
 
 #[cold]
-fn look(guard: &Guard, fd: i32, late: bool) -> Option<&'static Object> {
+fn look(guard: &Guard, fd: i32, value: u64) -> Option<&'static Object> {
     let identity = kernel::identify(fd)?;
     let Some(object) = adopt(fd, &identity) else {
         ignore(fd);
         return None;
     };
-    if late {
+    let fresh = kind(value) == FRESH;
+    if !fresh {
         object.opened.fetch_or(ATTACHED_LATE, Ordering::Relaxed);
     }
-    tell_opened(guard, object, fd, 0);
+    if object.channel() == Channel::File {
+        // It is told when something passes.
+        file::begin(object, fd, &identity, fresh.then_some((value >> 32) as u32));
+    } else {
+        tell_opened(guard, object, fd, 0);
+    }
     Some(object)
+}
+
+/// Looks at what was opened here, if that was not done: it is about to be shared, by another descriptor or
+/// another process. Only files need that: others find each other by their inode.
+pub fn settle(guard: &Guard, fd: i32) {
+    if let Some(value) = entry(fd).map(|e| e.load(Ordering::Relaxed))
+        && kind(value) == FRESH
+        && process::watched()
+    {
+        look(guard, fd, value);
+    }
+}
+
+/// [`settle`] for all. Enters a recording only if there is something to do.
+pub fn settle_all() {
+    let fresh = |&fd: &i32| entry(fd).is_some_and(|e| kind(e.load(Ordering::Relaxed)) == FRESH);
+    let mut all = (0..=HIGHEST.load(Ordering::Relaxed)).filter(fresh).peekable();
+    if process::watched()
+        && all.peek().is_some()
+        && let Some(guard) = Guard::enter()
+    {
+        all.for_each(|fd| settle(&guard, fd));
+    }
+}
+
+/// In a watched process: looks at the regular files that it was started with.
+pub fn inherit(fds: impl Iterator<Item = i32>) {
+    if !process::watched() {
+        return;
+    }
+    for fd in fds {
+        if entry(fd).is_some_and(|e| e.load(Ordering::Relaxed) == IGNORED)
+            && let Some(identity) = kernel::identify(fd).filter(|i| i.channel == Some(Channel::File))
+            && let Some(object) = make(fd, Channel::File, &identity)
+        {
+            object.opened.fetch_or(INHERITED, Ordering::Relaxed);
+            file::begin(object, fd, &identity, None);
+        }
+    }
 }
 
 /// Makes `fd` lead to the object that is the same socket or pipe end, or to a new one.
 pub fn adopt(fd: i32, identity: &Identity) -> Option<&'static Object> {
     let channel = identity.channel?;
+    if channel == Channel::File {
+        // Two opens of one file are two streams.
+        return make(fd, channel, identity);
+    }
     for other in 0..=HIGHEST.load(Ordering::Relaxed) {
         if let Some(object) = known(other)
             && object.inode.load(Ordering::Relaxed) == identity.inode
@@ -145,17 +201,23 @@ pub fn ignore(fd: i32) {
 }
 
 /// A call has just returned `fd`. If we still believe it to be something, that was closed where
-/// no hook sees it (inside libc, or by a raw system call).
-pub fn fresh(guard: &Guard, fd: i32, opened_here: bool) {
+/// no hook sees it (inside libc, or by a raw system call). `opened`: by this very call, with these of
+/// open(2)'s flags.
+pub fn fresh(guard: &Guard, fd: i32, opened: Option<u32>) {
     let Some(entry) = entry(fd) else { return };
-    let before = entry.swap(if opened_here { FRESH } else { UNKNOWN }, Ordering::Relaxed);
+    let now = opened.map_or(UNKNOWN, |flags| u64::from(flags) << 32 | FRESH);
+    let before = entry.swap(now, Ordering::Relaxed);
+    if HIGHEST.load(Ordering::Relaxed) < fd {
+        HIGHEST.fetch_max(fd, Ordering::Relaxed);
+    }
     if let Some(object) = unpack(before).and_then(objects::get) {
         object.drop_ref(guard, How::ClosedUnseen, kernel::Counts::UNKNOWN);
     }
 }
 
 /// `new` is now another name of `old`.
-pub fn duplicate(old: i32, new: i32) {
+pub fn duplicate(guard: &Guard, old: i32, new: i32) {
+    settle(guard, old);
     let Some(value) = entry(old).map(|e| e.load(Ordering::Relaxed)) else { return };
     if let Some(object) = unpack(value).and_then(objects::get) {
         object.add_ref();
@@ -163,8 +225,11 @@ pub fn duplicate(old: i32, new: i32) {
     link(new, value);
 }
 
-/// The kernel's counts of what `fd` leads to, while it is still open.
-pub fn counts(object: &Object, fd: i32) -> kernel::Counts {
+/// The kernel's counts of what `fd` leads to, while it is still open. A file is looked at.
+pub fn counts(guard: &Guard, object: &Object, fd: i32) -> kernel::Counts {
+    if object.channel() == Channel::File {
+        file::look_back(guard, object, fd);
+    }
     if object.channel() != Channel::Tcp || object.carries.load(Ordering::Relaxed) != 0 {
         return kernel::Counts::UNKNOWN;
     }
@@ -183,7 +248,10 @@ pub fn forget(guard: &Guard, fd: i32, counts: kernel::Counts) {
 /// Nothing is known of `fd`, or nothing that matters when it closes.
 #[inline]
 pub fn unremarkable(fd: i32) -> bool {
-    entry(fd).is_none_or(|e| e.load(Ordering::Relaxed) < FIRST)
+    entry(fd).is_none_or(|e| {
+        let value = e.load(Ordering::Relaxed);
+        kind(value) < FIRST && !(kind(value) == FRESH && file::matters((value >> 32) as u32))
+    })
 }
 
 /// `fd`, which led to no object, is closed.
@@ -193,6 +261,15 @@ pub fn unlook(fd: i32) {
         && entry.load(Ordering::Relaxed) != UNKNOWN
     {
         entry.store(UNKNOWN, Ordering::Relaxed);
+    }
+}
+
+/// Looks at what an open may have made, and nothing has used: it may be all there is to tell.
+pub fn settle_made(guard: &Guard) {
+    for fd in 0..=HIGHEST.load(Ordering::Relaxed) {
+        if !unremarkable(fd) {
+            settle(guard, fd);
+        }
     }
 }
 
@@ -225,7 +302,7 @@ pub fn opened(object: &Object, fd: i32, peer_inode: u64) -> Opened {
     record.header.flags = object.opened.load(Ordering::Relaxed);
     if channel == Channel::Pipe {
         record.header.tap = if writes(object) { object.taps().0 } else { object.taps().1 } as u8;
-    } else if fd >= 0 && !process::sandboxed() {
+    } else if fd >= 0 && channel != Channel::File && !process::sandboxed() {
         let ends = kernel::ends(fd, channel);
         record.local = ends.local;
         record.remote = ends.remote;

@@ -6,7 +6,7 @@
 use crate::process;
 use core::mem::MaybeUninit;
 use counterfoil_abi::UNKNOWN;
-use counterfoil_abi::record::{Address, Channel};
+use counterfoil_abi::record::{Address, Channel, Stat};
 use rustix::fd::BorrowedFd;
 use rustix::net::{AddressFamily, SocketAddrAny, SocketType};
 
@@ -35,6 +35,70 @@ pub struct Identity {
     pub inode: u64,
     /// A pipe's end that can be written.
     pub writes: bool,
+    /// A file's size and times.
+    pub stat: Stat,
+}
+
+/// Device, inode and state of a regular file.
+pub struct Inode {
+    /// st_dev.
+    pub device: u64,
+    /// st_ino.
+    pub number: u64,
+    /// Size and times.
+    pub stat: Stat,
+}
+
+impl Inode {
+    /// None: it is no regular file.
+    pub fn of(stat: &rustix::fs::Stat) -> Option<Self> {
+        (rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::RegularFile).then(|| {
+            Self {
+                device: stat.st_dev,
+                number: stat.st_ino,
+                stat: Stat {
+                    size: stat.st_size as u64,
+                    modified: nanoseconds(stat.st_mtime, stat.st_mtime_nsec),
+                    changed: nanoseconds(stat.st_ctime, stat.st_ctime_nsec),
+                },
+            }
+        })
+    }
+}
+
+fn nanoseconds(seconds: i64, rest: impl TryInto<i64>) -> u64 {
+    seconds.saturating_mul(1_000_000_000).saturating_add(rest.try_into().unwrap_or(0)).max(0) as u64
+}
+
+/// What fstat says of a regular file that is open here.
+pub fn file(fd: i32) -> Option<Inode> {
+    Inode::of(&rustix::fs::fstat(borrow(fd)?).ok()?)
+}
+
+/// No name leads to this file any more.
+pub fn is_nameless(fd: i32) -> bool {
+    borrow(fd).is_some_and(|fd| rustix::fs::fstat(fd).is_ok_and(|stat| stat.st_nlink == 0))
+}
+
+/// Where a file's descriptor stands. None: not to be had, or not to be asked for.
+pub fn position(fd: i32) -> Option<u64> {
+    let fd = borrow(fd).filter(|_| !process::sandboxed())?;
+    rustix::fs::tell(fd).ok()
+}
+
+/// CLOCK_REALTIME, nanoseconds. Not the coarse clock, which may be behind a file's times (multigrain
+/// timestamps, Linux 6.13). glibc's, as in `lanes`: the vDSO, no system call.
+pub fn realtime() -> u64 {
+    let mut t = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: room for the answer; this clock always answers.
+    unsafe { libc::clock_gettime(libc::CLOCK_REALTIME, &raw mut t) };
+    nanoseconds(t.tv_sec, t.tv_nsec)
+}
+
+/// open(2)'s flags of a descriptor, as far as they can be asked for.
+pub fn open_flags(fd: i32) -> Option<u32> {
+    let fd = borrow(fd).filter(|_| !process::sandboxed())?;
+    Some(rustix::fs::fcntl_getfl(fd).ok()?.bits())
 }
 
 fn borrow(fd: i32) -> Option<BorrowedFd<'static>> {
@@ -58,7 +122,13 @@ pub fn open_below<const N: usize>() -> impl Iterator<Item = i32> {
 pub fn identify(fd: i32) -> Option<Identity> {
     let fd = borrow(fd)?;
     let stat = rustix::fs::fstat(fd).ok()?;
-    let mut identity = Identity { channel: None, device: stat.st_dev, inode: stat.st_ino, writes: false };
+    let mut identity = Identity {
+        channel: None,
+        device: stat.st_dev,
+        inode: stat.st_ino,
+        writes: false,
+        stat: Stat::default(),
+    };
     match rustix::fs::FileType::from_raw_mode(stat.st_mode) {
         rustix::fs::FileType::Socket if !process::sandboxed() => {
             identity.channel = socket_channel(fd);
@@ -67,6 +137,10 @@ pub fn identify(fd: i32) -> Option<Identity> {
             identity.channel = Some(Channel::Pipe);
             identity.writes = !process::sandboxed()
                 && rustix::fs::fcntl_getfl(fd).is_ok_and(|f| !(f & rustix::fs::OFlags::RWMODE).is_empty());
+        }
+        rustix::fs::FileType::RegularFile if process::active() && process::watched() => {
+            identity.channel = Some(Channel::File);
+            identity.stat = Inode::of(&stat).map(|inode| inode.stat).unwrap_or_default();
         }
         _ => {}
     }

@@ -42,6 +42,9 @@ fn push_from(thread: &'static Thread, record: &[Line]) -> bool {
         arena.no_lane.fetch_add(1, Ordering::Relaxed);
         return false;
     };
+    if lane.is_crowded() {
+        lane = another(thread).unwrap_or(lane);
+    }
     let pushed = lane.push(record);
     thread.lane.set(Some(lane));
     if arena.bell.load(Ordering::Relaxed) == 0 {
@@ -55,33 +58,63 @@ fn claim(thread: &'static Thread) {
     let epoch = process::epoch();
     thread.lane_epoch.set(epoch);
     thread.lane.set(None);
-    let base = process::settings().arena;
     let pid = process::pid();
     thread.number.set(thread_id());
     let owner = u64::from(pid) << 32 | u64::from(thread.number.get());
+    thread.lanes.set(0);
+    if let Some((index, lane)) = claim_free(owner) {
+        thread.lane.set(Some(lane));
+        thread.lanes.set(1 << index);
+        thread.lane_index.set(index as u8);
+        thread.offers.set(0);
+    }
+}
+
+/// Claims a lane that nobody has.
+fn claim_free(owner: u64) -> Option<(usize, Producer)> {
     // Forks and threads start looking at different places.
     let start = owner as usize % LANES;
-    for step in 0..LANES {
-        let index = (start + step) % LANES;
-        // SAFETY: both lie within the arena's mapping (the ABI's layout), which stays for the
-        // process's life.
-        let (head, ring) = unsafe {
-            (base.add(lane_head_at(index)).cast::<LaneHead>(), base.add(ring_at(index)).cast::<Slot>())
-        };
-        // SAFETY: as above; all-atomic.
+    (0..LANES).map(|step| (start + step) % LANES).find_map(|index| {
+        let (head, ring) = parts(index);
+        // SAFETY: mapped for good; all-atomic.
         let lane = unsafe { &*head };
         // Acquire pairs with the daemon's release when it frees a dead thread's lane: we then see
         // the tail it left.
-        if lane.owner.load(Ordering::Relaxed) == 0
-            && lane.owner.compare_exchange(0, owner, Ordering::Acquire, Ordering::Relaxed).is_ok()
-        {
-            // SAFETY: mapped for good, and claimed by the exchange.
-            thread.lane.set(Some(unsafe { Producer::new(head, ring) }));
-            thread.lane_index.set(index as u8);
-            thread.offers.set(0);
-            return;
-        }
-    }
+        let ours = lane.owner.load(Ordering::Relaxed) == 0
+            && lane.owner.compare_exchange(0, owner, Ordering::Acquire, Ordering::Relaxed).is_ok();
+        // SAFETY: mapped for good, and claimed by the exchange.
+        ours.then(|| (index, unsafe { Producer::new(head, ring) }))
+    })
+}
+
+/// Lanes that one thread may take for a burst of records: many small files in a row say more than one holds.
+const MOST: u32 = 8;
+
+/// This thread's lane is crowded: another one that isn't, its own or a new one. Records may then be read
+/// in another order than they were written in.
+#[cold]
+fn another(thread: &'static Thread) -> Option<Producer> {
+    let present = usize::from(thread.lane_index.get());
+    let ours = (0..LANES).filter(|&index| index != present && thread.lanes.get() >> index & 1 == 1);
+    let (index, lane) = ours
+        .map(|index| {
+            let (head, ring) = parts(index);
+            // SAFETY: mapped for good, and this thread's.
+            (index, unsafe { Producer::new(head, ring) })
+        })
+        .find_map(|(index, mut lane)| (!lane.is_crowded()).then_some((index, lane)))
+        .or_else(|| (thread.lanes.get().count_ones() < MOST).then(|| claim_free(identity(thread)))?)?;
+    thread.lanes.set(thread.lanes.get() | 1 << index);
+    // An offer that is open stays where the present lane has its place: that lane remains this thread's.
+    thread.lane_index.set(index as u8);
+    Some(lane)
+}
+
+/// A lane's control words, and its ring.
+fn parts(index: usize) -> (*const LaneHead, *const Slot) {
+    let base = process::settings().arena;
+    // SAFETY: both lie within the arena's mapping (the ABI's layout), which stays for the process's life.
+    unsafe { (base.add(lane_head_at(index)).cast::<LaneHead>(), base.add(ring_at(index)).cast::<Slot>()) }
 }
 
 /// Which lane this thread writes; None if it has none.

@@ -9,6 +9,7 @@
 
 mod elf;
 mod fds;
+mod file;
 mod foreign;
 mod gnutls;
 mod hooks;
@@ -17,6 +18,7 @@ mod lanes;
 mod library;
 mod library_file;
 mod mac;
+mod names;
 mod objects;
 mod openssl;
 mod process;

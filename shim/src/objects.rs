@@ -3,6 +3,7 @@
 //!
 //! Numbers are never used again within a family, so a stale reference to a reused slot shows.
 
+use crate::file::{self, File};
 use crate::lanes;
 use crate::stream::Stream;
 use crate::thread::Guard;
@@ -20,7 +21,14 @@ pub const REGION_BYTES: usize = size_of::<Counters>() + SLOTS as usize * size_of
 struct Counters {
     last_number: AtomicU32,
     look_from: AtomicU32,
+    /// Slots from here on were never used; 0 stands for [`FEW`].
+    ceiling: AtomicU32,
 }
+
+/// Slots that are used in turn as long as one of them is free: not all of them, since what was used once
+/// takes memory (a program may open many files one after the other), and not the last one again at once,
+/// since another thread may still be in a call on what it was.
+const FEW: u32 = 256;
 
 static REGION: AtomicPtr<Counters> = AtomicPtr::new(core::ptr::null_mut());
 
@@ -69,6 +77,8 @@ pub struct Object {
     pub seal: Stream,
     /// TLS: bytes that left the cipher.
     pub open: Stream,
+    /// Only for files.
+    pub file: File,
 }
 
 /// What is particular to a TLS object.
@@ -141,20 +151,28 @@ pub fn slot_of(object: &Object) -> u32 {
 pub fn make(channel: Channel) -> Option<Name> {
     // SAFETY: mapped for good.
     let counters = unsafe { &*REGION.load(Ordering::Relaxed) };
-    let from = counters.look_from.fetch_add(1, Ordering::Relaxed);
-    for step in 0..SLOTS {
-        let index = from.wrapping_add(step) % SLOTS;
-        let object = slot(index);
-        if object.number.load(Ordering::Relaxed) != 0 {
-            continue;
+    let mut ceiling = counters.ceiling.load(Ordering::Relaxed).max(FEW);
+    loop {
+        let from = counters.look_from.fetch_add(1, Ordering::Relaxed);
+        for step in 0..ceiling {
+            let index = from.wrapping_add(step) % ceiling;
+            let object = slot(index);
+            if object.number.load(Ordering::Relaxed) != 0 {
+                continue;
+            }
+            let number = counters.last_number.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
+            if object.number.compare_exchange(0, number, Ordering::Acquire, Ordering::Relaxed).is_err() {
+                continue;
+            }
+            counters.look_from.store(index + 1, Ordering::Relaxed);
+            object.clear(channel);
+            return Some(Name { slot: index, number });
         }
-        let number = counters.last_number.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
-        if object.number.compare_exchange(0, number, Ordering::Acquire, Ordering::Relaxed).is_err() {
-            continue;
+        if ceiling == SLOTS {
+            break;
         }
-        counters.look_from.store(index + 1, Ordering::Relaxed);
-        object.clear(channel);
-        return Some(Name { slot: index, number });
+        ceiling = (ceiling * 2).min(SLOTS);
+        counters.ceiling.fetch_max(ceiling, Ordering::Relaxed);
     }
     process::arena().no_object.fetch_add(1, Ordering::Relaxed);
     None
@@ -196,6 +214,9 @@ impl Object {
             &self.tls.open_context,
         ] {
             word.store(0, Ordering::Relaxed);
+        }
+        if channel == Channel::File {
+            self.file.clear();
         }
         self.fd.store(-1, Ordering::Relaxed);
         self.errno.store(0, Ordering::Relaxed);
@@ -280,12 +301,23 @@ impl Object {
             ..Zeroable::zeroed()
         };
         record.header.flags = self.flags.load(Ordering::Relaxed);
+        if self.channel() == Channel::File {
+            (record.out_total, record.in_total) = self.file.totals();
+        }
         record
     }
 
     /// Says the totals without ending it.
     pub fn checkpoint(&self, guard: &Guard, how: How, counts: kernel::Counts) {
-        self.tell(guard);
+        if self.channel() == Channel::File {
+            if !file::tell_opened(guard, self, self.fd.load(Ordering::Relaxed)) {
+                return;
+            }
+            self.tell(guard);
+            file::tell(guard, self, how);
+        } else {
+            self.tell(guard);
+        }
         lanes::push_record(guard, &self.ended(how, counts));
     }
 
@@ -299,14 +331,29 @@ impl Object {
             }
             return;
         }
-        self.checkpoint(guard, how, counts);
+        if self.channel() != Channel::File || self.anything() {
+            self.checkpoint(guard, how, counts);
+        }
         // Release pairs with the acquire in `make`: the next user starts from a finished state.
         self.number.store(0, Ordering::Release);
     }
 
     /// A byte has passed.
     pub fn anything(&self) -> bool {
-        self.out.offset() != 0 || self.into.offset() != 0
+        match self.channel() {
+            Channel::File => self.file.used(),
+            _ => self.out.offset() != 0 || self.into.offset() != 0,
+        }
+    }
+
+    /// Nobody else leads here.
+    pub fn held_once(&self) -> bool {
+        self.refs.load(Ordering::Relaxed) <= 1
+    }
+
+    /// A flag of `Ended` that was set.
+    pub fn has_flag(&self, bit: u8) -> bool {
+        self.flags.load(Ordering::Relaxed) & bit != 0
     }
 
     /// A flag of `Ended`.

@@ -72,6 +72,20 @@ pub fn watched() -> bool {
     arena().policy.load(Ordering::Relaxed) & (POLICY_WATCHED | POLICY_OFF) == POLICY_WATCHED
 }
 
+/// Counts what gives other processes this one's descriptors: forks, spawns, messages.
+static SHARINGS: AtomicU32 = AtomicU32::new(0);
+
+/// Descriptors that are open now may be used by another process from now on.
+pub fn shares() {
+    SHARINGS.fetch_add(1, Ordering::Relaxed);
+}
+
+/// How often [`shares`] was said.
+#[inline]
+pub fn sharings() -> u32 {
+    SHARINGS.load(Ordering::Relaxed)
+}
+
 /// This process's pid, as of the last fork noticed.
 pub fn pid() -> u32 {
     PID.load(Ordering::Relaxed)

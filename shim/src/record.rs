@@ -4,6 +4,7 @@
 //! Hooks call these with a descriptor or object and slices; nothing here knows C.
 
 use crate::fds;
+use crate::file::{self, Turn};
 use crate::lanes;
 use crate::objects::{self, Object};
 use crate::process;
@@ -17,6 +18,7 @@ use counterfoil_abi::record::{Channel, FAILED, IN_EOF, Reason, Tap};
 #[derive(Clone, Copy)]
 pub struct Call {
     object: Option<&'static Object>,
+    fd: i32,
     way: Way,
 }
 
@@ -28,11 +30,13 @@ enum Way {
     Count,
     /// Claimed, to be tagged.
     Tag,
+    /// A file's: see [`file`].
+    File(Turn),
 }
 
 impl Call {
     /// Nothing to do after the call.
-    pub const PASS: Self = Self { object: None, way: Way::Pass };
+    pub const PASS: Self = Self { object: None, fd: -1, way: Way::Pass };
 
     /// Its bytes are to be tagged.
     #[inline]
@@ -43,7 +47,7 @@ impl Call {
     /// The first half of a send, where its bytes are to be tagged.
     #[inline]
     pub fn offer<P: Pieces + ?Sized>(&mut self, data: &P, bytes: usize, offer: &mut Offer) {
-        if self.way == Way::Tag {
+        if self.tags() {
             self.offer_in(Guard::enter().as_ref(), data, bytes, offer);
         }
     }
@@ -56,10 +60,14 @@ impl Call {
         bytes: usize,
         offer: &mut Offer,
     ) {
-        let Self { object: Some(object), way: Way::Tag } = *self else { return };
+        let Self { object: Some(object), way: way @ (Way::Tag | Way::File(Turn::Flow)), .. } = *self else {
+            return;
+        };
         if !guard.is_some_and(|guard| object.out.offer(guard, data, bytes as u64, offer)) {
             object.out.release();
-            self.way = Way::Count;
+            self.way = if way == Way::Tag { Way::Count } else { Way::File(Turn::Rest) };
+        } else if way != Way::Tag {
+            file::offered(object, data, bytes as u64);
         }
     }
 
@@ -117,7 +125,11 @@ fn carried(fd: i32) -> Option<Call> {
         return None;
     }
     let object = fds::known(fd)?;
-    (object.carries.load(Ordering::Relaxed) != 0).then_some(Call { object: Some(object), way: Way::Count })
+    (object.carries.load(Ordering::Relaxed) != 0).then_some(Call {
+        object: Some(object),
+        fd: -1,
+        way: Way::Count,
+    })
 }
 
 /// `more` is done in the same recording.
@@ -131,6 +143,14 @@ fn begin(fd: i32, way: u8, more: impl FnOnce(&Guard, &mut Call)) -> Call {
         return Call::PASS;
     };
     let Some(object) = fds::find(&guard, fd) else { return Call::PASS };
+    if object.channel() == Channel::File {
+        let mut call = match file::enter(&guard, object, fd, way) {
+            Turn::Pass => return Call::PASS,
+            turn => Call { object: Some(object), fd, way: Way::File(turn) },
+        };
+        more(&guard, &mut call);
+        return call;
+    }
     let mut call = begin_on(&guard, object, way);
     more(&guard, &mut call);
     call
@@ -139,7 +159,7 @@ fn begin(fd: i32, way: u8, more: impl FnOnce(&Guard, &mut Call)) -> Call {
 /// Before a call that moves bytes through `object`.
 #[inline]
 pub fn begin_on(guard: &Guard, object: &'static Object, way: u8) -> Call {
-    let count = Call { object: Some(object), way: Way::Count };
+    let count = Call { object: Some(object), fd: -1, way: Way::Count };
     let channel = object.channel();
     if object.carries.load(Ordering::Relaxed) != 0
         || matches!(channel, Channel::Datagram | Channel::UnixDatagram)
@@ -160,7 +180,7 @@ pub fn begin_on(guard: &Guard, object: &'static Object, way: u8) -> Call {
         }
         object.last.store(way, Ordering::Relaxed);
     }
-    if stream.claim(guard, number, tap) { Call { object: Some(object), way: Way::Tag } } else { count }
+    if stream.claim(guard, number, tap) { Call { way: Way::Tag, ..count } } else { count }
 }
 
 /// A signal handler's call inside our own recording: it can't be recorded, but it must not be
@@ -177,8 +197,46 @@ fn miss(fd: i32, way: u8) {
 pub fn received<P: Pieces + ?Sized>(call: Call, result: isize, asked: usize, data: &P) {
     match call {
         Call { way: Way::Pass, .. } => {}
-        Call { way: Way::Count, object: Some(object) } if result > 0 => object.into.count(result as u64),
+        Call { way: Way::Count, object: Some(object), .. } if result > 0 => object.into.count(result as u64),
+        Call { way: Way::File(turn), .. } => {
+            keeping_errno(|| shielded((), || after_file_read(call, turn, None, result, asked, data)));
+        }
         _ => keeping_errno(|| shielded((), || after_receive(call, result, asked, data))),
+    }
+}
+
+/// After a call that read at `offset` of a file.
+#[inline]
+pub fn received_at<P: Pieces + ?Sized>(call: Call, offset: i64, result: isize, asked: usize, data: &P) {
+    if let Way::File(turn) = call.way {
+        keeping_errno(|| {
+            shielded((), || {
+                after_file_read(call, turn, u64::try_from(offset).ok(), result, asked, data);
+            });
+        });
+    } else {
+        // Fails on all but files.
+        received(call, result, asked, data);
+    }
+}
+
+/// Apart: the way of sockets stays short.
+#[inline(never)]
+fn after_file_read<P: Pieces + ?Sized>(
+    call: Call,
+    turn: Turn,
+    at: Option<u64>,
+    result: isize,
+    asked: usize,
+    data: &P,
+) {
+    let Some(object) = call.object else { return };
+    match Guard::enter() {
+        Some(guard) => file::took(&guard, object, call.fd, at, result, asked, data, turn),
+        None => {
+            object.into.miss();
+            release(call, &object.into);
+        }
     }
 }
 
@@ -205,13 +263,14 @@ fn after_receive<P: Pieces + ?Sized>(call: Call, result: isize, asked: usize, da
 }
 
 fn release(call: Call, stream: &crate::stream::Stream) {
-    if call.way == Way::Tag {
+    if matches!(call.way, Way::Tag | Way::File(Turn::Flow)) {
         stream.release();
     }
 }
 
+/// A call that moved nothing: the input's end, or a failure that its stream's end is to tell.
 #[cold]
-fn ended_badly(object: &Object, result: isize, asked: bool, at_end: u8) {
+pub fn ended_badly(object: &Object, result: isize, asked: bool, at_end: u8) {
     if result == 0 {
         if asked && object.channel() != Channel::Datagram {
             object.flag(at_end);
@@ -220,10 +279,14 @@ fn ended_badly(object: &Object, result: isize, asked: bool, at_end: u8) {
     }
     // SAFETY: this thread's errno, as the real call left it.
     let errno = unsafe { *libc::__errno_location() };
-    if matches!(
+    // What does not fit on a disk is a hole that is nobody's doing.
+    let disk = object.channel() == Channel::File
+        && matches!(errno, libc::ENOSPC | libc::EDQUOT | libc::EFBIG | libc::EIO);
+    let connection = matches!(
         errno,
         libc::ECONNRESET | libc::EPIPE | libc::ETIMEDOUT | libc::ECONNABORTED | libc::EHOSTUNREACH
-    ) {
+    );
+    if disk || connection {
         object.flag(FAILED);
         object.errno.store(errno, Ordering::Relaxed);
     }
@@ -247,8 +310,49 @@ pub fn sending<P: Pieces + ?Sized>(fd: i32, data: &P, bytes: usize, offer: &mut 
 pub fn sent<P: Pieces + ?Sized>(call: Call, result: isize, data: &P, offer: &mut Offer) {
     match call {
         Call { way: Way::Pass, .. } => {}
-        Call { way: Way::Count, object: Some(object) } if result > 0 => object.out.count(result as u64),
+        Call { way: Way::Count, object: Some(object), .. } if result > 0 => object.out.count(result as u64),
+        Call { way: Way::File(turn), .. } => {
+            keeping_errno(|| shielded((), || after_file_write(call, turn, None, result, data, offer)));
+        }
         _ => keeping_errno(|| shielded((), || after_send(call, result, data, offer))),
+    }
+}
+
+/// After a call that wrote at `offset` of a file.
+#[inline]
+pub fn sent_at<P: Pieces + ?Sized>(call: Call, offset: i64, result: isize, data: &P, offer: &mut Offer) {
+    if let Way::File(turn) = call.way {
+        keeping_errno(|| {
+            shielded((), || {
+                after_file_write(call, turn, u64::try_from(offset).ok(), result, data, offer);
+            });
+        });
+    } else {
+        // Fails on all but files.
+        sent(call, result, data, offer);
+    }
+}
+
+/// See [`after_file_read`].
+#[inline(never)]
+fn after_file_write<P: Pieces + ?Sized>(
+    call: Call,
+    turn: Turn,
+    at: Option<u64>,
+    result: isize,
+    data: &P,
+    offer: &mut Offer,
+) {
+    let Some(object) = call.object else { return };
+    match Guard::enter() {
+        Some(guard) => file::gave(&guard, object, call.fd, at, result, data, offer, turn),
+        None => {
+            object.out.miss();
+            if turn == Turn::Flow {
+                object.out.refused(offer);
+            }
+            release(call, &object.out);
+        }
     }
 }
 
@@ -285,18 +389,31 @@ fn after_send<P: Pieces + ?Sized>(call: Call, result: isize, data: &P, offer: &m
 
 /// After a call that moved `result` bytes out through `fd` without showing them.
 pub fn sent_unseen(call: Call, result: isize, reason: Reason) {
-    unseen(call, result, objects::OUT, reason);
+    unseen(call, result, objects::OUT, reason, None);
+}
+
+/// [`sent_unseen`], and where in the file that ended, if that was not at the shared position.
+pub fn sent_unseen_to(call: Call, result: isize, reason: Reason, end: Option<u64>) {
+    unseen(call, result, objects::OUT, reason, end);
+}
+
+/// [`received_unseen`], likewise.
+pub fn received_unseen_to(call: Call, result: isize, reason: Reason, end: Option<u64>) {
+    unseen(call, result, objects::IN, reason, end);
 }
 
 /// After a call that moved `result` bytes in through `fd` without showing them.
 pub fn received_unseen(call: Call, result: isize, reason: Reason) {
-    unseen(call, result, objects::IN, reason);
+    unseen(call, result, objects::IN, reason, None);
 }
 
-fn unseen(call: Call, result: isize, way: u8, reason: Reason) {
+fn unseen(call: Call, result: isize, way: u8, reason: Reason, end: Option<u64>) {
     let Some(object) = call.object else { return };
     keeping_errno(|| {
         shielded((), || {
+            if let Way::File(turn) = call.way {
+                return file::copied(object, call.fd, way, result, end, turn);
+            }
             let (out, into) = object.taps();
             let (stream, tap): (_, Tap) =
                 if way == objects::OUT { (&object.out, out) } else { (&object.into, into) };

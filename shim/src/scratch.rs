@@ -51,6 +51,13 @@ impl Scratch {
         unsafe { core::slice::from_raw_parts_mut(POOL.load(Ordering::Relaxed).add(self.0 * TAGS), TAGS) }
     }
 
+    /// The area as bytes, for names.
+    pub fn bytes(&mut self) -> &mut [MaybeUninit<u8>] {
+        let tags = self.tags();
+        // SAFETY: the same memory; bytes need no alignment.
+        unsafe { core::slice::from_raw_parts_mut(tags.as_mut_ptr().cast(), size_of_val(tags)) }
+    }
+
     /// Gives it back. Not a destructor: an offer lives across the real call, which may be left by
     /// a forced unwind.
     pub fn give_back(self) {

@@ -52,6 +52,8 @@ extern "C" fn start() {
 unsafe extern "C" fn before_fork() {
     keeping_errno(|| {
         shielded((), || {
+            process::shares();
+            fds::settle_all();
             fds::for_each(|_, object| object.add_ref());
             sessions::for_each(Object::add_ref);
         });
@@ -65,6 +67,11 @@ extern "C" fn finish() {
     keeping_errno(|| shielded((), || last_words(How::Exited)));
 }
 
+/// This process is saying its last words.
+pub fn leaving() -> bool {
+    LEFT.load(Ordering::Relaxed)
+}
+
 /// Says the totals of all that is open, and leaves it to the other forks of the family: at exit, and
 /// before the program image is replaced.
 pub fn last_words(how: How) {
@@ -73,17 +80,29 @@ pub fn last_words(how: How) {
     }
     // A child that has used nothing has nothing to say, unless it is the last to say anything.
     let used = process::has_recorded();
-    fds::for_each(|fd, object| leave(object, how, used, || fds::counts(object, fd)));
-    sessions::for_each(|object| leave(object, how, used, || kernel::Counts::UNKNOWN));
+    if used && let Some(guard) = Guard::enter() {
+        fds::settle_made(&guard);
+    }
+    fds::for_each(|fd, object| {
+        if object.channel() == Channel::File
+            && (used || object.held_once())
+            && let Some(guard) = Guard::enter()
+        {
+            // It may be now that something is found which is to be told.
+            crate::file::look_back(&guard, object, fd);
+        }
+        leave(object, how, used, |guard| fds::counts(guard, object, fd));
+    });
+    sessions::for_each(|object| leave(object, how, used, |_| kernel::Counts::UNKNOWN));
 }
 
-fn leave(object: &'static Object, how: How, used: bool, counts: impl FnOnce() -> kernel::Counts) {
+fn leave(object: &'static Object, how: How, used: bool, counts: impl FnOnce(&Guard) -> kernel::Counts) {
     let how = if object.let_go() { How::Checkpoint } else { how };
     if (used || how != How::Checkpoint)
         && object.anything()
         && let Some(guard) = Guard::enter()
     {
-        object.checkpoint(&guard, how, counts());
+        object.checkpoint(&guard, how, counts(&guard));
     }
 }
 
@@ -175,6 +194,7 @@ fn connect_and_activate() -> Option<()> {
             }
         }
     }
+    fds::inherit(0..LOOKED_AT as i32);
     drop(guard);
     // SAFETY: a handler that only counts. It sees fork, daemon and forkpty alike.
     unsafe { libc::pthread_atfork(Some(before_fork), None, None) };

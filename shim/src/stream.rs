@@ -86,6 +86,40 @@ impl Stream {
         true
     }
 
+    /// Takes the stream for one call, unless somebody else is in a call on it or a call was missed: no
+    /// gap is told, the caller gives the stream up for good.
+    pub fn take(&self, guard: &Guard, object: u32, tap: Tap) -> bool {
+        let me = lanes::identity(guard.thread);
+        for _ in 0..LOOKS {
+            // Acquire pairs with the release in `release`.
+            match self.claim.compare_exchange(0, me, Ordering::Acquire, Ordering::Relaxed) {
+                Ok(_) if self.missed() => {
+                    self.release_left();
+                    return false;
+                }
+                Ok(_) => {
+                    remember(guard, Claim { stream: self, number: object, tap: tap as u8 });
+                    return true;
+                }
+                Err(TELLING) => core::hint::spin_loop(),
+                Err(_) => return false,
+            }
+        }
+        false
+    }
+
+    /// Somebody is in a call on it. Seen by at least one of two who each take one stream and then ask for
+    /// the other.
+    pub fn busy(&self) -> bool {
+        core::sync::atomic::fence(Ordering::SeqCst);
+        !matches!(self.claim.load(Ordering::Relaxed), 0 | TELLING)
+    }
+
+    /// A call on this stream could not be recorded.
+    pub fn missed(&self) -> bool {
+        self.missed.load(Ordering::Relaxed) != 0
+    }
+
     /// `other` has the stream. True: it is ours after all.
     #[cold]
     fn contend(&self, guard: &Guard, object: u32, tap: Tap, me: u64, mut other: u64) -> bool {
@@ -171,7 +205,8 @@ impl Stream {
         self.offset.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// Takes back `bytes` that turned out not to have passed; only where no tag was emitted yet.
+    /// Begins again at 0: what passed turned out not to have, and no tag was emitted yet; or a file is read
+    /// a second time, and its tags will be the same.
     pub fn restart(&self) {
         self.offset.store(0, Ordering::Relaxed);
         self.told.store(0, Ordering::Relaxed);

@@ -27,6 +27,8 @@ pub struct Thread {
     pub time: Cell<u64>,
     /// This thread's number, or what stands for it: set with the lane.
     pub number: Cell<u32>,
+    /// The lanes that this thread has, a bit each.
+    pub lanes: Cell<u64>,
     /// The lane that this thread writes.
     pub lane: Cell<Option<Producer>>,
     /// The TLS call that this thread is inside of.
@@ -71,6 +73,10 @@ impl Thread {
             if let (Some(stream), Some(tap)) = (unsafe { claim.stream.as_ref() }, Tap::from_code(claim.tap)) {
                 // What the call moved before it was left, nobody knows.
                 stream.doubt(&guard, claim.number, tap, Reason::SharedDescriptor);
+                if matches!(tap, Tap::FileRead | Tap::FileWrite) {
+                    // A file's place is unknown now: it goes on at rest.
+                    stream.miss();
+                }
                 stream.release_left();
             }
         }

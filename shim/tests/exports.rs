@@ -4,28 +4,10 @@
 //! `exports.txt` is the list. The library's own tests hold its tables of hooks against it; this one
 //! holds what the linker made against it.
 
-use std::collections::BTreeSet;
-use std::path::PathBuf;
-use std::process::Command;
+mod parts;
 
-/// Builds the library (Cargo doesn't build a cdylib for a test) as this test was built, and says
-/// where it is: beside the `deps` folder that this test is in.
-fn library() -> PathBuf {
-    let test = std::env::current_exe().expect("this test's own path");
-    let built = test.parent().and_then(|deps| deps.parent()).expect("target/<profile>");
-    let profile = match built.file_name().and_then(|name| name.to_str()) {
-        Some("debug") | None => "dev",
-        Some(name) => name,
-    };
-    let cargo = Command::new(env!("CARGO"))
-        .args(["build", "--quiet", "--package", env!("CARGO_PKG_NAME"), "--profile", profile, "--target-dir"])
-        .arg(built.parent().expect("target"))
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .output()
-        .expect("cargo");
-    assert!(cargo.status.success(), "cargo build: {}", String::from_utf8_lossy(&cargo.stderr));
-    built.join("libcounterfoil.so")
-}
+use std::collections::BTreeSet;
+use std::process::Command;
 
 fn listed() -> BTreeSet<String> {
     include_str!("../exports.txt").lines().filter(|line| !line.starts_with('#')).map(Into::into).collect()
@@ -33,7 +15,7 @@ fn listed() -> BTreeSet<String> {
 
 #[test]
 fn the_library_exports_the_listed_hooks_and_nothing_else() {
-    let library = library();
+    let library = parts::library();
     let nm = Command::new("nm").args(["-D", "--defined-only"]).arg(&library).output().expect("nm (binutils)");
     assert!(nm.status.success(), "nm {}: {}", library.display(), String::from_utf8_lossy(&nm.stderr));
     let exported: BTreeSet<String> = String::from_utf8(nm.stdout)

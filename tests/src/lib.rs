@@ -15,6 +15,7 @@ pub mod product;
 pub mod program;
 pub mod report;
 pub mod scratch;
+pub mod sshd;
 pub mod truth;
 pub mod undisturbed;
 pub mod wait;

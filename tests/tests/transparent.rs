@@ -53,6 +53,18 @@ macro_rules! tests {
 
 for_each_case!(tests);
 
+/// Every call on files: the same results, the same errors, the same positions.
+#[test]
+fn files() {
+    same("files -");
+    same("files_chk - read pread preadv head_by_pread");
+}
+
+#[test]
+fn files_while_nobody_reads() {
+    same_while_nobody_reads("files -");
+}
+
 /// `--quiet` means it: a program that says nothing leaves stderr empty.
 #[test]
 fn quiet_is_quiet() {

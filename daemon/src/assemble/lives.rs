@@ -129,6 +129,7 @@ impl Assembler {
         let Some(program) = self.programs.get_mut(&arena) else { return };
         program.gone = true;
         program.early.clear();
+        self.files.gone(arena, self.tick);
         self.say_lost(arena, true);
         let Some(program) = self.programs.get_mut(&arena) else { return };
         let keys: BTreeSet<Key> = program.numbers.values().copied().collect();

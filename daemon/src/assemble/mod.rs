@@ -8,7 +8,9 @@
 
 mod apply;
 mod claims;
+mod filed;
 mod finish;
+mod gifts;
 mod join;
 mod lives;
 mod lost;
@@ -27,10 +29,12 @@ mod tests;
 pub mod trace;
 mod watch;
 
+use crate::files::{Files, Surroundings};
 use crate::host::facts::{Inode, Proc};
 use crate::judged::{Counts, Judged};
 use crate::model::Reason;
 use counterfoil_abi::record::{Address, Channel, Record};
+use gifts::Standing;
 use object::Object;
 use pair::Pair;
 use pending::Budget;
@@ -128,6 +132,8 @@ pub struct Assembler {
     counts: Counts,
     /// Records when the tables were last weighed.
     weighed: u64,
+    /// What was read and written, and what became of it.
+    pub files: Files,
     /// What is to be said.
     pub out: VecDeque<Judged>,
 }
@@ -136,8 +142,15 @@ impl Assembler {
     /// Empty tables.
     pub fn new(settings: Settings) -> Self {
         let budget = Budget::new(settings.tag_budget);
+        let surroundings = Surroundings {
+            hostname: settings.hostname.clone(),
+            clock_offset: settings.clock_offset,
+            reads_at_rest: false,
+        };
+        let files = Files::new(surroundings, settings.tag_budget);
         Self {
             settings,
+            files,
             programs: HashMap::new(),
             objects: Slab::default(),
             transfers: Slab::default(),
@@ -176,11 +189,16 @@ impl Assembler {
         self.counts.records += 1;
         let number = record.header().object;
         match record {
+            Record::Opened(opened) if opened.channel == Channel::File as u8 => {
+                self.file_opened(arena, by, opened)
+            }
             Record::Opened(opened) => self.opened(arena, by, opened),
+            Record::Named(named) => self.file_named(arena, by, named),
             Record::Forked(forked) => self.forked(arena, forked),
             Record::Note(note) => self.note(arena, by, note),
             _ => match self.locate(arena, number) {
                 Some(key) => self.apply(arena, by, number, key, record),
+                None if self.file_told(arena, by, record) => {}
                 None => self.keep_early(arena, by, number, record),
             },
         }
@@ -236,6 +254,9 @@ impl Assembler {
         if !self.suspects.is_empty() {
             self.look_at_suspects();
         }
+        let standing =
+            Standing { programs: &self.programs, objects: &self.objects, transfers: &self.transfers };
+        self.files.tick(now, self.tick, &standing, &mut self.out);
         if self.tick.is_multiple_of(64) {
             self.forget_early();
         }
@@ -243,7 +264,7 @@ impl Assembler {
 
     /// Is anything due soon, so that ticks should not be far apart?
     pub fn restless(&self) -> bool {
-        !self.settling.is_empty() || !self.suspects.is_empty()
+        !self.settling.is_empty() || !self.suspects.is_empty() || self.files.busy()
     }
 
     fn forget_early(&mut self) {
@@ -269,6 +290,9 @@ impl Assembler {
         for key in self.transfers.keys() {
             self.judge(key);
         }
+        let standing =
+            Standing { programs: &self.programs, objects: &self.objects, transfers: &self.transfers };
+        self.files.finish(&standing, &mut self.out);
         let with_lost: Vec<ArenaId> = self.programs.keys().copied().collect();
         for arena in with_lost {
             self.say_lost(arena, true);

@@ -171,6 +171,7 @@ fn end_to_end(relayed: Relayed) -> (model::Transfer, Context) {
         origin: first.context.origin,
         destination: second.context.destination,
         connection: first.context.connection.or(second.context.connection),
+        ..Context::default()
     };
     (transfer, context)
 }

@@ -102,6 +102,7 @@ impl Assembler {
                 (None, Some(o)) => Some(self.connection(o, Direction::In)),
                 (None, None) => None,
             },
+            ..Context::default()
         };
         (outward, context)
     }

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub(crate) mod ends;
+mod files;
 pub(crate) use ends::ranges;
 mod expected;
 mod itself;

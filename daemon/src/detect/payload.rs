@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::ends::{channel as channel_words, endpoint, process as process_words, ranges, route};
-use super::{finding, key, why};
+use super::{files, finding, key, why};
 use crate::judged::{Context, Notice};
 use crate::model::{Channel, FileFact, Finding, Process, Range, Reason, Severity, Transfer, Verdict};
 use serde_json::{Value, json};
@@ -10,10 +10,13 @@ use serde_json::{Value, json};
 /// The finding of a final transfer, if it has one.
 pub(super) fn judge(transfer: &Transfer, context: &Context) -> Option<Finding> {
     match transfer.verdict {
+        Verdict::Altered if context.replaced => Some(files::replaced(transfer, context)),
+        Verdict::Altered if transfer.channel == Channel::File => Some(files::altered(transfer, context)),
         Verdict::Altered => Some(altered(transfer, context)),
         // Who hangs up early loses the rest by its own choice.
         Verdict::Truncated if !transfer.reasons.contains(&Reason::AbandonedByReceiver) => {
-            Some(truncated(transfer, context))
+            let file = transfer.channel == Channel::File;
+            Some(if file { files::truncated(transfer, context) } else { truncated(transfer, context) })
         }
         _ => None,
     }
@@ -134,8 +137,8 @@ fn truncated(transfer: &Transfer, context: &Context) -> Finding {
     f
 }
 
-/// What both rules take over from the transfer.
-fn whole(f: &mut Finding, t: &Transfer) {
+/// What all of these rules take over from the transfer.
+pub(super) fn whole(f: &mut Finding, t: &Transfer) {
     f.transfer = Some(t.id);
     f.verdict = Some(t.verdict);
     f.reasons.clone_from(&t.reasons);
@@ -164,6 +167,6 @@ fn whole(f: &mut Finding, t: &Transfer) {
     }
 }
 
-fn altered_bytes(ranges: &[Range]) -> Value {
+pub(super) fn altered_bytes(ranges: &[Range]) -> Value {
     json!(ranges.iter().fold(0u64, |sum, r| sum.saturating_add(r.length)))
 }

@@ -8,6 +8,7 @@
 
 use super::dir::{Ancestry, Dir, UserNames};
 use crate::model::Process;
+use crate::rest::User;
 use counterfoil_abi::record::Address;
 use jiff::Timestamp;
 use std::path::Path;
@@ -29,6 +30,8 @@ pub struct Facts {
     pub net_namespace: Option<u64>,
     /// Its pid in each nested pid namespace, the daemon's first.
     pub nspid: Vec<u32>,
+    /// Whose rights it had when it said hello, further groups left out; None: not known any more.
+    pub rights: Option<User>,
 }
 
 /// What the daemon does with a process that says hello.
@@ -157,7 +160,7 @@ impl Proc for RealProc {
             parents: ancestry.of(ppid, text),
         };
         let net_namespace = dir.link("ns/net").ok().and_then(|link| number_in(&link));
-        Some(Facts { process, ppid, starttime, net_namespace, nspid })
+        Some(Facts { process, ppid, starttime, net_namespace, nspid, rights: None })
     }
 
     fn descriptor(&self, pid: u32, fd: i32) -> Option<Inode> {

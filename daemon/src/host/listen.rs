@@ -13,6 +13,7 @@ use super::room::Room;
 use crate::arena;
 use crate::assemble::program::{ArenaId, Inherited};
 use crate::core::{Message, Newcomer, Outbox};
+use crate::rest::User;
 use counterfoil_abi::arena::ARENA_BYTES;
 use counterfoil_abi::hello::{DECLINED, GRANTED, MAGIC, MAX_INHERITED, Reply, Request, Resume, WRONG_ABI};
 use counterfoil_abi::record::Channel;
@@ -246,6 +247,7 @@ impl Listener {
         let deciders = self.deciders.read().unwrap_or_else(PoisonError::into_inner).clone();
         let mut facts = self.proc.facts(pid)?;
         facts.process.argv = facts.process.argv.map(|argv| (deciders.redact)(argv));
+        facts.rights = Some(User { uid, gid: who.gid.as_raw(), groups: Vec::new() });
         let facts = Arc::new(facts);
         let watched = match (deciders.watch)(&facts) {
             Watch::Watched => true,

@@ -8,6 +8,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod files;
 mod ranges;
 #[cfg(test)]
 mod tests;

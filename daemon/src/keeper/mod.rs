@@ -159,7 +159,7 @@ impl Keep for Keeper {
 fn whole(entry: Entry, descriptors: Vec<OwnedFd>, said: bool) -> Option<Kept> {
     let [memfd, pidfd]: [OwnedFd; 2] = descriptors.try_into().ok()?;
     let Entry { id, uid, watched, process, ppid, starttime, net_namespace, nspid } = entry;
-    let facts = Facts { process, ppid, starttime, net_namespace, nspid };
+    let facts = Facts { process, ppid, starttime, net_namespace, nspid, rights: None };
     Some(Kept { id, uid, watched, facts, memfd, pidfd, said })
 }
 

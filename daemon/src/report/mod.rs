@@ -1,10 +1,11 @@
-//! What `run` says at the end, on stderr: each transfer, then the alarms, then one line.
+//! What `run` says at the end, on stderr: the files, each transfer, then the alarms, then one line.
 //!
 //! Comes in: final transfers, alarms, the summary. Goes out: text for a person, the worst last,
 //! where the eye is. Called by `commands::run` and `commands::demo`. Transfers that are alike are
 //! gathered as they come, so memory and text stay small whatever was transferred.
 #![forbid(unsafe_code)]
 
+mod files;
 mod strip;
 pub mod style;
 #[cfg(test)]
@@ -25,6 +26,7 @@ const GROUPS: usize = 500;
 /// Transfers on their way into the report.
 #[derive(Default)]
 pub struct Gathered {
+    files: files::Files,
     groups: Vec<Group>,
     by_likeness: HashMap<Likeness, usize>,
     /// Transfers that found no group.
@@ -49,6 +51,10 @@ struct Group {
 impl Gathered {
     /// Takes up one transfer.
     pub fn add(&mut self, transfer: &Transfer) {
+        if transfer.channel == crate::model::Channel::File {
+            return self.files.add(transfer);
+        }
+        self.files.leg(transfer);
         let exe = |e: &Option<Endpoint>| e.as_ref().map(|e| e.exe.clone().unwrap_or_default());
         let likeness = Likeness {
             verdict: transfer.verdict,
@@ -98,6 +104,7 @@ impl Gathered {
         self.groups.retain(|g| !(quiet && g.shown[0].verdict == Verdict::Intact));
         self.groups.sort_by_key(|g| (rank(g.shown[0].verdict), g.shown[0].started));
         writeln!(out)?;
+        self.files.write(quiet, style, out)?;
         for group in &self.groups {
             for transfer in &group.shown {
                 one(transfer, style, out)?;

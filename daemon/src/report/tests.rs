@@ -123,3 +123,32 @@ fn colour_is_only_where_it_is_allowed() {
     assert_eq!(style.paint(Colour::Red, "x"), "\x1b[1;31mx\x1b[0m");
     assert_eq!(Style::plain().paint(Colour::Red, "x"), "x");
 }
+
+fn file(n: u32, verdict: Verdict) -> Transfer {
+    let mut t = sample::transfer(verdict);
+    t.channel = crate::model::Channel::File;
+    for (end, path) in [(&mut t.origin, format!("/a/f{n}")), (&mut t.destination, format!("/b/f{n}"))] {
+        let end = end.as_mut().unwrap();
+        (end.local, end.remote, end.path) = (None, None, Some(path));
+        end.sha256 = Some(format!("{n:02x}").repeat(32));
+    }
+    t
+}
+
+#[test]
+fn files_come_first_and_a_thousand_take_few_lines() {
+    let mut all = vec![sample::transfer(Verdict::Intact)];
+    all.extend((0..1000).map(|n| file(n % 256, Verdict::Intact)));
+    all.push(file(7, Verdict::Altered));
+    let out = report(&all, &[], false);
+    let first = "
+intact       file  /a/f0
+                →  /b/f0  65536 bytes
+             curl (pid 11) → nginx (pid 22)
+";
+    assert!(out.starts_with(first), "{out}");
+    assert!(out.contains("… and 997 more files intact, 65339392 bytes in all"), "{out}");
+    assert!(out.contains("ALTERED      file  /a/f7"), "{out}");
+    assert!(out.lines().count() < 45, "{out}");
+    assert!(!report(&all, &[], true).contains("/a/f0"), "quiet: not what is intact");
+}

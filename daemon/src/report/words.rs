@@ -89,9 +89,26 @@ pub fn reason(reason: Reason, t: &Transfer) -> String {
         Reason::Datagram => "datagrams may be lost or change places; there is no stream to compare.",
         Reason::DaemonRestarted => "the daemon was restarted while the transfer was open.",
     };
+    let what = match (reason, t.channel) {
+        (Reason::StillOpen, Channel::File) => {
+            "observation ended before the file was closed, or before it could be read at rest."
+        }
+        (Reason::DisputedClaim, Channel::File) => {
+            "what lies in the file is not what the program said that it read or wrote."
+        }
+        (Reason::OtherWriter, Channel::File) => "somebody else wrote to one of the files meanwhile.",
+        (Reason::Transformed, Channel::File) => {
+            "the content was changed by a program that does so by trade (a filter, a codec), or its length was."
+        }
+        (Reason::BypassedBytes | Reason::KernelCopy, Channel::File) => {
+            "not all bytes were seen as they passed, and the file could not be read at rest."
+        }
+        _ => what,
+    };
     // What still-open says about agreement holds only where both ends were seen.
     let what = match (reason, &t.origin, &t.destination) {
         (Reason::StillOpen, Some(_), Some(_)) => what,
+        (Reason::StillOpen, _, _) if t.channel == Channel::File => what,
         (Reason::StillOpen, _, _) => "the connection was still open when observation ended.",
         _ => what,
     };

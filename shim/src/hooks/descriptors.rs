@@ -3,6 +3,7 @@
 use super::made::recording;
 use super::pieces::{Into, Vector, bytes};
 use crate::fds;
+use crate::file::{self, closing_stream};
 use crate::real::hooks;
 use crate::record::{keeping_errno, received, receiving, sending, sent, shielded};
 use crate::stream::Offer;
@@ -25,21 +26,26 @@ pub fn closing(fd: c_int) {
                 return;
             }
             let Some(guard) = Guard::enter() else { return };
-            let counts = counts_of(fd);
+            let counts = counts_of(&guard, fd);
             fds::forget(&guard, fd, counts);
         });
     });
 }
 
 /// The kernel's counts, if this is the last reference to a TCP socket.
-pub fn counts_of(fd: c_int) -> kernel::Counts {
-    fds::known(fd).map_or(kernel::Counts::UNKNOWN, |object| fds::counts(object, fd))
+pub fn counts_of(guard: &Guard, fd: c_int) -> kernel::Counts {
+    if fds::unremarkable(fd) {
+        return kernel::Counts::UNKNOWN;
+    }
+    fds::settle(guard, fd);
+    fds::known(fd).map_or(kernel::Counts::UNKNOWN, |object| fds::counts(guard, object, fd))
 }
 
 fn closing_range(first: c_uint, last: c_uint) {
     if !process::active() || keeping_errno(process::is_vfork_child) {
         return;
     }
+    recording(fds::settle_made);
     fds::for_each(|fd, _| {
         if (first..=last).contains(&(fd as c_uint)) {
             closing(fd);
@@ -58,9 +64,26 @@ fn duplicates(command: c_int) -> bool {
 /// `new` was just made as another name of `old`.
 pub fn duplicated(old: c_int, new: c_int) {
     recording(|guard| {
-        fds::fresh(guard, new, false);
-        fds::duplicate(old, new);
+        fds::fresh(guard, new, None);
+        fds::duplicate(guard, old, new);
     });
+}
+
+/// What a close of a FILE comes to, where `unwritten` is the error that writing its rest had.
+pub fn closed_stream(result: c_int, unwritten: Option<c_int>) -> c_int {
+    let Some(error) = unwritten else { return result };
+    // SAFETY: this thread's errno.
+    unsafe { *libc::__errno_location() = error };
+    libc::EOF
+}
+
+/// After fcntl.
+fn controlled(fd: c_int, command: c_int, argument: usize, result: c_int) {
+    if result >= 0 && duplicates(command) {
+        duplicated(fd, result);
+    } else if result >= 0 && command == libc::F_SETFL {
+        recording(|guard| file::set_flags(guard, fd, argument as c_int));
+    }
 }
 
 hooks! {
@@ -120,20 +143,23 @@ hooks! {
     }
 
     real fclose(file: *mut FILE) -> c_int {
-        if !file.is_null() { closing(keeping_errno(|| libc::fileno(file))); }
-        real(file)
+        if file.is_null() { return real(file); }
+        let unwritten = closing_stream(file);
+        closing(keeping_errno(|| libc::fileno(file)));
+        let result = real(file);
+        closed_stream(result, unwritten)
     }
 
     // Variadic in C: the third argument is passed on whether or not it was given.
     real fcntl(fd: c_int, command: c_int, argument: usize) -> c_int {
         let result = real(fd, command, argument);
-        if result >= 0 && duplicates(command) { duplicated(fd, result); }
+        controlled(fd, command, argument, result);
         result
     }
 
     real fcntl64(fd: c_int, command: c_int, argument: usize) -> c_int {
         let result = real(fd, command, argument);
-        if result >= 0 && duplicates(command) { duplicated(fd, result); }
+        controlled(fd, command, argument, result);
         result
     }
 }

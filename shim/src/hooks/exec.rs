@@ -31,6 +31,8 @@ unsafe fn leaving(named: Named, environment: Strings, room: &mut Room) -> Option
             // SAFETY: contract.
             let made = unsafe { reinject::prepare(named, environment, room) };
             room.tell(process::present_pid());
+            // A vfork child shares this memory: its parent's descriptors are another program's, too.
+            process::shares();
             // A vfork child's streams are its parent's.
             if !room.fails && !process::is_vfork_child() {
                 start::last_words(How::Execed);
@@ -49,6 +51,7 @@ unsafe fn spawning(named: Named, environment: Strings, room: &mut Room) -> Optio
     if !process::active() {
         return None;
     }
+    process::shares();
     // SAFETY: contract.
     keeping_errno(|| shielded(None, || unsafe { reinject::prepare(named, environment, room) }))
 }

@@ -1,5 +1,7 @@
 //! Calls that make descriptors.
 
+use super::descriptors::closing;
+use crate::file::{closing_stream, opened_stream};
 use crate::objects::{IN, OUT};
 use crate::real::hooks;
 use crate::record::{keeping_errno, shielded};
@@ -28,15 +30,64 @@ pub fn recording(f: impl FnOnce(&Guard)) {
 
 /// A call outside this module has produced `fd`; bytes may have passed through it before.
 pub fn appeared(fd: c_int) {
-    recording(|guard| fds::fresh(guard, fd, false));
+    recording(|guard| fds::fresh(guard, fd, None));
 }
 
-/// `fd` was opened by this very call.
-fn opened(fd: c_int) -> c_int {
+/// `fd` was opened by this very call, with these flags.
+fn opened(fd: c_int, flags: c_int) -> c_int {
     if fd >= 0 {
-        recording(|guard| fds::fresh(guard, fd, true));
+        recording(|guard| fds::fresh(guard, fd, Some(flags as u32)));
     }
     fd
+}
+
+/// creat(2): "equivalent to calling open() with flags equal to".
+const CREAT: c_int = libc::O_CREAT | libc::O_WRONLY | libc::O_TRUNC;
+/// What the mkstemp family opens with.
+const TEMPORARY: c_int = libc::O_RDWR | libc::O_CREAT | libc::O_EXCL;
+
+/// A FILE that was opened by this very call.
+///
+/// # Safety
+/// `file` is NULL or a FILE, and `mode` its C string.
+unsafe fn opened_file(file: *mut FILE, mode: *const c_char) -> *mut FILE {
+    if !file.is_null() {
+        // SAFETY: contract.
+        let (fd, flags) = unsafe { (libc::fileno(file), mode_flags(mode)) };
+        opened(fd, flags);
+        opened_stream(fd);
+    }
+    file
+}
+
+/// open(2)'s flags for a mode of fopen.
+///
+/// # Safety
+/// A C string.
+unsafe fn mode_flags(mode: *const c_char) -> c_int {
+    // SAFETY: contract.
+    let mode = unsafe { core::ffi::CStr::from_ptr(mode) }.to_bytes();
+    // A ",ccs=" names an encoding.
+    let both = mode.iter().take_while(|&&b| b != b',').any(|&b| b == b'+');
+    let (one, more) = match mode.first() {
+        Some(b'w') => (libc::O_WRONLY, libc::O_CREAT | libc::O_TRUNC),
+        Some(b'a') => (libc::O_WRONLY, libc::O_CREAT | libc::O_APPEND),
+        _ => (libc::O_RDONLY, 0),
+    };
+    (if both { libc::O_RDWR } else { one }) | more
+}
+
+/// Before `file` gets another descriptor: the present one is closed.
+///
+/// # Safety
+/// `file` is NULL or a FILE.
+unsafe fn reopening(file: *mut FILE) {
+    if !file.is_null() {
+        // SAFETY: contract. Its error is nobody's: freopen ignores errors of closing.
+        unsafe { closing_stream(file) };
+        // SAFETY: contract.
+        closing(keeping_errno(|| unsafe { libc::fileno(file) }));
+    }
 }
 
 /// A socket that socket(2) has just made.
@@ -45,7 +96,7 @@ pub fn made_socket(fd: c_int, domain: c_int, kind: c_int) {
         return;
     }
     recording(|guard| {
-        fds::fresh(guard, fd, true);
+        fds::fresh(guard, fd, Some(0));
         // The low bits are the type, the rest SOCK_CLOEXEC and SOCK_NONBLOCK.
         match kernel::channel_of(domain as u16, (kind & 0xf) as c_uint) {
             Some(channel) => {
@@ -78,7 +129,7 @@ fn made_pipe(pair: *const c_int) {
         // SAFETY: the real call has succeeded and filled both.
         let pair = unsafe { [*pair, *pair.add(1)] };
         for (fd, way) in pair.into_iter().zip([IN, OUT]) {
-            fds::fresh(guard, fd, true);
+            fds::fresh(guard, fd, Some(0));
             let Some(mut identity) = kernel::identify(fd) else { continue };
             identity.writes = way == OUT;
             if let Some(object) = identity.channel.and_then(|channel| fds::make(fd, channel, &identity)) {
@@ -91,7 +142,7 @@ fn made_pipe(pair: *const c_int) {
 
 fn accepted(fd: c_int) {
     recording(|guard| {
-        fds::fresh(guard, fd, true);
+        fds::fresh(guard, fd, Some(0));
         let Some(identity) = kernel::identify(fd) else { return };
         let Some(channel) = identity.channel else { return fds::ignore(fd) };
         if let Some(object) = fds::make(fd, channel, &identity) {
@@ -151,28 +202,46 @@ hooks! {
     }
 
     // Variadic in C; the mode is passed on whether or not it was given, as the kernel ignores it then.
-    real open(path: *const c_char, flags: c_int, mode: mode_t) -> c_int { opened(real(path, flags, mode)) }
-    real open64(path: *const c_char, flags: c_int, mode: mode_t) -> c_int { opened(real(path, flags, mode)) }
-    real openat(dir: c_int, path: *const c_char, flags: c_int, mode: mode_t) -> c_int { opened(real(dir, path, flags, mode)) }
-    real openat64(dir: c_int, path: *const c_char, flags: c_int, mode: mode_t) -> c_int { opened(real(dir, path, flags, mode)) }
-    real __open_2(path: *const c_char, flags: c_int) -> c_int { opened(real(path, flags)) }
-    real __open64_2(path: *const c_char, flags: c_int) -> c_int { opened(real(path, flags)) }
-    real __openat_2(dir: c_int, path: *const c_char, flags: c_int) -> c_int { opened(real(dir, path, flags)) }
-    real __openat64_2(dir: c_int, path: *const c_char, flags: c_int) -> c_int { opened(real(dir, path, flags)) }
-    real creat(path: *const c_char, mode: mode_t) -> c_int { opened(real(path, mode)) }
-    real creat64(path: *const c_char, mode: mode_t) -> c_int { opened(real(path, mode)) }
+    real open(path: *const c_char, flags: c_int, mode: mode_t) -> c_int { opened(real(path, flags, mode), flags) }
+    real open64(path: *const c_char, flags: c_int, mode: mode_t) -> c_int { opened(real(path, flags, mode), flags) }
+    real openat(dir: c_int, path: *const c_char, flags: c_int, mode: mode_t) -> c_int { opened(real(dir, path, flags, mode), flags) }
+    real openat64(dir: c_int, path: *const c_char, flags: c_int, mode: mode_t) -> c_int { opened(real(dir, path, flags, mode), flags) }
+    real __open_2(path: *const c_char, flags: c_int) -> c_int { opened(real(path, flags), flags) }
+    real __open64_2(path: *const c_char, flags: c_int) -> c_int { opened(real(path, flags), flags) }
+    real __openat_2(dir: c_int, path: *const c_char, flags: c_int) -> c_int { opened(real(dir, path, flags), flags) }
+    real __openat64_2(dir: c_int, path: *const c_char, flags: c_int) -> c_int { opened(real(dir, path, flags), flags) }
+    real creat(path: *const c_char, mode: mode_t) -> c_int { opened(real(path, mode), CREAT) }
+    real creat64(path: *const c_char, mode: mode_t) -> c_int { opened(real(path, mode), CREAT) }
 
-    real fopen(path: *const c_char, mode: *const c_char) -> *mut FILE {
-        let file = real(path, mode);
-        if !file.is_null() { opened(libc::fileno(file)); }
+    real fopen(path: *const c_char, mode: *const c_char) -> *mut FILE { opened_file(real(path, mode), mode) }
+    real fopen64(path: *const c_char, mode: *const c_char) -> *mut FILE { opened_file(real(path, mode), mode) }
+
+    real freopen(path: *const c_char, mode: *const c_char, file: *mut FILE) -> *mut FILE {
+        reopening(file);
+        opened_file(real(path, mode, file), mode)
+    }
+
+    real freopen64(path: *const c_char, mode: *const c_char, file: *mut FILE) -> *mut FILE {
+        reopening(file);
+        opened_file(real(path, mode, file), mode)
+    }
+
+    real fdopen(fd: c_int, mode: *const c_char) -> *mut FILE {
+        let file = real(fd, mode);
+        if !file.is_null() { opened_stream(fd); }
         file
     }
 
-    real fopen64(path: *const c_char, mode: *const c_char) -> *mut FILE {
-        let file = real(path, mode);
-        if !file.is_null() { opened(libc::fileno(file)); }
-        file
-    }
+    real tmpfile() -> *mut FILE { opened_file(real(), c"w+".as_ptr()) }
+    real tmpfile64() -> *mut FILE { opened_file(real(), c"w+".as_ptr()) }
+    real mkstemp(template: *mut c_char) -> c_int { opened(real(template), TEMPORARY) }
+    real mkstemp64(template: *mut c_char) -> c_int { opened(real(template), TEMPORARY) }
+    real mkostemp(template: *mut c_char, flags: c_int) -> c_int { opened(real(template, flags), TEMPORARY | flags) }
+    real mkostemp64(template: *mut c_char, flags: c_int) -> c_int { opened(real(template, flags), TEMPORARY | flags) }
+    real mkstemps(template: *mut c_char, suffix: c_int) -> c_int { opened(real(template, suffix), TEMPORARY) }
+    real mkstemps64(template: *mut c_char, suffix: c_int) -> c_int { opened(real(template, suffix), TEMPORARY) }
+    real mkostemps(template: *mut c_char, suffix: c_int, flags: c_int) -> c_int { opened(real(template, suffix, flags), TEMPORARY | flags) }
+    real mkostemps64(template: *mut c_char, suffix: c_int, flags: c_int) -> c_int { opened(real(template, suffix, flags), TEMPORARY | flags) }
 
     real daemon(stay: c_int, keep: c_int) -> c_int {
         let result = real(stay, keep);

@@ -5,6 +5,7 @@ pub mod cipher;
 pub mod descriptors;
 pub mod dl;
 pub mod exec;
+pub mod files;
 pub mod gnutls;
 pub mod jumps;
 pub mod kernel_copies;
@@ -13,6 +14,7 @@ pub mod made;
 pub mod openssl;
 pub mod pieces;
 pub mod plain;
+pub mod plain_files;
 pub mod sockets;
 
 /// The C names of all hooks. Held against `exports.txt`, and that against what is exported.
@@ -22,6 +24,7 @@ const FAMILIES: &[&[&str]] = &[
     descriptors::HOOKS,
     dl::HOOKS,
     exec::HOOKS,
+    files::HOOKS,
     gnutls::HOOKS,
     jumps::HOOKS,
     kernel_copies::HOOKS,
@@ -29,6 +32,7 @@ const FAMILIES: &[&[&str]] = &[
     made::HOOKS,
     openssl::HOOKS,
     plain::HOOKS,
+    plain_files::HOOKS,
     sockets::HOOKS,
 ];
 
@@ -37,10 +41,12 @@ pub fn resolve() {
     descriptors::resolve();
     dl::resolve();
     exec::resolve();
+    files::resolve();
     jumps::resolve();
     kernel_copies::resolve();
     made::resolve();
     plain::resolve();
+    plain_files::resolve();
     sockets::resolve();
 }
 

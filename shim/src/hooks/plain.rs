@@ -5,6 +5,7 @@
 use super::descriptors::{counts_of, duplicated};
 use super::made::{made_pair, made_socket, recording};
 use crate::fds;
+use crate::kernel;
 use crate::process;
 use crate::record::keeping_errno;
 use core::ffi::c_int;
@@ -48,12 +49,13 @@ fn replace(old: c_int, new: c_int, real: impl FnOnce() -> c_int) -> c_int {
     if !process::active() || old == new || keeping_errno(process::is_vfork_child) {
         return real();
     }
-    let counts = keeping_errno(|| counts_of(new));
+    let mut counts = kernel::Counts::UNKNOWN;
+    recording(|guard| counts = counts_of(guard, new));
     let result = real();
     if result >= 0 {
         recording(|guard| {
             fds::forget(guard, new, counts);
-            fds::duplicate(old, new);
+            fds::duplicate(guard, old, new);
         });
     }
     result
@@ -82,7 +84,7 @@ redhook::hook! {
                 if let Some(object) = fds::known(fd) {
                     object.flag(OUT_SHUT);
                     // The writer has had its last word: the other end may compare already.
-                    object.checkpoint(guard, How::Checkpoint, fds::counts(object, fd));
+                    object.checkpoint(guard, How::Checkpoint, fds::counts(guard, object, fd));
                 }
             });
         }

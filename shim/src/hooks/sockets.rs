@@ -2,6 +2,7 @@
 
 use super::pieces::{Into, Messages, Vector, bytes};
 use crate::objects::{IN, OUT};
+use crate::process;
 use crate::real::hooks;
 use crate::record::{self, Call, doubt, received, receiving, sending, sent};
 use crate::stream::Offer;
@@ -75,6 +76,8 @@ hooks! {
     }
 
     real sendmsg(fd: c_int, message: *const msghdr, flags: c_int) -> ssize_t {
+        // Descriptors may go with it.
+        if !message.is_null() && (*message).msg_controllen != 0 { process::shares(); }
         let data = message_data(message);
         let mut offer = Offer::new();
         let call = sending(fd, &data, stream_part(flags, data.total()), &mut offer);

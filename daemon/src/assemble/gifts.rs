@@ -1,0 +1,129 @@
+//! Transfers as gifts from program to program, for the chains that `files` looks for.
+
+use super::object::{Direction, Object, Use};
+use super::program::{ArenaId, Program};
+use super::slab::{Key, Slab};
+use super::{Assembler, Transfer};
+use crate::files::chains::{Gift, Live};
+use crate::judge::Judgement;
+use crate::model::{Reason, Verdict};
+use counterfoil_abi::record::Channel;
+use std::collections::HashMap;
+
+/// Objects of one program that are looked at.
+const MAX_OBJECTS: usize = 4096;
+/// Users of one end that count as giver or receiver.
+const MAX_USERS: usize = 8;
+
+/// The tables as they stand.
+pub struct Standing<'a> {
+    pub programs: &'a HashMap<ArenaId, Program>,
+    pub objects: &'a Slab<Object>,
+    pub transfers: &'a Slab<Transfer>,
+}
+
+/// Who moved bytes in a direction; while nobody is known to, who was given that end, else who came last.
+fn users(object: &Object, direction: Direction) -> Vec<ArenaId> {
+    let given = |u: &&Use| {
+        u.access.is_some_and(|a| match direction {
+            Direction::Out => a.writes && !a.reads,
+            Direction::In => a.reads && !a.writes,
+        })
+    };
+    let mut users: Vec<&Use> = object.uses.iter().filter(|u| u.active(direction)).collect();
+    if users.is_empty() {
+        users = object.uses.iter().filter(given).collect();
+    }
+    if users.is_empty() && object.channel != Channel::Pipe {
+        users.extend(object.uses.last());
+    }
+    let mut arenas: Vec<ArenaId> = Vec::new();
+    for user in users {
+        if arenas.len() < MAX_USERS && !arenas.contains(&user.arena) {
+            arenas.push(user.arena);
+        }
+    }
+    arenas
+}
+
+impl Standing<'_> {
+    fn gifts_over(&self, leg: Key, judgement: Option<&Judgement>) -> Vec<Gift> {
+        let Some(transfer) = self.transfers.get(leg) else { return Vec::new() };
+        gifts(self.objects, transfer, judgement)
+    }
+}
+
+/// A transfer's gifts; none where one of its ends is not known.
+fn gifts(objects: &Slab<Object>, transfer: &Transfer, judgement: Option<&Judgement>) -> Vec<Gift> {
+    let ends = [transfer.origin, transfer.destination].map(|k| k.and_then(|k| objects.get(k)));
+    let [Some(origin), Some(destination)] = ends else { return Vec::new() };
+    let bytes = origin.total(Direction::Out).max(destination.total(Direction::In));
+    if judgement.is_some() && bytes == 0 {
+        return Vec::new();
+    }
+    let mut found = Vec::new();
+    for from in users(origin, Direction::Out) {
+        for to in users(destination, Direction::In).into_iter().filter(|&to| to != from) {
+            found.push(Gift {
+                from,
+                to,
+                transfer: transfer.id,
+                channel: origin.model_channel(),
+                bytes,
+                started: origin.opened.min(destination.opened),
+                last: if judgement.is_some() { origin.last.max(destination.last) } else { u64::MAX },
+                verdict: match judgement {
+                    Some(judgement) => Some(judgement.verdict),
+                    None => transfer.said.then_some(Verdict::Altered),
+                },
+                altered: judgement.map_or_else(Vec::new, |j| j.altered.iter().take(64).copied().collect()),
+            });
+        }
+    }
+    found
+}
+
+impl Live for Standing<'_> {
+    fn gifts(&self, to: ArenaId) -> Vec<Gift> {
+        let Some(program) = self.programs.get(&to) else { return Vec::new() };
+        let mut legs: Vec<Key> = Vec::new();
+        for key in program.numbers.values().take(MAX_OBJECTS) {
+            if let Some(leg) = self.objects.get(*key).and_then(|o| o.legs[Direction::In as usize])
+                && !legs.contains(&leg)
+            {
+                legs.push(leg);
+            }
+        }
+        legs.into_iter().flat_map(|leg| self.gifts_over(leg, None)).filter(|g| g.to == to).collect()
+    }
+
+    fn doubt(&self, arena: ArenaId) -> Option<Reason> {
+        let program = self.programs.get(&arena)?;
+        if program.hostile {
+            return Some(Reason::RecordsDropped);
+        }
+        program.foreign_hook(Channel::File).then_some(Reason::ForeignHook)
+    }
+
+    fn dropped(&self, arena: ArenaId) -> bool {
+        self.programs.get(&arena).is_some_and(|p| p.dropped)
+    }
+
+    fn alive(&self, arena: ArenaId) -> bool {
+        self.programs.get(&arena).is_some_and(|p| !p.gone)
+    }
+}
+
+impl Assembler {
+    /// A transfer is over: who gave to whom is remembered for the files that went over it.
+    pub(super) fn remember_gifts(&mut self, transfer: &Transfer, judgement: &Judgement) {
+        for gift in gifts(&self.objects, transfer, Some(judgement)) {
+            for arena in [gift.from, gift.to] {
+                if let Some(program) = self.programs.get(&arena) {
+                    self.files.program(arena, &program.facts);
+                }
+            }
+            self.files.chains.over(gift);
+        }
+    }
+}

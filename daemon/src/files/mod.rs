@@ -1,0 +1,335 @@
+//! Files: what was read, what was written, and which of these are one file's way.
+//!
+//! Comes in: the records of file objects, who gives bytes to whom ([`chains::Live`]), and files at rest.
+//! Goes out: [`Judged::Transfer`]s with channel `file`, once a written file and the file that it comes
+//! from are both known. The assembler calls it. Every table is bounded; what a liar says of its files
+//! makes its own transfers wrong and nobody else's.
+//!
+//! ```text
+//! open ─► readings ─┐
+//!    └──► deliveries ┴─► resolve (chains, at rest) ─► judge::files ─► outward
+//! ```
+#![forbid(unsafe_code)]
+
+pub mod carriers;
+pub mod chains;
+mod matching;
+pub mod names;
+pub mod open;
+mod outward;
+pub mod place;
+mod readings;
+mod resolve;
+mod rest;
+pub mod tags;
+#[cfg(test)]
+mod tests;
+
+use crate::assemble::program::ArenaId;
+use crate::host::facts::Facts;
+use crate::judged::Judged;
+use crate::model::Reason;
+use crate::rest::{Answer, Ask, User};
+use chains::{Chains, Live};
+use counterfoil_abi::record::{Named, Naming, Opened, Record};
+use names::Names;
+use open::{FileEnd, OpenFile, Way};
+use readings::Readings;
+use rest::AtRestState;
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
+use tags::Room;
+
+/// Files open at once.
+const MAX_OPEN: usize = 200_000;
+/// Of one program.
+const MAX_OPEN_OF_ONE: u32 = 20_000;
+/// Written files whose origin is being looked for.
+const MAX_DELIVERIES: usize = 100_000;
+/// Programs remembered.
+const MAX_NODES: usize = 50_000;
+/// Users remembered of one program.
+const MAX_USERS: usize = 64;
+/// Files being read at rest.
+const MAX_ASKED: usize = 256;
+/// How long things that are over are remembered, nanoseconds.
+const REMEMBERED: u64 = 600_000_000_000;
+/// Ticks until every lane was read again.
+const SETTLE: u64 = 2;
+
+/// What the files need to know of their surroundings.
+#[derive(Clone, Debug)]
+pub struct Surroundings {
+    /// Stands in every endpoint.
+    pub hostname: String,
+    /// The realtime clock less the monotonic one, nanoseconds.
+    pub clock_offset: i128,
+    /// Somebody answers what is in [`Files::asks`].
+    pub reads_at_rest: bool,
+}
+
+/// A program that has files or gave bytes.
+pub(crate) struct Node {
+    pub facts: Arc<Facts>,
+    users: Vec<(u32, User)>,
+}
+
+/// A written file whose origin is being looked for.
+pub(crate) struct Delivery {
+    pub end: FileEnd,
+    pub rest: AtRestState,
+    /// When it was over, monotonic nanoseconds.
+    pub since: u64,
+    /// Looks so far.
+    pub looks: u32,
+    /// The name that it had when it was last looked at.
+    pub path: Vec<u8>,
+}
+
+/// All tables.
+pub struct Files {
+    surroundings: Surroundings,
+    open: HashMap<(ArenaId, u32), OpenFile>,
+    open_of: HashMap<ArenaId, u32>,
+    /// Files that were closed, with the tick when that counts.
+    closing: VecDeque<(u64, (ArenaId, u32))>,
+    names: Names,
+    room: Room,
+    readings: Readings,
+    deliveries: BTreeMap<u64, Delivery>,
+    /// When each is looked at again.
+    due: BTreeSet<(u64, u64)>,
+    pub(crate) chains: Chains,
+    nodes: HashMap<ArenaId, Node>,
+    /// What waits for an answer: a reading or a delivery.
+    asked: HashMap<u64, (Way, u64)>,
+    next: u64,
+    now: u64,
+    tidied: u64,
+    /// Observation is about to end.
+    hurried: bool,
+    /// Files to be read at rest.
+    pub asks: Vec<Ask>,
+}
+
+impl Files {
+    /// Empty tables. `room`: bytes of tags.
+    pub fn new(surroundings: Surroundings, room: usize) -> Self {
+        Self {
+            surroundings,
+            open: HashMap::new(),
+            open_of: HashMap::new(),
+            closing: VecDeque::new(),
+            names: Names::default(),
+            room: Room::new(room),
+            readings: Readings::default(),
+            deliveries: BTreeMap::new(),
+            due: BTreeSet::new(),
+            chains: Chains::default(),
+            nodes: HashMap::new(),
+            asked: HashMap::new(),
+            next: 1,
+            now: 0,
+            tidied: 0,
+            hurried: false,
+            asks: Vec::new(),
+        }
+    }
+
+    /// A program that has a file or gave bytes.
+    pub fn program(&mut self, arena: ArenaId, facts: &Arc<Facts>) {
+        if self.nodes.len() < MAX_NODES {
+            self.nodes.entry(arena).or_insert_with(|| Node { facts: facts.clone(), users: Vec::new() });
+        }
+    }
+
+    /// Somebody answers what is in [`Files::asks`] from now on.
+    pub fn reads_at_rest(&mut self) {
+        self.surroundings.reads_at_rest = true;
+    }
+
+    /// A file was opened. False: there is no room for it.
+    pub fn opened(&mut self, arena: ArenaId, pid: u32, opened: &Opened) -> bool {
+        let key = (arena, opened.header.object);
+        if let Some(file) = self.open.get_mut(&key) {
+            file.learn(opened);
+            return true;
+        }
+        let of_one = self.open_of.entry(arena).or_default();
+        if self.open.len() >= MAX_OPEN || *of_one >= MAX_OPEN_OF_ONE {
+            return false;
+        }
+        *of_one += 1;
+        self.open.insert(key, OpenFile::new(arena, pid, opened));
+        self.remember_user(arena, pid);
+        true
+    }
+
+    /// Whose rights the file was opened with; later its process may be gone.
+    fn remember_user(&mut self, arena: ArenaId, pid: u32) {
+        if !self.surroundings.reads_at_rest {
+            return;
+        }
+        let Some(node) = self.nodes.get_mut(&arena) else { return };
+        if node.users.len() < MAX_USERS && !node.users.iter().any(|(p, _)| *p == pid) {
+            node.users.extend(User::of_process(pid).map(|user| (pid, user)));
+        }
+    }
+
+    /// A record of an object. False: it is no file that is known.
+    pub fn told(&mut self, arena: ArenaId, pid: u32, tick: u64, record: &Record) -> bool {
+        let key = (arena, record.header().object);
+        let Some(file) = self.open.get_mut(&key) else { return false };
+        file.told(pid, record, &mut self.room);
+        if file.done && file.due == 0 {
+            file.due = tick + SETTLE;
+            self.closing.push_back((file.due, key));
+        }
+        true
+    }
+
+    /// A file's name. `pid`: who says so.
+    pub fn named(&mut self, arena: ArenaId, pid: u32, named: &Named) {
+        let Some(name) = self.names.piece(arena, pid, named) else { return };
+        if name.about == Naming::Path {
+            if let Some(file) = self.open.get_mut(&(arena, named.header.object)) {
+                file.path = name.path;
+            }
+            return;
+        }
+        let uid = self.nodes.get(&arena).and_then(|n| n.facts.process.uid);
+        self.names.changed((named.device, named.inode), named.header.time, arena, uid, name);
+    }
+
+    /// Its program is gone: what it had open is closed.
+    pub fn gone(&mut self, arena: ArenaId, tick: u64) {
+        if self.open_of.get(&arena).is_none_or(|&n| n == 0) {
+            return;
+        }
+        for (key, file) in self.open.iter_mut().filter(|((a, _), _)| *a == arena) {
+            if file.due == 0 {
+                file.due = tick + SETTLE;
+                self.closing.push_back((file.due, *key));
+            }
+        }
+    }
+
+    /// Every lane was read: takes up what was closed, looks for origins.
+    pub fn tick(&mut self, now: u64, tick: u64, live: &dyn Live, out: &mut VecDeque<Judged>) {
+        self.now = now;
+        while let Some(&(due, key)) = self.closing.front()
+            && due <= tick
+        {
+            self.closing.pop_front();
+            self.close(key, false, live);
+        }
+        while let Some(&(at, id)) = self.due.first()
+            && at <= now
+        {
+            self.due.pop_first();
+            self.look(id, live, false, out);
+        }
+        if now.saturating_sub(self.tidied) > 5_000_000_000 {
+            self.tidy();
+        }
+    }
+
+    fn close(&mut self, key: (ArenaId, u32), open: bool, live: &dyn Live) {
+        let Some(file) = self.open.remove(&key) else { return };
+        if let Some(n) = self.open_of.get_mut(&key.0) {
+            *n -= 1;
+            if *n == 0 {
+                self.open_of.remove(&key.0);
+            }
+        }
+        let doubt: Vec<Reason> = live.doubt(key.0).into_iter().collect();
+        for end in file.ends(open, &doubt, &mut self.room) {
+            let id = self.next;
+            self.next += 1;
+            match end.way {
+                Way::Read => self.readings.insert(id, end, &mut self.room),
+                Way::Written if self.deliveries.len() < MAX_DELIVERIES => {
+                    let (path, since) = (end.path.clone(), self.now);
+                    let rest = AtRestState::default();
+                    self.deliveries.insert(id, Delivery { end, rest, since, looks: 0, path });
+                    self.due.insert((self.now, id));
+                }
+                Way::Written => {}
+            }
+        }
+    }
+
+    /// A file was read at rest, or can't be.
+    pub fn at_rest(&mut self, answer: Answer) {
+        let Some((way, id)) = self.asked.remove(&answer.id) else { return };
+        let state = match way {
+            Way::Read => self.readings.get_mut(id).map(|r| &mut r.rest),
+            Way::Written => self.deliveries.get_mut(&id).map(|d| &mut d.rest),
+        };
+        let Some(state) = state else { return };
+        let AtRestState::Asked(_, prefix) = *state else { return };
+        *state = match answer.result {
+            Ok(rest) => AtRestState::Had(Box::new(rest), prefix),
+            Err(_) => AtRestState::Refused,
+        };
+        match way {
+            Way::Read => {
+                self.readings.digested(id);
+                if self.hurried {
+                    self.due = self.deliveries.keys().map(|&id| (0, id)).collect();
+                }
+            }
+            Way::Written => {
+                self.due.retain(|&(_, d)| d != id);
+                self.due.insert((self.now, id));
+            }
+        }
+    }
+
+    /// Something is on its way to a transfer: observation should not end just now.
+    pub fn busy(&self) -> bool {
+        !self.asked.is_empty() || !self.closing.is_empty() || self.hurried && !self.deliveries.is_empty()
+    }
+
+    /// Observation is about to end: nothing is waited for any more but files that are being read at rest.
+    pub fn hurry(&mut self) {
+        if !self.hurried {
+            self.hurried = true;
+            self.due = self.deliveries.keys().map(|&id| (0, id)).collect();
+        }
+    }
+
+    /// Observation ends: says what can be said.
+    pub fn finish(&mut self, live: &dyn Live, out: &mut VecDeque<Judged>) {
+        let mut keys: Vec<(u64, (ArenaId, u32))> = self.open.iter().map(|(k, f)| (f.opened, *k)).collect();
+        keys.sort_unstable();
+        for (_, key) in keys {
+            let open = self.open.get(&key).is_some_and(|f| f.due == 0);
+            self.close(key, open, live);
+        }
+        let ids: Vec<u64> = self.deliveries.keys().copied().collect();
+        for id in ids {
+            self.look(id, live, true, out);
+        }
+    }
+
+    fn tidy(&mut self) {
+        self.tidied = self.now;
+        let before = self.now.saturating_sub(REMEMBERED);
+        self.chains.forget_before(before);
+        self.names.forget_before(before);
+        let scarce = self.room.scarce();
+        self.readings.forget_before(before, &mut self.room, scarce);
+        if self.nodes.len() > MAX_NODES / 2 {
+            let used: std::collections::HashSet<ArenaId> = self.chains.arenas();
+            let (open_of, readings) = (&self.open_of, &self.readings);
+            self.nodes.retain(|a, _| open_of.contains_key(a) || used.contains(a) || readings.has(*a));
+        }
+    }
+
+    /// Nothing is held of anybody.
+    #[cfg(test)]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.open.is_empty() && self.deliveries.is_empty() && self.asked.is_empty()
+    }
+}

@@ -1,0 +1,114 @@
+//! From a file's way to the outward transfer, and who was at its ends.
+
+use super::chains::Gift;
+use super::matching::By;
+use super::open::FileEnd;
+use super::place::place;
+use super::readings::Reading;
+use super::resolve::Said;
+use super::{Delivery, Files};
+use crate::host::path_text;
+use crate::judge::Judgement;
+use crate::judged::{Context, Judged};
+use crate::model::{Bytes, Channel, Endpoint, Process, ProcessName, Tap, Transfer, Verdict};
+use counterfoil_abi::BLOCK;
+use jiff::Timestamp;
+use uuid::Uuid;
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+impl Files {
+    /// The realtime of a monotonic moment that a record tells; a liar's is brought into bounds.
+    fn timestamp(&self, monotonic: u64) -> Timestamp {
+        let at = i128::from(monotonic.min(self.now)) + self.surroundings.clock_offset;
+        Timestamp::from_nanosecond(at).unwrap_or_default()
+    }
+
+    fn process(&self, end: &FileEnd) -> Option<Process> {
+        let mut process = self.nodes.get(&end.arena)?.facts.process.clone();
+        if end.pid != 0 && end.pid != process.pid {
+            // A fork: same program, its owner is the parent.
+            process.parents.insert(0, ProcessName { pid: process.pid, exe: process.exe.clone() });
+            process.pid = end.pid;
+            process.started = None;
+        }
+        Some(process)
+    }
+
+    fn endpoint(&self, end: &FileEnd, path: &[u8], tap: Tap, said: &Said) -> Option<Endpoint> {
+        let process = self.process(end)?;
+        Some(Endpoint {
+            host: self.surroundings.hostname.clone(),
+            tap,
+            pid: process.pid,
+            exe: process.exe,
+            argv: process.argv,
+            uid: process.uid,
+            parent: process.parents.into_iter().next(),
+            local: None,
+            remote: None,
+            path: (!path.is_empty()).then(|| path_text(path)),
+            sha256: said.sha256.map(|digest| hex(&digest)),
+            bytes: said.bytes,
+            witnessed: said.witnessed,
+            offered: 0,
+            also: Vec::new(),
+        })
+    }
+
+    pub(super) fn outward(
+        &self,
+        d: &Delivery,
+        r: &Reading,
+        judged: (Judgement, Said, Said),
+        legs: &[Gift],
+        by: By,
+    ) -> Judged {
+        let (judgement, origin, destination) = judged;
+        let nothing_left = {
+            let compared = r.end.tags.compared(&d.end.tags);
+            compared.nothing_in_common() && compared.differ >= 2
+        };
+        let altered = judgement.verdict == Verdict::Altered;
+        let source_changed = altered && origin.sha256.is_some() && origin.sha256 == destination.sha256;
+        let place = match (altered, source_changed) {
+            (false, _) => None,
+            (true, true) => Some("source changed while it was read".to_owned()),
+            (true, false) => place(&self.spans(r.end.arena, legs)),
+        };
+        let transfer = Transfer {
+            id: Uuid::now_v7(),
+            verdict: judgement.verdict,
+            reasons: judgement.reasons,
+            channel: Channel::File,
+            flow: None,
+            assurance: judgement.assurance,
+            class: None,
+            bytes: Bytes { origin: Some(origin.bytes), destination: Some(destination.bytes) },
+            altered: judgement.altered,
+            origin: self.endpoint(&r.end, &r.end.path, Tap::FileRead, &origin),
+            destination: self.endpoint(&d.end, &d.path, Tap::FileWrite, &destination),
+            legs: legs.iter().map(|leg| leg.transfer).collect(),
+            started: self.timestamp(r.end.opened.min(d.end.opened)),
+            ended: self.timestamp(r.end.last.max(d.end.last)),
+            strip: judgement.strip,
+            origin_digest: None,
+            destination_digest: None,
+        };
+        let replaced = altered
+            && by == By::Name
+            && nothing_left
+            && origin.bytes == destination.bytes
+            && origin.bytes >= 2 * BLOCK;
+        let context = Context {
+            origin: self.process(&r.end),
+            destination: self.process(&d.end),
+            connection: None,
+            place,
+            replaced,
+        };
+        Judged::Transfer { transfer: Box::new(transfer), context: Box::new(context) }
+    }
+}

@@ -1,0 +1,105 @@
+//! The SHA-256 of one direction of a file, as its bytes go by.
+
+use crate::stream::Pieces;
+use core::cell::UnsafeCell;
+use core::mem::MaybeUninit;
+use sha2::{Digest as _, Sha256};
+
+/// In shared memory; whoever has claimed the stream works with it.
+#[repr(C)]
+pub struct Digest(UnsafeCell<MaybeUninit<Running>>);
+
+// SAFETY: reached only by `get` and `clear`, see there.
+unsafe impl Sync for Digest {}
+
+/// The states. Plain values without pointers: any process of the family may go on with them.
+pub struct Running {
+    /// All that flowed.
+    now: Sha256,
+    /// And what is being offered.
+    next: Sha256,
+    /// Bytes being offered.
+    offered: u64,
+    /// How far an earlier reading went, 0 if there was none.
+    earlier: u64,
+    /// That reading's digest.
+    earlier_digest: [u8; 32],
+}
+
+impl Digest {
+    /// As new. Nobody else knows of the object yet.
+    pub fn clear(&self) {
+        let new = Running {
+            now: Sha256::new(),
+            next: Sha256::new(),
+            offered: 0,
+            earlier: 0,
+            earlier_digest: [0; 32],
+        };
+        // SAFETY: the object is being made: nobody else has it.
+        unsafe { *self.0.get() = MaybeUninit::new(new) };
+    }
+
+    /// # Safety
+    /// The caller has claimed the stream, and `clear` came before.
+    #[allow(clippy::mut_from_ref, reason = "the claim is the lock")]
+    pub unsafe fn get(&self) -> &mut Running {
+        // SAFETY: contract.
+        unsafe { (*self.0.get()).assume_init_mut() }
+    }
+}
+
+fn digest(state: &Sha256) -> [u8; 32] {
+    state.clone().finalize().into()
+}
+
+impl Running {
+    /// The file is read again from its start; it was read up to `offset`.
+    #[cold]
+    pub fn rewind(&mut self, offset: u64) {
+        if offset > self.earlier {
+            self.earlier = offset;
+            self.earlier_digest = digest(&self.now);
+        }
+        self.now = Sha256::new();
+    }
+
+    /// `bytes` of `data` were read at `offset`, where the state stands. False: this reading is not as an
+    /// earlier one was.
+    #[inline]
+    pub fn take<P: Pieces + ?Sized>(&mut self, offset: u64, data: &P, bytes: u64) -> bool {
+        let end = offset + bytes;
+        if offset >= self.earlier || self.earlier > end {
+            data.walk(0, bytes, &mut |piece| self.now.update(piece));
+            return true;
+        }
+        let before = self.earlier - offset;
+        data.walk(0, before, &mut |piece| self.now.update(piece));
+        let same = digest(&self.now) == self.earlier_digest;
+        data.walk(before, bytes - before, &mut |piece| self.now.update(piece));
+        same
+    }
+
+    /// `data` is about to be written.
+    #[inline]
+    pub fn offer<P: Pieces + ?Sized>(&mut self, data: &P, bytes: u64) {
+        self.next = self.now.clone();
+        self.offered = bytes;
+        data.walk(0, bytes, &mut |piece| self.next.update(piece));
+    }
+
+    /// The first `bytes` of what was offered were written.
+    #[inline]
+    pub fn accept<P: Pieces + ?Sized>(&mut self, data: &P, bytes: u64) {
+        if bytes == self.offered {
+            core::mem::swap(&mut self.now, &mut self.next);
+        } else {
+            data.walk(0, bytes, &mut |piece| self.now.update(piece));
+        }
+    }
+
+    /// Bytes and their digest: what flowed up to `offset`, or an earlier reading that went further.
+    pub fn say(&self, offset: u64) -> (u64, [u8; 32]) {
+        if self.earlier > offset { (self.earlier, self.earlier_digest) } else { (offset, digest(&self.now)) }
+    }
+}

@@ -1,0 +1,343 @@
+//! Files on their way through real programs: one transfer each, with the right two paths, programs and
+//! digests (issue 3, items 1, 3, 4 and 5).
+
+use counterfoil_tests::scratch::payload;
+use counterfoil_tests::sshd::Sshd;
+use counterfoil_tests::{Observed, Run, Transfer, check, need, need_sshd, peers, truth};
+use sha2::{Digest, Sha256};
+
+/// The files' transfers.
+fn files(run: &Run) -> Vec<Transfer> {
+    run.report.on("file")
+}
+
+fn sha256(content: &[u8]) -> String {
+    Sha256::digest(content).iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// The one file transfer that ends at `to`, from `from`; both in the scratch folder.
+fn way(run: &Run, from: &str, to: &str) -> Transfer {
+    let here = run.scratch.path().canonicalize().expect("scratch");
+    let path = |t: &Transfer, end: &str| t.0[end]["path"].as_str().unwrap_or("").to_owned();
+    let wanted = here.join(to).to_string_lossy().into_owned();
+    let found: Vec<_> = files(run).into_iter().filter(|t| path(t, "destination") == wanted).collect();
+    check!(run, found.len() == 1, "{} file transfers end at {to}, not 1", found.len());
+    let origin = here.join(from).to_string_lossy().into_owned();
+    check!(run, path(&found[0], "origin") == origin, "{to} comes from {}", path(&found[0], "origin"));
+    found[0].clone()
+}
+
+/// It arrived as it was: digests are `sha256sum`'s, and it went over that many legs, all of them told.
+fn intact(run: &Run, from: &str, to: &str, programs: (&str, &str), legs: usize) {
+    let t = way(run, from, to);
+    check!(run, t.verdict() == "intact", "{}", t.shown());
+    let content = std::fs::read(run.scratch.at(from)).expect("origin");
+    for end in ["origin", "destination"] {
+        check!(run, t.0[end]["sha256"] == sha256(&content), "{end}'s digest is {}", t.0[end]["sha256"]);
+    }
+    check!(run, t.origin() == Some(content.len() as u64), "{}", t.shown());
+    check!(run, (t.program("origin"), t.program("destination")) == programs, "{}", t.shown());
+    check!(run, t.0["assurance"] == "hash", "{}", t.0["assurance"]);
+    let ids = t.0["legs"].as_array().cloned().unwrap_or_default();
+    check!(run, ids.len() == legs, "{} legs, not {legs}: {}", ids.len(), t.shown());
+    for id in &ids {
+        let leg = run.report.transfers().into_iter().find(|t| t.0["id"] == *id);
+        check!(run, leg.is_some(), "leg {id} was not told");
+    }
+}
+
+/// Files `f0` … of these lengths.
+fn with_files(mut session: Observed, sizes: &[usize]) -> Observed {
+    for (i, size) in sizes.iter().enumerate() {
+        session.scratch.write(&format!("src/f{i}"), payload(*size as u64 + 1, *size));
+    }
+    std::fs::create_dir_all(session.scratch.at("dst")).expect("dst");
+    session = session.limit(120);
+    session
+}
+
+/// `commands` beside an sshd, with files of these lengths.
+fn beside_sshd(sizes: &[usize], commands: &str) -> Observed {
+    let scratch = counterfoil_tests::Scratch::new();
+    let script = Sshd::new(&scratch).around(commands);
+    let mut session = Observed::script(&script);
+    session.scratch = scratch;
+    with_files(session, sizes)
+}
+
+const SIZES: &[usize] = &[0, 1, 16_384, 16_385, 1_000_000];
+
+fn all_intact(run: &Run, sizes: &[usize], to: &str, programs: (&str, &str), legs: usize) {
+    truth::blameless(run);
+    for i in 0..sizes.len() {
+        intact(run, &format!("src/f{i}"), &format!("{to}/f{i}"), programs, legs);
+    }
+    check!(run, files(run).len() == sizes.len(), "{} file transfers", files(run).len());
+}
+
+#[test]
+fn scp_up() {
+    need_sshd!();
+    let run = beside_sshd(SIZES, "scp src/f* far:$here/dst/").go().well();
+    all_intact(&run, SIZES, "dst", ("scp", "sftp-server"), 3);
+}
+
+#[test]
+fn scp_down() {
+    need_sshd!();
+    let run = beside_sshd(SIZES, "scp \"far:$here/src/f*\" dst/").go().well();
+    all_intact(&run, SIZES, "dst", ("sftp-server", "scp"), 3);
+}
+
+#[test]
+fn scp_in_its_old_protocol() {
+    need_sshd!();
+    let run = beside_sshd(SIZES, "scp -O src/f* far:$here/dst/\nmkdir back; scp -O far:$here/dst/f4 back/f4");
+    let run = run.go().well();
+    truth::blameless(&run);
+    for i in 0..SIZES.len() {
+        intact(&run, &format!("src/f{i}"), &format!("dst/f{i}"), ("scp", "scp"), 3);
+    }
+    intact(&run, "dst/f4", "back/f4", ("scp", "scp"), 3);
+}
+
+#[test]
+fn sftp_both_ways() {
+    need_sshd!();
+    let run = beside_sshd(
+        &[300_000],
+        "printf 'put src/f0 %s/dst/f0\\nget %s/dst/f0 back\\n' $here $here | sftp -b - far >/dev/null",
+    );
+    let run = run.go().well();
+    truth::blameless(&run);
+    intact(&run, "src/f0", "dst/f0", ("sftp", "sftp-server"), 3);
+    intact(&run, "dst/f0", "back", ("sftp-server", "sftp"), 3);
+}
+
+#[test]
+fn rsync_over_ssh_under_final_names() {
+    need_sshd!();
+    need!("rsync");
+    let sizes = &SIZES[1..];
+    let run = beside_sshd(sizes, "rsync -a src/ far:$here/dst/\nrsync -az far:$here/dst/ back/");
+    let run = run.go().well();
+    truth::blameless(&run);
+    for i in 0..sizes.len() {
+        intact(&run, &format!("src/f{i}"), &format!("dst/f{i}"), ("rsync", "rsync"), 3);
+        intact(&run, &format!("dst/f{i}"), &format!("back/f{i}"), ("rsync", "rsync"), 3);
+    }
+}
+
+#[test]
+fn rsync_sends_differences() {
+    need_sshd!();
+    need!("rsync");
+    let run = beside_sshd(
+        &[1_000_000],
+        "head -c 400000 src/f0 >dst/f0; printf other >>dst/f0; tail -c 500000 src/f0 >>dst/f0\n\
+         rsync -a --no-whole-file src/ far:$here/dst/",
+    );
+    let run = run.go().well();
+    truth::blameless(&run);
+    let t = files(&run).into_iter().rfind(|t| t.program("destination") == "rsync");
+    check!(run, t.as_ref().is_some_and(|t| t.verdict() == "intact"), "{t:?}");
+}
+
+#[test]
+fn tar_through_ssh() {
+    need_sshd!();
+    let sizes = &SIZES[1..];
+    let run = beside_sshd(sizes, "tar c -C src . | ssh far \"tar x -C $here/dst\"").go().well();
+    all_intact(&run, sizes, "dst", ("tar", "tar"), 3);
+}
+
+#[test]
+fn a_pipe_through_ssh() {
+    need_sshd!();
+    let run = beside_sshd(&[500_000], "cat src/f0 | ssh far \"cat >$here/dst/other\"").go().well();
+    truth::blameless(&run);
+    intact(&run, "src/f0", "dst/other", ("cat", "cat"), 3);
+}
+
+#[test]
+fn curl_wget_and_nginx() {
+    need!("nginx", "curl", "wget");
+    let port = peers::free_port();
+    let session = Observed::script(&format!(
+        "nginx -c \"$PWD/nginx.conf\" & server=$!\nlistening {port}\nurl=https://localhost:{port}\n\
+         curl -sS --cacert cert.pem $url/f -o dst/curl\n\
+         curl -sS --cacert cert.pem -T src/f0 $url/up/curl\n\
+         wget -q --ca-certificate=cert.pem $url/f -O dst/wget\n\
+         kill -QUIT $server; wait $server"
+    ));
+    peers::nginx(&session.scratch, port, "");
+    session.scratch.write("www/f", payload(3, 700_000));
+    let run = with_files(session, &[700_001]).go().well();
+    truth::blameless(&run);
+    intact(&run, "www/f", "dst/curl", ("nginx", "curl"), 1);
+    intact(&run, "src/f0", "www/up/curl", ("curl", "nginx"), 1);
+    intact(&run, "www/f", "dst/wget", ("nginx", "wget"), 1);
+}
+
+#[test]
+fn a_plain_http_server_in_python() {
+    need!("curl");
+    let port = peers::free_port();
+    let session = Observed::script(&format!(
+        "{} -m http.server -d src {port} >/dev/null 2>&1 & server=$!\nlistening {port}\n\
+         curl -sS http://127.0.0.1:{port}/f0 -o dst/f0\nkill $server; wait $server || true",
+        peers::PYTHON
+    ));
+    let run = with_files(session, &[300_000]).go().well();
+    truth::blameless(&run);
+    let t = way(&run, "src/f0", "dst/f0");
+    check!(run, t.verdict() == "intact", "{}", t.shown());
+}
+
+#[test]
+fn copies_within_a_host() {
+    let run = with_files(
+        Observed::script(
+            "cp src/f0 dst/cp\ncat src/f0 >dst/cat\ndd if=src/f0 of=dst/dd bs=64k 2>/dev/null\n\
+             cat src/f0 | tee dst/tee | cat >dst/cat2\ncp src/f1 dst/f1",
+        ),
+        &[400_000, 0],
+    );
+    let run = run.go().well();
+    truth::blameless(&run);
+    intact(&run, "src/f0", "dst/cp", ("cp", "cp"), 0);
+    intact(&run, "src/f0", "dst/cat", ("cat", "cat"), 0);
+    intact(&run, "src/f0", "dst/dd", ("dd", "dd"), 0);
+    intact(&run, "src/f0", "dst/tee", ("cat", "tee"), 1);
+    intact(&run, "src/f0", "dst/cat2", ("cat", "cat"), 2);
+    intact(&run, "src/f1", "dst/f1", ("cp", "cp"), 0);
+}
+
+#[test]
+fn a_thousand_files_by_scp() {
+    need_sshd!();
+    thousand("scp -r src far:$here/dst/", "dst/src", "sftp-server");
+}
+
+#[test]
+fn a_thousand_files_by_rsync() {
+    need_sshd!();
+    need!("rsync");
+    thousand("rsync -a src/ far:$here/dst/", "dst", "rsync");
+}
+
+/// A thousand small files: a thousand transfers, each once.
+fn thousand(command: &str, to: &str, receiver: &str) {
+    let session = beside_sshd(&[], command);
+    let name = |i: usize| format!("d{}/f{}", i % 5, i / 5);
+    for i in 0..1000 {
+        // Every third one has the content of others.
+        let content = if i % 3 == 0 { vec![b'x'; i % 4] } else { payload(i as u64 + 1, 20 + i % 3000) };
+        session.scratch.write(&format!("src/{}", name(i)), content);
+    }
+    let run = session.go().well();
+    truth::blameless(&run);
+    let here = run.scratch.path().canonicalize().expect("scratch");
+    let mut seen = std::collections::BTreeMap::new();
+    for t in files(&run).iter().filter(|t| t.program("destination") == receiver) {
+        check!(run, t.verdict() == "intact", "{}", t.shown());
+        let path = |end: &str| t.0[end]["path"].as_str().unwrap_or("").to_owned();
+        let before = seen.insert(path("destination"), path("origin"));
+        check!(run, before.is_none(), "twice: {}", path("destination"));
+    }
+    for i in 0..1000 {
+        let wanted = here.join(to).join(name(i)).to_string_lossy().into_owned();
+        let origin = here.join("src").join(name(i)).to_string_lossy().into_owned();
+        check!(run, seen.get(&wanted) == Some(&origin), "{wanted} comes from {:?}", seen.get(&wanted));
+    }
+    check!(run, seen.len() == 1000, "{} files", seen.len());
+}
+
+#[test]
+fn conversions_accuse_nobody() {
+    need_sshd!();
+    let run = beside_sshd(
+        &[300_000],
+        "seq 60000 >src/text\n\
+         cat src/text | sed s/1/2/ | ssh far \"cat >$here/dst/text\"\n\
+         tr 1 2 <src/text | ssh far \"cat >$here/dst/text2\"\n\
+         gzip -c src/text | ssh far \"cat >$here/dst/text.gz\"\n\
+         cat src/text | gzip | ssh far \"gunzip >$here/dst/text3\"\n\
+         cat src/text | ssh far \"sed 's/$/\\r/' >$here/dst/text4\"\n\
+         openssl enc -aes-256-ctr -pass pass:x -pbkdf2 -in src/text | ssh far \"cat >$here/dst/text5\"\n\
+         cat src/f0 | openssl enc -aes-256-ctr -K 00 -iv 00 2>/dev/null | ssh far \"cat >$here/dst/f0\"\n\
+         scp -C src/f0 far:$here/dst/C\n\
+         sed -i s/2/3/ src/text",
+    );
+    let run = run.go().well();
+    truth::blameless(&run);
+    check!(run, !run.report.fired("payload-truncated"), "nothing was cut");
+    intact(&run, "src/f0", "dst/C", ("scp", "sftp-server"), 3);
+    for t in files(&run) {
+        let fine = t.verdict() == "intact" || t.reasons() == ["transformed"];
+        check!(run, fine, "{}", t.shown());
+    }
+}
+
+#[test]
+fn a_killed_scp_is_truncated() {
+    need_sshd!();
+    let run = beside_sshd(
+        &[3_000_000],
+        &format!(
+            "command scp -q -F ssh_config -l 8000 src/f0 far:$here/dst/f0 & copy=$!\n\
+         await test -s dst/f0\nkill -9 $copy; wait $copy || true\n{UNUSED}"
+        ),
+    );
+    let run = run.go().well();
+    cut_short(&run);
+}
+
+/// Shell for: nobody has the file open any more.
+const UNUSED: &str = "await sh -c '! ls -l /proc/[0-9]*/fd 2>/dev/null | grep -q dst/f0'";
+
+/// One file transfer, of a part.
+fn cut_short(run: &Run) {
+    truth::blameless(run);
+    let t = way(run, "src/f0", "dst/f0");
+    check!(run, t.verdict() == "truncated", "{}", t.shown());
+    let arrived = std::fs::metadata(run.scratch.at("dst/f0")).expect("dst/f0").len();
+    check!(run, t.destination() == Some(arrived), "{arrived} bytes arrived: {}", t.shown());
+    check!(run, t.origin() == Some(3_000_000), "{}", t.shown());
+    check!(run, run.report.fired("payload-truncated"), "no alarm");
+}
+
+#[test]
+fn a_dropped_connection_is_truncated() {
+    need_sshd!();
+    let run = beside_sshd(
+        &[3_000_000],
+        &format!(
+            "command scp -q -F ssh_config -l 8000 src/f0 far:$here/dst/f0 & copy=$!\n\
+         await test -s dst/f0\nkill -9 $(pgrep -P $copy ssh); wait $copy || true\n{UNUSED}"
+        ),
+    );
+    cut_short(&run.go().well());
+}
+
+#[test]
+fn a_full_disk_is_truncated() {
+    need_sshd!();
+    if !peers::root() {
+        counterfoil_tests::skip!("only root can mount a small disk");
+    }
+    let run = beside_sshd(
+        &[3_000_000],
+        "mount -t tmpfs -o size=1m none dst; trap 'umount -l dst' EXIT\n\
+         ! scp src/f0 far:$here/dst/f0\ncp dst/f0 kept",
+    );
+    let run = run.go().well();
+    truth::blameless(&run);
+    let t = way(&run, "src/f0", "dst/f0");
+    check!(run, t.verdict() == "truncated", "{}", t.shown());
+    // Its length says nothing: the last write may have fitted again, behind a hole.
+    let arrived = t.destination().unwrap_or(0);
+    let kept = std::fs::read(run.scratch.at("kept")).expect("kept");
+    let same = kept.iter().zip(payload(3_000_001, 3_000_000)).take_while(|(a, b)| **a == *b).count();
+    check!(run, arrived > 0 && arrived.abs_diff(same as u64) < 16_384, "{same} bytes arrived: {}", t.shown());
+}
