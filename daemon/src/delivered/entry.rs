@@ -4,6 +4,8 @@
 use crate::model::{Process, Transfer};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::MetadataExt;
 use uuid::Uuid;
 
 /// One delivered file.
@@ -47,6 +49,25 @@ impl Entry {
         let own = self.by.transfer.is_none() && self.by.pid == Some(pid);
         transfer.ended > self.delivered || (own && self.delivered.duration_since(transfer.ended) <= OWN)
     }
+}
+
+impl Entry {
+    /// The file is as it was when it was last seen, as far as the kernel tells.
+    pub(super) fn untouched(&self, path: &str) -> bool {
+        let path = std::ffi::OsString::from_vec(bytes_of(path));
+        let (Some(seen), Ok(m)) = (&self.seen, std::fs::symlink_metadata(path)) else { return false };
+        let nanos =
+            |s: i64, n: i64| u64::try_from(s).unwrap_or(0) * 1_000_000_000 + u64::try_from(n).unwrap_or(0);
+        seen.inode == (m.dev(), m.ino())
+            && seen.size == m.size()
+            && seen.modified == nanos(m.mtime(), m.mtime_nsec())
+            && seen.changed == nanos(m.ctime(), m.ctime_nsec())
+    }
+}
+
+/// Something has that name.
+pub(super) fn is_there(path: &str) -> bool {
+    std::fs::symlink_metadata(std::ffi::OsString::from_vec(bytes_of(path))).is_ok()
 }
 
 impl By {

@@ -150,8 +150,12 @@ impl Delivered {
         if deed.seen <= file.entry.delivered {
             return;
         }
-        if deed.kind == DeedKind::Removed {
-            return self.remove(&deed.path);
+        // Who says so may lie: what still is as it was last seen was not written, and what is there was not removed.
+        match deed.kind {
+            DeedKind::Removed if entry::is_there(&deed.path) => return,
+            DeedKind::Removed => return self.remove(&deed.path),
+            DeedKind::Written if file.entry.untouched(&deed.path) => return,
+            DeedKind::Written | DeedKind::Renamed => {}
         }
         let entry = Entry {
             sha256: None,
@@ -167,7 +171,7 @@ impl Delivered {
 
     /// A delivered file has another name now, by an observed process.
     fn follow(&mut self, now: Timestamp, from: &str, deed: &Deed) {
-        let Some(file) = self.files.get(from) else { return };
+        let Some(file) = self.files.get(from).filter(|_| !entry::is_there(from)) else { return };
         let entry = Entry { delivered: deed.seen, ..file.entry.clone() };
         self.remove(from);
         if self.settings.covers(&deed.path) {

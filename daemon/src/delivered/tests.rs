@@ -180,6 +180,24 @@ fn the_delivery_itself_told_late_is_no_new_baseline() {
 }
 
 #[test]
+fn who_lies_about_a_file_hides_nothing() {
+    let mut scene = Scene::new();
+    scene.deliver(b"one");
+    scene.pass(HOUR);
+    for kind in [DeedKind::Written, DeedKind::Removed] {
+        scene.deed(kind);
+    }
+    // Another name for it, says who can't rename it; to find it by its inode anybody may.
+    let elsewhere = scene.dir.path().join("elsewhere");
+    std::fs::hard_link(scene.path(), &elsewhere).unwrap();
+    scene.deed_at(DeedKind::Renamed, &elsewhere);
+    scene.write(b"two");
+    let found = scene.pass(HOUR * 2);
+    assert_eq!(found.len(), 1);
+    assert_eq!(found[0].evidence["sha256_delivered"], entry::hex(&Sha256::digest(b"one")));
+}
+
+#[test]
 fn a_renamed_file_is_followed() {
     let mut scene = Scene::new();
     scene.deliver(b"one");
