@@ -134,7 +134,9 @@ impl Alarms {
     fn first_time(&mut self, finding: &Finding) -> bool {
         let process = finding.process.as_ref().filter(|_| finding.rule == "process-anomaly");
         let process = process.map(|p| format!("{} {:?}", p.pid, p.started));
-        let Some(what) = finding.transfer.map(|t| t.to_string()).or(process) else { return true };
+        // A file can change many times after the one transfer that brought it.
+        let transfer = finding.transfer.filter(|_| finding.rule != "delivered-file-changed");
+        let Some(what) = transfer.map(|t| t.to_string()).or(process) else { return true };
         // The key, not the rule: two libraries in one process are two anomalies of one transfer.
         let pair = (finding.key.clone(), what);
         if !self.counted.insert(pair.clone()) {
@@ -223,6 +225,16 @@ mod tests {
         let again = of("write", 1);
         assert_eq!((again.alarm.count, again.tell, again.alarm.finding.title.as_str()), (1, false, "read"));
         assert_eq!(of("read", 2).alarm.count, 2);
+    }
+
+    #[test]
+    fn a_delivered_file_may_change_again() {
+        let mut alarms = Alarms::default();
+        let mut changed = altered();
+        changed.rule = "delivered-file-changed".into();
+        assert!(alarms.take(changed.clone()).tell);
+        let again = alarms.take(changed);
+        assert_eq!((again.alarm.count, again.tell), (2, true));
     }
 
     #[test]

@@ -89,7 +89,7 @@ impl Scene {
             self.now = self.now.max(due);
             if let Some(ask) = self.delivered.ask(self.now) {
                 self.reader.ask(ask);
-                let answer = self.answers.recv_timeout(std::time::Duration::from_secs(20)).unwrap();
+                let answer = self.answers.recv_timeout(std::time::Duration::from_secs(120)).unwrap();
                 found.extend(self.delivered.answer(self.now, answer));
             }
         }

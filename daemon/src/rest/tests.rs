@@ -12,6 +12,8 @@ use std::time::Duration;
 
 const KEY: [u8; 16] = *b"sixteen bytes ..";
 const NOBODY: u32 = 65_534;
+/// These threads give way, and a test machine may be busy.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 struct Scene {
     dir: tempfile::TempDir,
@@ -42,7 +44,7 @@ impl Scene {
     fn read(&self, ask: Ask) -> Result<AtRest, Refusal> {
         let id = ask.id;
         self.reader.ask(ask);
-        let answer = self.answers.recv_timeout(Duration::from_secs(20)).unwrap();
+        let answer = self.answers.recv_timeout(PATIENCE).unwrap();
         assert_eq!(answer.id, id);
         answer.result
     }
@@ -221,7 +223,7 @@ fn a_write_during_the_read_shows() {
     // Cut off under the reader: it is told the end, and nothing dies.
     std::thread::sleep(Duration::from_millis(20));
     file.set_len(1000).unwrap();
-    let found = scene.answers.recv_timeout(Duration::from_secs(60)).unwrap().result.unwrap();
+    let found = scene.answers.recv_timeout(PATIENCE).unwrap().result.unwrap();
     assert!(!found.steady(), "{found:?}");
     assert_eq!(found.after.size, 1000);
 }
@@ -236,12 +238,12 @@ fn cancelling_ends_what_is_read_and_what_waits() {
     }
     for id in [2, 0] {
         scene.reader.cancel(id);
-        let answer = scene.answers.recv_timeout(Duration::from_secs(10)).unwrap();
+        let answer = scene.answers.recv_timeout(PATIENCE).unwrap();
         assert!(answer.id == id && matches!(answer.result, Err(Refusal::Cancelled)), "{answer:?}");
     }
     // The one that is being read now ends with the reader.
     drop(scene.reader);
-    let answer = scene.answers.recv_timeout(Duration::from_secs(10)).unwrap();
+    let answer = scene.answers.recv_timeout(PATIENCE).unwrap();
     assert!(answer.id == 1 && matches!(answer.result, Err(Refusal::Cancelled)), "{answer:?}");
     assert!(scene.answers.recv().is_err(), "nobody is left who could answer");
 }
