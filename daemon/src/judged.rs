@@ -104,9 +104,18 @@ pub enum What {
         /// Where, in that tap's stream.
         altered: Vec<Range>,
     },
-    /// TLS refused a record after its handshake.
+    /// What passed through ssh is not the same at two of its taps.
+    SshMismatch {
+        /// Which two.
+        place: SshPlace,
+        /// Where, in the channel's stream.
+        altered: Vec<Range>,
+        /// The process at the other end ([`SshPlace::BetweenCiphers`]).
+        peer: Option<Process>,
+    },
+    /// TLS refused a record after its handshake, or SSH a packet after its login.
     RecordRejected {
-        /// `TlsRead` or `TlsWrite`.
+        /// `TlsRead`, `TlsWrite`; `SockRecv`: SSH.
         tap: Tap,
         /// The library's reason code.
         code: u32,
@@ -168,6 +177,17 @@ pub enum What {
         /// How many arenas it took up again.
         arenas: u64,
     },
+}
+
+/// Where in an SSH connection two taps are laid side by side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SshPlace {
+    /// What one end was given, and what it enciphered.
+    BeforeSealing,
+    /// What one end enciphered, and what the other deciphered.
+    BetweenCiphers,
+    /// What one end deciphered, and what it handed on.
+    AfterOpening,
 }
 
 /// Running totals.

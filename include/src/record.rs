@@ -53,7 +53,7 @@ Kind {
     Carrier = 5 "carrier",
     /// [`Ended`]: totals of an object that is closed, or a checkpoint of one that isn't.
     Ended = 6 "ended",
-    /// [`Rejected`]: TLS refused a record after its handshake.
+    /// [`Rejected`]: TLS refused a record after its handshake, or SSH a packet.
     Rejected = 7 "rejected",
     /// [`Forked`]: a new process writes into this arena from now on.
     Forked = 8 "forked",
@@ -113,7 +113,9 @@ Channel {
     GnuTls = 7 "gnutls",
     /// Regular file.
     File = 8 "file",
-    /// What ssh carries in one of its channels, as it passes its cipher.
+    /// What ssh carries in one of its channels, as it passes its cipher. What this end sends is
+    /// `cipher-seal` and the totals' `out`, what it gets is `cipher-open` and `in`; the channel's data
+    /// only, not its extended data (standard error).
     Ssh = 9 "ssh",
 }
 }
@@ -246,9 +248,9 @@ pub struct Address {
 
 /// [`Opened::flags`]: the object existed before this program image.
 pub const INHERITED: u8 = 1;
-/// [`Opened::flags`]: it came from accept.
+/// [`Opened::flags`]: it came from accept. An SSH channel: the peer asked for it.
 pub const ACCEPTED: u8 = 2;
-/// [`Opened::flags`]: it was connected here.
+/// [`Opened::flags`]: it was connected here. An SSH channel: this end asked for it.
 pub const CONNECTED: u8 = 4;
 /// [`Opened::flags`]: one of a socketpair or pipe; `peer_inode` is the other.
 pub const PAIRED: u8 = 8;
@@ -269,11 +271,14 @@ pub struct Opened {
     pub pad: [u8; 3],
     /// Descriptor number, -1 if none.
     pub fd: i32,
-    /// st_dev.
+    /// st_dev. An SSH channel: number of the object that carries the connection, 0 unknown.
     pub device: u64,
-    /// st_ino: names a socket or pipe on this host.
+    /// st_ino: names a socket or pipe on this host. An SSH channel: the how manieth it is, from 0, of
+    /// those that were confirmed to this end ([`CONNECTED`]: it had asked) or by it ([`ACCEPTED`]). Both ends
+    /// count the same.
     pub inode: u64,
-    /// The other end of a pair, 0 if unknown. A pipe's ends share one inode.
+    /// The other end of a pair, 0 if unknown. A pipe's ends share one inode. An SSH channel: its number at
+    /// this end << 32 | its number at the other.
     pub peer_inode: u64,
     /// SO_PEERCRED's pid for Unix sockets, as this process's namespace counts; 0 if unknown.
     pub peer_pid: u32,
@@ -283,7 +288,8 @@ pub struct Opened {
     pub local: Address,
     /// The peer's address.
     pub remote: Address,
-    /// Path of a FIFO or Unix socket; an abstract one begins with NUL.
+    /// Path of a FIFO or Unix socket; an abstract one begins with NUL. An SSH channel: its kind, and
+    /// what was asked of it (`session exec`).
     pub name: [u8; 152],
 }
 
@@ -453,9 +459,10 @@ pub struct Ended {
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
 pub struct Rejected {
-    /// Common part; the tap says in which direction.
+    /// Common part; the tap says in which direction. The object is the TLS session; for SSH it is the
+    /// socket, and the tap `sock-recv`.
     pub header: Header,
-    /// The TLS library's reason code.
+    /// The TLS library's reason code; SSH: 0 or a number that only `text` explains.
     pub code: u32,
     /// 1: we refused a record; 2: the peer's alert says that it refused one of ours.
     pub side: u32,

@@ -40,7 +40,7 @@ pub struct File {
     sharings: AtomicU32,
     /// The shared file position; UNKNOWN if it must be asked for.
     position: AtomicU64,
-    /// When our last write was done; UNKNOWN where that can't be said (mapped).
+    /// When our last write was done; UNPLAUSIBLE where that can't be said (mapped).
     written: AtomicU64,
     /// How far it was read.
     read_to: AtomicU64,

@@ -11,7 +11,12 @@ use counterfoil_abi::record::{Forked, Header, Kind, LINE, Line};
 /// Publishes one record. False: it was lost, and counted.
 #[inline]
 pub fn push(guard: &Guard, record: &[Line]) -> bool {
-    push_from(guard.thread, record)
+    push_from(guard.thread, record, false)
+}
+
+/// Publishes a record that must be read right behind the one before.
+pub fn push_behind<T: bytemuck::Pod>(guard: &Guard, record: &T) -> bool {
+    push_from(guard.thread, lines_of(record), true)
 }
 
 /// This thread's lane fills faster than it is read.
@@ -33,7 +38,7 @@ fn lines_of<T: bytemuck::Pod>(record: &T) -> &[Line] {
     bytemuck::cast_slice(core::slice::from_ref(record))
 }
 
-fn push_from(thread: &'static Thread, record: &[Line]) -> bool {
+fn push_from(thread: &'static Thread, record: &[Line], behind: bool) -> bool {
     if thread.lane_epoch.get() != process::epoch() {
         claim(thread);
     }
@@ -42,7 +47,7 @@ fn push_from(thread: &'static Thread, record: &[Line]) -> bool {
         arena.no_lane.fetch_add(1, Ordering::Relaxed);
         return false;
     };
-    if lane.is_crowded() {
+    if !behind && lane.is_crowded() {
         lane = another(thread).unwrap_or(lane);
     }
     let pushed = lane.push(record);
@@ -167,7 +172,7 @@ fn thread_id() -> u32 {
 /// A new process's first word.
 pub fn push_forked(thread: &'static Thread, pid: u32, parent: u32) {
     let record = Forked { header: header(Kind::Forked, 1, 0, 0), pid, parent, ..Zeroable::zeroed() };
-    push_from(thread, lines_of(&record));
+    push_from(thread, lines_of(&record), false);
 }
 
 /// A header with the time of this recording.

@@ -28,6 +28,7 @@ mod reinject;
 mod scratch;
 mod session;
 mod sessions;
+mod ssh;
 mod start;
 mod stream;
 mod target;

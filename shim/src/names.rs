@@ -109,7 +109,11 @@ pub fn tell(guard: &Guard, about: Naming, object: u32, device: u64, inode: u64, 
             ..Zeroable::zeroed()
         };
         record.text[..piece.len()].copy_from_slice(piece);
-        lanes::push_record(guard, &record);
+        if at == 0 {
+            lanes::push_record(guard, &record);
+        } else {
+            lanes::push_behind(guard, &record);
+        }
         at += piece.len();
     }
 }

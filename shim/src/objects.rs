@@ -244,6 +244,7 @@ impl Object {
             Channel::Pipe => (Tap::PipeWrite, Tap::PipeRead),
             Channel::Tls | Channel::GnuTls => (Tap::TlsWrite, Tap::TlsRead),
             Channel::File => (Tap::FileWrite, Tap::FileRead),
+            Channel::Ssh => (Tap::CipherSeal, Tap::CipherOpen),
             _ => (Tap::SockSend, Tap::SockRecv),
         }
     }

@@ -94,6 +94,25 @@ pub fn of(caller: *const c_void) -> Option<&'static OpenSsl> {
     unsafe { at.cast::<OpenSsl>().as_ref() }
 }
 
+/// [`library::remembered`]'s number for what tells a context's direction.
+const DIRECTION: u8 = 254;
+
+/// The context was made to encrypt. Asked where there may be no libssl.
+pub fn encrypts(context: *const CipherContext, caller: *const c_void) -> bool {
+    let at = library::remembered(caller, DIRECTION, || {
+        let names = [c"EVP_CIPHER_CTX_is_encrypting", c"EVP_CIPHER_CTX_encrypting"];
+        let found = names.iter().map(|name| library::companion(caller, name)).find(|at| !at.is_null());
+        found.unwrap_or(core::ptr::null_mut())
+    });
+    if at.is_null() {
+        return false;
+    }
+    // SAFETY: OpenSSL's declaration.
+    let ask: unsafe extern "C" fn(*const CipherContext) -> c_int = unsafe { core::mem::transmute(at) };
+    // SAFETY: the context of the call in progress.
+    unsafe { ask(context) == 1 }
+}
+
 #[cold]
 fn load(caller: *const c_void) -> *mut c_void {
     let table = OpenSsl::load(caller);

@@ -8,6 +8,7 @@ use crate::file::{self, Turn};
 use crate::lanes;
 use crate::objects::{self, Object};
 use crate::process;
+use crate::ssh;
 use crate::stream::{Offer, Pieces};
 use crate::thread::{self, Guard};
 use crate::tls;
@@ -372,6 +373,9 @@ fn after_send<P: Pieces + ?Sized>(call: Call, result: isize, data: &P, offer: &m
         let bytes = result as u64;
         if call.way == Way::Tag {
             tls::look(&guard, object, object.out.offset(), data, bytes);
+            if object.out.offset() == 0 {
+                first(object, data);
+            }
             object.out.accepted(&guard, object.number(), object.taps().0, data, offer, bytes);
         } else {
             object.out.count(bytes);
@@ -385,6 +389,17 @@ fn after_send<P: Pieces + ?Sized>(call: Call, result: isize, data: &P, offer: &m
         }
     }
     release(call, &object.out);
+}
+
+/// A connection's first bytes, on their way out: do they say that this is SSH?
+#[cold]
+fn first<P: Pieces + ?Sized>(object: &Object, data: &P) {
+    let (mut start, mut have) = ([0u8; 16], 0);
+    data.walk(0, start.len() as u64, &mut |piece| {
+        start[have..have + piece.len()].copy_from_slice(piece);
+        have += piece.len();
+    });
+    ssh::look(object, &start[..have]);
 }
 
 /// After a call that moved `result` bytes out through `fd` without showing them.

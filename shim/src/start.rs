@@ -78,6 +78,7 @@ pub fn last_words(how: How) {
     if !process::active() || LEFT.swap(true, Ordering::Relaxed) {
         return;
     }
+    crate::ssh::last_words();
     // A child that has used nothing has nothing to say, unless it is the last to say anything.
     let used = process::has_recorded();
     if used && let Some(guard) = Guard::enter() {

@@ -185,6 +185,11 @@ impl Stream {
         push_gap(guard, object, tap, self.offset(), UNKNOWN, reason);
     }
 
+    /// [`Self::doubt`] about what has passed since `offset`.
+    pub fn doubt_from(&self, guard: &Guard, object: u32, tap: Tap, offset: u64, reason: Reason) {
+        push_gap(guard, object, tap, offset, UNKNOWN, reason);
+    }
+
     /// `bytes` passed that nobody looked at. The stream is claimed.
     pub fn skip(&self, guard: &Guard, object: u32, tap: Tap, bytes: u64, reason: Reason) {
         if bytes == 0 {
@@ -541,4 +546,4 @@ impl Stream {
 }
 
 #[cfg(test)]
-mod tests;
+pub mod tests;

@@ -10,6 +10,7 @@ pub mod daemon;
 pub mod fixtures;
 pub mod hostile;
 pub mod observed;
+pub mod openssh;
 pub mod peers;
 pub mod product;
 pub mod program;

@@ -103,6 +103,11 @@ impl Observed {
         self.preloaded("$LD_PRELOAD:$0", "tamper.so").env("TAMPER", orders)
     }
 
+    /// With one of the fixtures' libraries below the hooks.
+    pub fn underneath(self, library: &str) -> Self {
+        self.preloaded("$LD_PRELOAD:$0", library)
+    }
+
     /// With one of the fixtures' libraries above the hooks.
     pub fn foreign(self, library: &str) -> Self {
         self.preloaded("$0:$LD_PRELOAD", library)

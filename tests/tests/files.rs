@@ -214,6 +214,85 @@ fn copies_within_a_host() {
 }
 
 #[test]
+fn parts_that_were_meant_are_not_cut_short() {
+    need!("nginx", "curl");
+    let port = peers::free_port();
+    let session = Observed::script(&format!(
+        "nginx -c \"$PWD/nginx.conf\" & server=$!\nlistening {port}\nurl=https://localhost:{port}\n\
+         head -c 1000 src/f0 >dst/head\ndd if=src/f0 of=dst/dd bs=1000 count=10 2>/dev/null\n\
+         head -c 300000 src/f0 | tail -c 1000 >dst/tail\n\
+         curl -sS --cacert cert.pem -r 0-4999 $url/f -o dst/range\n\
+         head -c 300000 www/f >dst/resumed; curl -sS --cacert cert.pem -C - $url/f -o dst/resumed\n\
+         kill -QUIT $server; wait $server"
+    ));
+    peers::nginx(&session.scratch, port, "");
+    session.scratch.write("www/f", payload(3, 700_000));
+    let run = with_files(session, &[400_000]).go().well();
+    truth::blameless(&run);
+    for t in files(&run) {
+        check!(run, t.verdict() == "intact", "{}", t.shown());
+    }
+    check!(run, !run.report.fired("payload-truncated"), "nothing was cut short");
+    check!(run, way(&run, "src/f0", "dst/head").destination() == Some(1000), "head's part");
+    // Once by head, once as a whole.
+    let here = run.scratch.path().canonicalize().expect("scratch").join("dst/resumed");
+    let resumed = files(&run).into_iter().rfind(|t| t.0["destination"]["path"] == *here.to_string_lossy());
+    check!(run, resumed.is_some_and(|t| t.destination() == Some(700_000)), "the resumed file");
+}
+
+#[test]
+fn resumed_by_sftp_and_appended_by_rsync() {
+    need_sshd!();
+    need!("rsync");
+    let run = beside_sshd(
+        &[900_000],
+        "head -c 300000 src/f0 >dst/put; head -c 300000 src/f0 >dst/f0\n\
+         printf 'reput %s/src/f0 %s/dst/put\\n' $here $here | sftp -b - far >/dev/null\n\
+         rsync -a --append src/f0 far:$here/dst/f0",
+    );
+    let run = run.go().well();
+    truth::blameless(&run);
+    for (to, program) in [("dst/put", "sftp-server"), ("dst/f0", "rsync")] {
+        let path = run.scratch.path().canonicalize().expect("scratch").join(to);
+        let mine: Vec<_> = files(&run)
+            .into_iter()
+            .filter(|t| {
+                t.0["destination"]["path"] == *path.to_string_lossy() && t.program("destination") == program
+            })
+            .collect();
+        check!(run, mine.len() == 1 && mine[0].verdict() == "intact", "{to}: {mine:?}");
+        check!(run, mine[0].destination() == Some(900_000), "{}", mine[0].shown());
+    }
+}
+
+#[test]
+fn an_rsync_daemon() {
+    need!("rsync");
+    let port = peers::free_port();
+    let session = Observed::script(&format!(
+        "printf 'use chroot = no\\n[m]\\npath = %s/src\\nuid = %s\\ngid = %s\\n' $PWD $(id -u) $(id -g) >rsyncd.conf\n\
+         rsync --daemon --no-detach --config=$PWD/rsyncd.conf --address=127.0.0.1 --port={port} & server=$!\n\
+         listening {port}\nrsync -a rsync://127.0.0.1:{port}/m/ dst/\nkill $server; wait $server || true"
+    ));
+    let run = with_files(session, &[300_000, 5]).go().well();
+    truth::blameless(&run);
+    intact(&run, "src/f0", "dst/f0", ("rsync", "rsync"), 1);
+    intact(&run, "src/f1", "dst/f1", ("rsync", "rsync"), 1);
+}
+
+#[test]
+fn names_that_are_no_text() {
+    need_sshd!();
+    let run = beside_sshd(&[], "printf odd >\"src/$(printf 'a\\377b c')\"; scp src/* far:$here/dst/");
+    std::fs::create_dir_all(run.scratch.at("src")).expect("src");
+    let run = run.go().well();
+    truth::blameless(&run);
+    let found = files(&run).into_iter().find(|t| t.program("origin") == "scp");
+    let path = found.map(|t| t.0["destination"]["path"].as_str().unwrap_or("").to_owned());
+    check!(run, path.as_ref().is_some_and(|p| p.ends_with("/dst/a\\xffb c")), "{path:?}");
+}
+
+#[test]
 fn a_thousand_files_by_scp() {
     need_sshd!();
     thousand("scp -r src far:$here/dst/", "dst/src", "sftp-server");

@@ -128,3 +128,38 @@ fn a_second_writer_at_the_destination() {
     // delivered was as it should be.
     check!(run, t.verdict() != "altered" && t.verdict() != "truncated", "{}", t.shown());
 }
+
+#[test]
+fn another_file_in_its_place() {
+    let run = Observed::script(
+        "mkdir -p dst; TAMPER=pipe-out:flip:0:1000000 LD_PRELOAD=\"$LD_PRELOAD:$FIXTURES/tamper.so\" cat src/f | cat | dd of=dst/f 2>/dev/null",
+    );
+    run.scratch.write("src/f", payload(5, SIZE));
+    let run = run.go().well();
+    altered(&run, 0, SIZE as u64);
+    let place = place(&run, "payload-replaced");
+    check!(run, place == "between cat and cat (pipe)", "place {place:?}");
+}
+
+/// ssh's cipher gets something else than ssh was given, or sshd's gives something else on.
+fn inside_ssh(orders: &str, wanted: &str) {
+    let mut run = session("exec real", "scp src/f far:$here/dst/f");
+    run = run.foreign("ssh_tamper.so").env("SSH_TAMPER", orders);
+    let run = run.go().well();
+    let at = first_difference(&run, "src/f", "dst/f");
+    altered(&run, at, at + 1);
+    let place = place(&run, "payload-altered");
+    check!(run, place == wanted, "place {place:?}");
+}
+
+#[test]
+fn in_ssh_before_encryption() {
+    need_sshd!();
+    inside_ssh("ssh:seal:500000", "inside ssh, before encryption");
+}
+
+#[test]
+fn in_sshd_after_decryption() {
+    need_sshd!();
+    inside_ssh("sshd:open:500000", "inside sshd, after decryption");
+}

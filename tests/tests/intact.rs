@@ -246,7 +246,7 @@ fn socat_over_tcp() {
     session.scratch.write("data", payload(2, 700_000));
     let run = session.go().well();
     truth::blameless(&run);
-    truth::holds(&run, &["tcp 700000 700000 intact"]);
+    truth::holds(&run, &["tcp 700000 700000 intact", "file 700000 700000 intact"]);
 }
 
 #[test]
@@ -261,7 +261,8 @@ fn netcat_over_tcp() {
     session.scratch.write("answer", payload(3, 50_000));
     let run = session.go().well();
     truth::blameless(&run);
-    truth::holds(&run, &["tcp 700000 700000 intact", "tcp 50000 50000 intact"]);
+    let files = ["file 700000 700000 intact", "file 50000 50000 intact"];
+    truth::holds(&run, &["tcp 700000 700000 intact", "tcp 50000 50000 intact", files[0], files[1]]);
 }
 
 #[test]
@@ -270,7 +271,7 @@ fn pipe_between_programs() {
     session.scratch.write("data", payload(2, 700_000));
     let run = session.go().well();
     truth::blameless(&run);
-    truth::holds(&run, &["pipe 700000 700000 intact"]);
+    truth::holds(&run, &["pipe 700000 700000 intact", "file 700000 700000 intact"]);
     let pipe = &run.report.on("pipe")[0];
     check!(run, pipe.program("origin") == "cat" && pipe.program("destination") == "dd", "wrong ends");
 }

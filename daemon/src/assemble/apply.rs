@@ -40,7 +40,7 @@ fn value(tags: &[Tag], index: usize, kind: TagKind) -> Value {
 
 /// Feeds one record's tags to one side of a pair. True: something differs.
 #[inline]
-fn feed(pair: &mut Pair, side: Side, blocks: &Blocks, budget: &mut super::Budget) -> bool {
+pub(super) fn feed(pair: &mut Pair, side: Side, blocks: &Blocks, budget: &mut super::Budget) -> bool {
     let kind = if blocks.header.flags & record::WIDE != 0 { TagKind::Wide } else { TagKind::Mac };
     if blocks.header.flags & record::PARTIAL != 0 {
         let value = value(&blocks.tags, 0, kind);
@@ -95,6 +95,9 @@ impl Assembler {
             if feed(&mut transfer.pair, side(direction), blocks, &mut self.budget) && !transfer.said {
                 suspect(&mut self.suspects, self.tick, Suspect::Transfer(leg));
             }
+            if self.tunnels > 0 && !object.cipher_on() {
+                return self.tunnel_blocks(arena, key, direction, blocks);
+            }
         }
         // Both the stream and the cipher's side of it are laid together within the process, too.
         let witnessed = object.cipher_on();
@@ -137,7 +140,11 @@ impl Assembler {
             if let Some(transfer) = self.transfers.get_mut(leg) {
                 transfer.pair.gap(side(direction), span);
             }
+            if self.tunnels > 0 {
+                self.tunnel_gap(arena, key, direction, span);
+            }
         }
+        let Some(object) = self.objects.get_mut(key) else { return };
         if object.cipher_on() {
             let pair = object.cipher[direction as usize].get_or_insert_with(|| Box::new(Pair::joined()));
             pair.gap(cipher_side(at), span);
@@ -199,11 +206,15 @@ impl Assembler {
         if object.ended() {
             self.settle_soon(key);
         }
+        if self.tunnels > 0 {
+            self.tunnel_ended(arena, key, ended);
+        }
     }
 
     fn rejected(&mut self, arena: ArenaId, by: u32, key: Key, rejected: &Rejected) {
         let Some(tap) = Tap::from_code(rejected.header.tap) else { return };
-        if !matches!(tap, Tap::TlsRead | Tap::TlsWrite) {
+        // On a socket, it is SSH that refuses.
+        if !matches!(tap, Tap::TlsRead | Tap::TlsWrite | Tap::SockRecv) {
             return;
         }
         let text = rejected.text.split(|&b| b == 0).next().unwrap_or_default();

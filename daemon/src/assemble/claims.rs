@@ -32,10 +32,7 @@ impl Assembler {
     pub(super) fn opened(&mut self, arena: ArenaId, by: u32, opened: &Opened) {
         let number = opened.header.object;
         let Some(channel) = Channel::from_code(opened.channel) else { return };
-        if number == 0
-            || matches!(channel, Channel::File | Channel::Ssh)
-            || !self.programs.contains_key(&arena)
-        {
+        if number == 0 || channel == Channel::File || !self.programs.contains_key(&arena) {
             return;
         }
         let key = match self.locate(arena, number) {
@@ -50,6 +47,10 @@ impl Assembler {
             return;
         }
         object.settled = false;
+        if channel == Channel::Ssh {
+            self.tunnel_opened(key, arena, opened);
+            return self.replay_early(arena, number, key);
+        }
         learn(object, opened);
         if let Some(program) = self.programs.get_mut(&arena) {
             program.accepts |= opened.header.flags & record::ACCEPTED != 0;
@@ -73,7 +74,9 @@ impl Assembler {
         channel: Channel,
         opened: &Opened,
     ) -> Option<Key> {
-        let inode = (opened.inode != 0).then_some((opened.device, opened.inode));
+        // An SSH channel has other things to tell in these places.
+        let named = opened.inode != 0 && channel != Channel::Ssh;
+        let inode = named.then_some((opened.device, opened.inode));
         let known = inode.and_then(|i| self.by_inode.get(&i).copied());
         let claimed = match known {
             Some(known) => self.may_share(arena, by, opened.fd, inode, known)?,

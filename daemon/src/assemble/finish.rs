@@ -7,7 +7,7 @@ use crate::judge::{self, Case, End, Finish};
 use crate::judged::Judged;
 use crate::model::{Channel, Reason, Verdict};
 use counterfoil_abi::UNKNOWN;
-use counterfoil_abi::record::{IN_EOF, NOTIFY_SEEN};
+use counterfoil_abi::record::{self, IN_EOF, NOTIFY_SEEN};
 
 /// How often an unfinished thing is looked at again, nanoseconds.
 const AGAIN: u64 = 100_000_000;
@@ -36,6 +36,7 @@ impl Assembler {
         let waits = object.legs.iter().flatten().any(|&leg| self.transfers.get(leg).is_some());
         if !waits && self.done_waiting(key) {
             self.say_cipher(key);
+            self.say_tunnel(key);
             self.forget(key);
         } else if peer.and_then(|p| self.objects.get(p)).is_none_or(|p| p.settled) {
             // With a peer that has not ended, its end brings us back here.
@@ -57,11 +58,11 @@ impl Assembler {
     fn done_waiting(&self, key: Key) -> bool {
         self.objects.get(key).is_some_and(|o| {
             let pipe = o.channel == counterfoil_abi::record::Channel::Pipe;
-            !pipe || o.total(Direction::Out) > 0 || self.waited(o, 1)
+            (!pipe || o.total(Direction::Out) > 0 || self.waited(o, 1)) && self.tunnel_is_done(o)
         })
     }
 
-    fn waited(&self, object: &Object, times: u64) -> bool {
+    pub(super) fn waited(&self, object: &Object, times: u64) -> bool {
         let patience = self.settings.peer_wait.as_nanos() as u64 * times;
         self.now.saturating_sub(object.settled_at) >= patience
     }
@@ -124,6 +125,9 @@ impl Assembler {
         let origin = transfer.origin.and_then(|k| self.objects.get(k));
         let destination = transfer.destination.and_then(|k| self.objects.get(k));
         let Some(any) = origin.or(destination) else { return };
+        if any.channel == record::Channel::Ssh {
+            return self.say_between(transfer);
+        }
         let channel = any.model_channel();
         let clip = tls_from(origin, destination);
         let mut from = origin.map(|o| self.end(o, Direction::Out, clip));
@@ -181,7 +185,7 @@ impl Assembler {
         users.filter_map(|u| self.programs.get(&u.arena)).any(|p| p.restarted && !p.dropped)
     }
 
-    fn same_user(&self, a: Option<&Object>, b: Option<&Object>) -> bool {
+    pub(super) fn same_user(&self, a: Option<&Object>, b: Option<&Object>) -> bool {
         let uid = |o: Option<&Object>| {
             let user = o?.uses.first()?;
             self.programs.get(&user.arena)?.facts.process.uid

@@ -3,12 +3,15 @@
 use super::object::{Direction, Object, Use};
 use super::program::{ArenaId, Program};
 use super::slab::{Key, Slab};
-use super::{Assembler, Transfer};
-use crate::files::chains::{Gift, Live};
+use super::{Assembler, Outcome, Passage, Transfer};
+use crate::files::chains::{Gift, Inside, Live};
+use crate::files::place::Found;
 use crate::judge::Judgement;
+use crate::judged::SshPlace;
 use crate::model::{Reason, Verdict};
 use counterfoil_abi::record::Channel;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet, VecDeque};
+use uuid::Uuid;
 
 /// Objects of one program that are looked at.
 const MAX_OBJECTS: usize = 4096;
@@ -20,6 +23,7 @@ pub struct Standing<'a> {
     pub programs: &'a HashMap<ArenaId, Program>,
     pub objects: &'a Slab<Object>,
     pub transfers: &'a Slab<Transfer>,
+    pub passages: &'a VecDeque<Passage>,
 }
 
 /// Who moved bytes in a direction; while nobody is known to, who was given that end, else who came last.
@@ -57,6 +61,10 @@ impl Standing<'_> {
 fn gifts(objects: &Slab<Object>, transfer: &Transfer, judgement: Option<&Judgement>) -> Vec<Gift> {
     let ends = [transfer.origin, transfer.destination].map(|k| k.and_then(|k| objects.get(k)));
     let [Some(origin), Some(destination)] = ends else { return Vec::new() };
+    // A channel of ssh is part of its connection, which is the leg.
+    if origin.channel == Channel::Ssh {
+        return Vec::new();
+    }
     let bytes = origin.total(Direction::Out).max(destination.total(Direction::In));
     if judgement.is_some() && bytes == 0 {
         return Vec::new();
@@ -86,15 +94,28 @@ fn gifts(objects: &Slab<Object>, transfer: &Transfer, judgement: Option<&Judgeme
 impl Live for Standing<'_> {
     fn gifts(&self, to: ArenaId) -> Vec<Gift> {
         let Some(program) = self.programs.get(&to) else { return Vec::new() };
-        let mut legs: Vec<Key> = Vec::new();
+        let mut legs: HashSet<Key> = HashSet::new();
         for key in program.numbers.values().take(MAX_OBJECTS) {
-            if let Some(leg) = self.objects.get(*key).and_then(|o| o.legs[Direction::In as usize])
-                && !legs.contains(&leg)
-            {
-                legs.push(leg);
-            }
+            legs.extend(self.objects.get(*key).and_then(|o| o.legs[Direction::In as usize]));
         }
         legs.into_iter().flat_map(|leg| self.gifts_over(leg, None)).filter(|g| g.to == to).collect()
+    }
+
+    fn inside(&self, program: ArenaId, before: Uuid, after: Uuid) -> Option<Inside> {
+        let between =
+            |p: &&Passage| p.programs == [program; 2] && p.before == Some(before) && p.after == Some(after);
+        let passage = self.passages.iter().rev().find(between)?;
+        let when = match passage.place {
+            SshPlace::BeforeSealing => "before encryption",
+            SshPlace::AfterOpening => "after decryption",
+            SshPlace::BetweenCiphers => return None,
+        };
+        let (found, ranges) = match &passage.outcome {
+            Outcome::Same => (Found::Intact, Vec::new()),
+            Outcome::Differs(ranges) => (Found::Altered, ranges.clone()),
+            Outcome::Unknown(_) => (Found::Unknown, Vec::new()),
+        };
+        Some(Inside { when, found, ranges })
     }
 
     fn doubt(&self, arena: ArenaId) -> Option<Reason> {

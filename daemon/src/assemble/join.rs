@@ -230,6 +230,7 @@ impl Assembler {
         }
         self.settle_soon(a);
         self.settle_soon(b);
+        self.join_tunnels(a, b);
     }
 
     fn lay(&mut self, origin: Key, destination: Key) {
@@ -285,7 +286,7 @@ impl Assembler {
         let (local, remote, namespace, accepted) =
             (from.local, from.remote, from.net_namespace, from.accepted);
         if let Some(to) = self.objects.get_mut(tls)
-            && matches!(to.channel, Channel::Tls | Channel::GnuTls)
+            && matches!(to.channel, Channel::Tls | Channel::GnuTls | Channel::Ssh)
         {
             (to.local, to.remote, to.net_namespace, to.accepted) = (local, remote, namespace, accepted);
         }
@@ -295,6 +296,7 @@ impl Assembler {
     pub(super) fn forget(&mut self, key: Key) {
         let Some(mut object) = self.objects.remove(key) else { return };
         object.cipher_off(&mut self.budget);
+        self.forget_tunnel(key, &mut object);
         if let Some(inode) = object.inode
             && self.by_inode.get(&inode) == Some(&key)
         {

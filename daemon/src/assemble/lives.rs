@@ -117,7 +117,8 @@ impl Assembler {
             let legs: usize = legs.map(|t| t.pair.weight() / 2).sum();
             let cipher: usize = object.cipher.iter().flatten().map(|p| p.weight()).sum();
             let Some(user) = object.uses.last() else { continue };
-            *weights.entry(user.arena).or_default() += size_of::<Object>() + legs + cipher;
+            let tunnel = object.tunnel.as_ref().map_or(0, |t| t.weight());
+            *weights.entry(user.arena).or_default() += size_of::<Object>() + legs + cipher + tunnel;
         }
         let total: usize = weights.values().sum();
         let heaviest = weights.into_iter().max_by_key(|&(_, weight)| weight)?;

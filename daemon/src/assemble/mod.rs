@@ -24,6 +24,7 @@ pub mod program;
 mod relay;
 pub mod runs;
 pub mod slab;
+mod ssh;
 #[cfg(test)]
 mod tests;
 pub mod trace;
@@ -40,6 +41,7 @@ use pair::Pair;
 use pending::Budget;
 use program::{ArenaId, MAX_EARLY, Program};
 use slab::{Key, Slab};
+pub use ssh::{Outcome, Passage};
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -116,6 +118,11 @@ pub struct Assembler {
     by_path: HashMap<Vec<u8>, Vec<Key>>,
     /// Unix sockets that were named as a peer and are not known yet, and who named them.
     wanted: HashMap<Inode, Key>,
+    /// Ends of SSH channels.
+    by_tunnel: HashMap<ssh::Name, Key>,
+    /// How many there are.
+    tunnels: usize,
+    passages: VecDeque<Passage>,
     budget: Budget,
     /// Objects of late records, each at the place of its number: records come in runs, and few objects'
     /// runs take turns.
@@ -159,6 +166,9 @@ impl Assembler {
             by_addresses: HashMap::new(),
             by_path: HashMap::new(),
             wanted: HashMap::new(),
+            by_tunnel: HashMap::new(),
+            tunnels: 0,
+            passages: VecDeque::new(),
             budget,
             recent: [None; RECENT],
             now: 0,
@@ -254,8 +264,12 @@ impl Assembler {
         if !self.suspects.is_empty() {
             self.look_at_suspects();
         }
-        let standing =
-            Standing { programs: &self.programs, objects: &self.objects, transfers: &self.transfers };
+        let standing = Standing {
+            programs: &self.programs,
+            objects: &self.objects,
+            transfers: &self.transfers,
+            passages: &self.passages,
+        };
         self.files.tick(now, self.tick, &standing, &mut self.out);
         if self.tick.is_multiple_of(64) {
             self.forget_early();
@@ -286,12 +300,17 @@ impl Assembler {
         self.tick += SETTLE;
         for key in self.objects.keys() {
             self.say_cipher(key);
+            self.say_tunnel(key);
         }
         for key in self.transfers.keys() {
             self.judge(key);
         }
-        let standing =
-            Standing { programs: &self.programs, objects: &self.objects, transfers: &self.transfers };
+        let standing = Standing {
+            programs: &self.programs,
+            objects: &self.objects,
+            transfers: &self.transfers,
+            passages: &self.passages,
+        };
         self.files.finish(&standing, &mut self.out);
         let with_lost: Vec<ArenaId> = self.programs.keys().copied().collect();
         for arena in with_lost {

@@ -6,6 +6,7 @@ use super::pair::Pair;
 use super::pending::Budget;
 use super::program::ArenaId;
 use super::slab::Key;
+use super::ssh::Tunnel;
 use crate::host::facts::{Access, Inode};
 use crate::judge::Finish;
 use crate::model::{self, Reason};
@@ -35,7 +36,11 @@ pub fn place(channel: Channel, tap: Tap) -> Option<Place> {
     use Direction::{In, Out};
     let tls = matches!(channel, Channel::Tls | Channel::GnuTls);
     let pipe = channel == Channel::Pipe;
+    let ssh = channel == Channel::Ssh;
     Some(match tap {
+        Tap::CipherSeal if ssh => Place::Stream(Out),
+        Tap::CipherOpen if ssh => Place::Stream(In),
+        _ if ssh => return None,
         Tap::TlsWrite if tls => Place::Stream(Out),
         Tap::TlsRead if tls => Place::Stream(In),
         Tap::CipherSeal if tls => Place::Cipher(Out),
@@ -217,6 +222,8 @@ pub struct Object {
     pub cipher_said: [bool; 2],
     /// TLS sessions.
     pub tls: Option<Box<TlsFacts>>,
+    /// Channels of SSH connections.
+    pub tunnel: Option<Box<Tunnel>>,
     /// It carries TLS from these offsets on, by direction.
     pub carries_tls: Option<[u64; 2]>,
     /// Somebody claims it who does not hold it, or two claim it.
@@ -256,6 +263,7 @@ impl Object {
             no_cipher_witness: false,
             cipher_said: [false; 2],
             tls: None,
+            tunnel: None,
             carries_tls: None,
             disputed: false,
             opened: time,
@@ -377,6 +385,8 @@ impl Object {
             (Channel::Pipe, Direction::In) => Tap::PipeRead,
             (Channel::File, Direction::Out) => Tap::FileWrite,
             (Channel::File, Direction::In) => Tap::FileRead,
+            (Channel::Ssh, Direction::Out) => Tap::CipherSeal,
+            (Channel::Ssh, Direction::In) => Tap::CipherOpen,
             (_, Direction::Out) => Tap::SockSend,
             (_, Direction::In) => Tap::SockRecv,
         }

@@ -202,12 +202,27 @@ impl Assembler {
     ) {
         let Some(object) = self.objects.get(key) else { return };
         let leg = object.legs[direction as usize];
+        let transfer = leg.and_then(|l| self.transfers.get(l)).map(|t| t.id);
+        self.notice_of(arena, by, key, direction, transfer, what);
+    }
+
+    /// [`Self::notice_about`], of a transfer that is not the object's own.
+    pub(super) fn notice_of(
+        &mut self,
+        arena: ArenaId,
+        by: u32,
+        key: Key,
+        direction: Direction,
+        transfer: Option<uuid::Uuid>,
+        what: What,
+    ) {
+        let Some(object) = self.objects.get(key) else { return };
         let notice = Notice {
             seen: self.timestamp(self.now),
             process: self.process(arena, by),
             connection: Some(self.connection(object, direction)),
             flow: self.flow_text(Some(object)),
-            transfer: leg.and_then(|l| self.transfers.get(l)).map(|t| t.id),
+            transfer,
             what,
         };
         self.out.push_back(Judged::Notice(Box::new(notice)));

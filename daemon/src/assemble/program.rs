@@ -46,6 +46,8 @@ pub struct Program {
     pub early_age: u32,
     /// ClientHello tags that its sockets were seen to carry.
     pub hellos: Vec<(Tag, Key)>,
+    /// Its ends of SSH channels.
+    pub tunnels: Vec<Key>,
     /// Forks, by the pid that their namespace gives them.
     pub children: HashMap<u32, u32>,
     /// Other objects answer for TLS functions, GnuTLS functions, descriptor functions.
@@ -83,6 +85,7 @@ impl Program {
             early: Vec::new(),
             early_age: 0,
             hellos: Vec::new(),
+            tunnels: Vec::new(),
             children: HashMap::new(),
             foreign: [false; 3],
             hostile: false,

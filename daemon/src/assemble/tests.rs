@@ -10,6 +10,7 @@ use counterfoil_abi::{BLOCK, UNKNOWN};
 
 mod inherited;
 mod relayed;
+mod ssh;
 
 /// Knows what a test tells it.
 #[derive(Default)]

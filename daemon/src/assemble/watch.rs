@@ -10,7 +10,7 @@ use crate::judge::{self, Case, Finish};
 use crate::judged::{Judged, What};
 use crate::model::{Channel, Coverage, Range, Tap, Verdict};
 use counterfoil_abi::BLOCK;
-use counterfoil_abi::record::{About, FOREIGN_BEHIND, Lost, Note};
+use counterfoil_abi::record::{self, About, FOREIGN_BEHIND, Lost, Note};
 
 /// Ticks between two looks at a plain TCP difference that the kernel's counts don't settle yet.
 const PATIENCE: u64 = 50;
@@ -45,7 +45,8 @@ impl Assembler {
         let (Some(origin), Some(destination)) = (self.objects.get(from), self.objects.get(to)) else {
             return true;
         };
-        if transfer.said || (origin.settled && destination.settled) {
+        if origin.channel == record::Channel::Ssh || transfer.said || (origin.settled && destination.settled)
+        {
             return true;
         }
         let channel = origin.model_channel();

@@ -13,6 +13,7 @@ mod itself;
 mod payload;
 mod preloads;
 mod process;
+mod ssh;
 #[cfg(test)]
 mod tests;
 mod tls;
@@ -20,7 +21,7 @@ mod tls;
 use crate::config::Watch;
 use crate::expected::Expected;
 use crate::judged::{Judged, Notice, What};
-use crate::model::{Analytic, Connection, Finding, Process, Severity};
+use crate::model::{Analytic, Connection, Finding, Process, Severity, Tap};
 use ends::service;
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -74,6 +75,12 @@ impl Rules {
                 payload::altered_while_open(notice, *channel, altered, peer.as_ref())
             }
             What::CipherMismatch { tap, altered } => tls::cipher_mismatch(notice, *tap, altered),
+            What::SshMismatch { place, altered, peer } => {
+                ssh::mismatch(notice, *place, altered, peer.as_ref())
+            }
+            What::RecordRejected { tap: Tap::SockRecv, text, offset, .. } => {
+                ssh::packet_rejected(notice, text, *offset)
+            }
             What::RecordRejected { tap, code, by_peer, text, offset } => {
                 tls::record_rejected(notice, *tap, *code, *by_peer, text, *offset)
             }

@@ -131,7 +131,7 @@ fn relay_key(process: Option<&Process>) -> String {
     process.and_then(|p| p.exe.clone()).unwrap_or_default()
 }
 
-fn about(f: &mut Finding, notice: &Notice, more: &[(&str, &str)]) {
+pub(super) fn about(f: &mut Finding, notice: &Notice, more: &[(&str, &str)]) {
     f.key = key(&f.rule, notice.process.as_ref(), notice.connection.as_ref(), None, more);
     f.process.clone_from(&notice.process);
     f.connection.clone_from(&notice.connection);

@@ -4,6 +4,7 @@
 //! it was judged. Goes out: the programs from which a program's bytes may have come, each with the legs
 //! between. A program is one node, its forks with it; all walks are bounded.
 
+use super::place::Found;
 use crate::assemble::program::ArenaId;
 use crate::model::{Channel, Range, Reason, Verdict};
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -41,10 +42,23 @@ pub struct Gift {
     pub altered: Vec<Range>,
 }
 
-/// Gifts that are not over.
+/// What was found between what a program got by one leg and what it gave on by the next.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Inside {
+    /// At which moment: `before encryption`.
+    pub when: &'static str,
+    /// What was found.
+    pub found: Found,
+    /// Where it differs.
+    pub ranges: Vec<Range>,
+}
+
+/// Gifts that are not over, and what else the tables know of the programs.
 pub trait Live {
     /// What `to` is being given, in no order.
     fn gifts(&self, to: ArenaId) -> Vec<Gift>;
+    /// What a program got by the transfer `before` beside what it gave on by `after`; None: nobody compared.
+    fn inside(&self, program: ArenaId, before: Uuid, after: Uuid) -> Option<Inside>;
     /// What makes all of a program's files uncertain.
     fn doubt(&self, arena: ArenaId) -> Option<Reason>;
     /// Records of it were lost.
@@ -93,6 +107,11 @@ impl Chains {
             !gifts.is_empty()
         });
         self.count = kept;
+    }
+
+    /// More than half of what can be remembered is.
+    pub fn crowded(&self) -> bool {
+        self.count > MAX_ALL / 2
     }
 
     /// Everybody in it.
@@ -152,6 +171,9 @@ mod tests {
     impl Live for None0 {
         fn gifts(&self, _: ArenaId) -> Vec<Gift> {
             Vec::new()
+        }
+        fn inside(&self, _: ArenaId, _: Uuid, _: Uuid) -> Option<Inside> {
+            None
         }
         fn doubt(&self, _: ArenaId) -> Option<Reason> {
             None

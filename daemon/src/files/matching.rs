@@ -4,16 +4,19 @@
 //! from, and how that is known.
 
 use super::carriers::{Carrier, carrier};
-use super::chains::Source;
+use super::chains::{Gift, Source};
 use super::names::{base, stands_for};
 use super::open::Way;
 use super::readings::Reading;
 use super::{Delivery, Files};
 use crate::assemble::program::ArenaId;
+use std::cmp::Reverse;
 use std::collections::HashMap;
 
 /// How long before a file is opened to be written its origin may have been closed, where only its name tells.
 const NEAR: u64 = 60_000_000_000;
+/// Bytes that two files of one program don't have in common by chance.
+const TELLING: u64 = 64;
 /// Files read at rest to find out whether they are the origin of one delivery.
 const MAX_TRIED: usize = 4;
 
@@ -47,6 +50,15 @@ impl From {
         self.places.get(&reading.end.arena).map(|&place| place > 0)
     }
 
+    /// How likely bytes come from there: over legs that carried as much, and over few of them. (Who
+    /// compresses carries less; then none does.)
+    fn near(&self, reading: &Reading, delivery: &Delivery) -> (bool, Reverse<usize>) {
+        const NOT_TOLD_YET: u64 = 4 * counterfoil_abi::BLOCK;
+        let legs = self.source(reading.end.arena).map_or(&[][..], |s| &s.legs);
+        let carried = |leg: &Gift| leg.bytes.saturating_add(NOT_TOLD_YET) >= delivery.bytes();
+        (legs.iter().all(carried), Reverse(legs.len()))
+    }
+
     pub fn source(&self, arena: ArenaId) -> Option<&Source> {
         self.places.get(&arena).map(|&place| &self.sources[place])
     }
@@ -77,8 +89,13 @@ impl Files {
         let suits = |r: &Reading| {
             let remote = from.remote(r).filter(|_| may_be(r, delivery))?;
             let named = base(&r.end.path) == name;
-            // Files of no bytes are all alike.
-            (delivery.bytes() > 0 || named).then_some((remote, named))
+            // Files of no bytes are all alike, and within one program a few bytes may be by chance.
+            let telling = match delivery.bytes() {
+                0 => named,
+                1..TELLING => named || remote || self.carrier(delivery.end.arena) > Carrier::No,
+                _ => true,
+            };
+            telling.then_some((remote, from.near(r, delivery), named))
         };
         // A thousand files of one content are told apart by their names.
         let named = self.readings.with_name(&from.arenas, name, &delivery.path, |r| {
@@ -150,6 +167,9 @@ impl Files {
             .filter(|(_, r)| near(r))
             .collect();
         let alike = others.iter().filter_map(|&(id, r)| {
+            if !r.end.tags.resemble(&delivery.end.tags) {
+                return None;
+            }
             let compared = r.end.tags.compared(&delivery.end.tags);
             let whole = compared.same + compared.differ
                 >= delivery.end.bytes.min(r.end.bytes) / (2 * counterfoil_abi::BLOCK);
@@ -174,14 +194,15 @@ impl Files {
         }
         let same_length = |r: &Reading| r.bytes() == delivery.bytes();
         let named = self.readings.with_name(from.others(), wanted(delivery), &delivery.path, |r| {
-            (near(r) && r.matched == 0).then_some(same_length(r))
+            (near(r) && r.matched == 0).then(|| (same_length(r), from.near(r, delivery)))
         });
         let named = named.and_then(|id| self.readings.get(id).map(|r| (id, same_length(r))));
         if let Some((id, true)) = named {
             return Some((id, By::Name));
         }
         // A name alone says little where something else has the length.
-        let mut alone = others.iter().filter(|(_, r)| r.matched == 0 && same_length(r));
+        let mut alone =
+            others.iter().filter(|(_, r)| r.matched == 0 && same_length(r) && from.near(r, delivery).0);
         match (alone.next(), alone.next()) {
             (Some(&(id, r)), None) if self.all_carry(r.end.arena, from) => Some((id, By::Name)),
             _ => named.map(|(id, _)| (id, By::Name)),

@@ -81,6 +81,8 @@ pub(crate) struct Delivery {
     pub rest: AtRestState,
     /// When it was over, monotonic nanoseconds.
     pub since: u64,
+    /// Nothing more is to be had before observation ends.
+    pub parked: bool,
     /// Looks so far.
     pub looks: u32,
     /// The name that it had when it was last looked at.
@@ -266,7 +268,7 @@ impl Files {
                 Way::Written if self.deliveries.len() < MAX_DELIVERIES => {
                     let (path, since) = (end.path.clone(), self.now);
                     let rest = AtRestState::default();
-                    self.deliveries.insert(id, Delivery { end, rest, since, looks: 0, path });
+                    self.deliveries.insert(id, Delivery { end, rest, since, parked: false, looks: 0, path });
                     self.due.insert((self.now, id));
                 }
                 Way::Written => {}
@@ -303,7 +305,9 @@ impl Files {
 
     /// Something is on its way to a transfer: observation should not end just now.
     pub fn busy(&self) -> bool {
-        !self.asked.is_empty() || !self.closing.is_empty() || self.hurried && !self.deliveries.is_empty()
+        !self.asked.is_empty()
+            || !self.closing.is_empty()
+            || self.hurried && self.deliveries.values().any(|d| !d.parked)
     }
 
     /// Observation is about to end: nothing is waited for any more but files that are being read at rest.
@@ -333,6 +337,11 @@ impl Files {
         self.tidied = self.now;
         let before = self.now.saturating_sub(REMEMBERED);
         self.chains.forget_before(before);
+        for seconds in [60, 10] {
+            if self.chains.crowded() {
+                self.chains.forget_before(self.now.saturating_sub(seconds * 1_000_000_000));
+            }
+        }
         self.names.forget_before(before);
         let scarce = self.room.scarce();
         self.readings.forget_before(before, &mut self.room, scarce);

@@ -3,7 +3,7 @@
 use super::chains::Gift;
 use super::matching::By;
 use super::open::FileEnd;
-use super::place::place;
+use super::place::{Span, place};
 use super::readings::Reading;
 use super::resolve::Said;
 use super::{Delivery, Files};
@@ -70,6 +70,7 @@ impl Files {
         r: &Reading,
         judged: (Judgement, Said, Said),
         legs: &[Gift],
+        spans: &[Span],
         by: By,
     ) -> Judged {
         let (judgement, origin, destination) = judged;
@@ -82,7 +83,7 @@ impl Files {
         let place = match (altered, source_changed) {
             (false, _) => None,
             (true, true) => Some("source changed while it was read".to_owned()),
-            (true, false) => place(&self.spans(r.end.arena, legs)),
+            (true, false) => place(spans),
         };
         let transfer = Transfer {
             id: Uuid::now_v7(),

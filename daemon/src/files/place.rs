@@ -33,6 +33,8 @@ pub enum Found {
     Intact,
     /// It is not.
     Altered,
+    /// It is not over yet.
+    Open,
     /// Nobody looked, or not everything was seen.
     Unknown,
 }
@@ -74,8 +76,7 @@ pub fn place(spans: &[Span]) -> Option<String> {
     if let Some(altered) = spans.iter().find(|s| s.found == Found::Altered) {
         return Some(altered.at.words());
     }
-    let open: Vec<String> =
-        spans.iter().filter(|s| s.found == Found::Unknown).map(|s| s.at.words()).collect();
+    let open: Vec<String> = spans.iter().filter(|s| s.found != Found::Intact).map(|s| s.at.words()).collect();
     match &open[..] {
         [] => None,
         [one] => Some(one.clone()),

@@ -14,6 +14,8 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 const MAX_ALL: usize = 100_000;
 /// Of one program.
 const MAX_OF_ONE: usize = 20_000;
+/// Looked at for one written file, of one program.
+const MAX_OF_EACH: usize = 256;
 /// Looked at for one written file.
 const MAX_LOOK: usize = 1024;
 
@@ -151,7 +153,9 @@ impl Readings {
 
     /// The latest of these programs, newest first.
     pub fn latest(&self, arenas: &[ArenaId]) -> Vec<u64> {
-        let of = |a: &ArenaId| self.by_arena.get(a).into_iter().flat_map(|ids| ids.iter().rev().copied());
+        let of = |a: &ArenaId| {
+            self.by_arena.get(a).into_iter().flat_map(|ids| ids.iter().rev().take(MAX_OF_EACH).copied())
+        };
         arenas.iter().flat_map(of).take(MAX_LOOK).collect()
     }
 

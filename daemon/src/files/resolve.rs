@@ -5,7 +5,7 @@
 //! decides something.
 
 use super::carriers::{Carrier, reads_whole};
-use super::chains::{Gift, Live};
+use super::chains::{Gift, Inside, Live};
 use super::matching::{By, From};
 use super::names::{base, temporary};
 use super::open::{FileEnd, Way};
@@ -111,7 +111,9 @@ impl Files {
         let outcome = self.resolve(id, &mut delivery, live, last);
         match outcome {
             Outcome::Wait(time) if !last => {
-                self.due.insert((self.now + time, id));
+                if !delivery.parked {
+                    self.due.insert((self.now + time, id));
+                }
                 self.deliveries.insert(id, delivery);
                 return;
             }
@@ -233,13 +235,18 @@ impl Files {
         let way = way.into_iter().find(|s| s.arena == r.end.arena);
         let legs = way.or_else(|| from.source(r.end.arena).cloned()).map_or_else(Vec::new, |s| s.legs);
         let lossy = live.dropped(d.end.arena) || live.dropped(r.end.arena);
-        let judged = self.judged(d, r, &legs, by, lossy, last);
-        // Where it broke shows in the legs' verdicts.
-        let undecided = judged.0.verdict == Verdict::Altered && legs.iter().any(|l| l.verdict.is_none());
-        if undecided && waited < PATIENCE && !last && !self.hurried {
-            return Outcome::Wait(100 * MS);
+        let spans = self.spans(r.end.arena, &legs, live);
+        let altered_part = spans.iter().any(|s| s.found == Found::Altered);
+        let judged = self.judged(d, r, &legs, by, (lossy, altered_part), last);
+        // Where it broke shows in the legs' verdicts, and in what is found inside ssh when its channel ends.
+        let undecided = !altered_part && spans.iter().any(|s| s.found == Found::Open);
+        if judged.0.verdict == Verdict::Altered && undecided && !last {
+            d.parked = self.hurried;
+            if self.hurried || waited < PATIENCE {
+                return Outcome::Wait(100 * MS);
+            }
         }
-        let said = self.outward(d, r, judged, &legs, by);
+        let said = self.outward(d, r, judged, &legs, &spans, by);
         if let Some(r) = self.readings.get_mut(reading) {
             r.matched += 1;
         }
@@ -253,7 +260,7 @@ impl Files {
         r: &Reading,
         legs: &[Gift],
         by: By,
-        lossy: bool,
+        (lossy, altered_part): (bool, bool),
         last: bool,
     ) -> (Judgement, Said, Said) {
         let (origin_rest, destination_rest) = (r.rest.had(), d.rest.had());
@@ -265,7 +272,7 @@ impl Files {
             destination,
             prefix,
             changed_source: changed_source(r, tags[0].as_ref()),
-            between: self.between(r.end.arena, legs),
+            between: Between { altered_leg: altered_part, ..self.between(r.end.arena, legs) },
         };
         if last && (r.rest.pending() || d.rest.pending()) {
             // It would have been read if observation had gone on.
@@ -411,36 +418,41 @@ impl Files {
             carriers: *first > Carrier::No && *end > Carrier::No,
             exact: carriers.iter().all(|c| *c == Carrier::Exact),
             filter,
-            altered_leg: legs.iter().any(|leg| leg.verdict == Some(Verdict::Altered)),
+            altered_leg: false,
         }
     }
 
     /// The chain's parts, for [`super::place::place`].
-    pub(super) fn spans(&self, origin: ArenaId, legs: &[Gift]) -> Vec<Span> {
+    fn spans(&self, origin: ArenaId, legs: &[Gift], live: &dyn Live) -> Vec<Span> {
         let name = |arena: ArenaId| {
             let process = self.nodes.get(&arena).map(|n| &n.facts.process);
             let name = process.map_or("", super::carriers::name);
             if name.is_empty() { "?".to_owned() } else { name.to_owned() }
         };
-        let inside = |arena: ArenaId, before: &str| Span {
-            at: Where::Inside { program: name(arena), before: before.into() },
-            found: Found::Unknown,
-            ranges: Vec::new(),
+        let inside = |arena: ArenaId, before: &str, found: Found, ranges: Vec<Range>| {
+            let at = Where::Inside { program: name(arena), before: before.into() };
+            Span { at, found, ranges }
         };
-        let mut spans = vec![inside(origin, "after it read the file")];
+        let mut spans = vec![inside(origin, "after it read the file", Found::Unknown, Vec::new())];
         for (i, leg) in legs.iter().enumerate() {
             spans.push(Span {
                 at: Where::Leg { channel: leg.channel, from: name(leg.from), to: name(leg.to) },
                 found: match leg.verdict {
                     Some(Verdict::Intact) => Found::Intact,
                     Some(Verdict::Altered) => Found::Altered,
-                    _ => Found::Unknown,
+                    Some(_) => Found::Unknown,
+                    None => Found::Open,
                 },
                 ranges: leg.altered.clone(),
             });
-            let at_end = i + 1 == legs.len();
-            let before = if at_end { "before it wrote the file" } else { "before it passed it on" };
-            spans.push(inside(leg.to, before));
+            let Some(next) = legs.get(i + 1) else {
+                spans.push(inside(leg.to, "before it wrote the file", Found::Unknown, Vec::new()));
+                break;
+            };
+            spans.push(match live.inside(leg.to, leg.transfer, next.transfer) {
+                Some(Inside { when, found, ranges }) => inside(leg.to, when, found, ranges),
+                None => inside(leg.to, "before it passed it on", Found::Unknown, Vec::new()),
+            });
         }
         spans
     }

@@ -16,6 +16,9 @@ impl Live for Told {
     fn gifts(&self, to: ArenaId) -> Vec<Gift> {
         self.0.iter().filter(|g| g.to == to).cloned().collect()
     }
+    fn inside(&self, _: ArenaId, _: Uuid, _: Uuid) -> Option<chains::Inside> {
+        None
+    }
     fn doubt(&self, _: ArenaId) -> Option<Reason> {
         None
     }

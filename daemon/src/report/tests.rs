@@ -147,7 +147,7 @@ intact       file  /a/f0
              curl (pid 11) → nginx (pid 22)
 ";
     assert!(out.starts_with(first), "{out}");
-    assert!(out.contains("… and 997 more files intact, 65339392 bytes in all"), "{out}");
+    assert!(out.contains("… and 997 more files intact, 65536000 bytes in all"), "{out}");
     assert!(out.contains("ALTERED      file  /a/f7"), "{out}");
     assert!(out.lines().count() < 45, "{out}");
     assert!(!report(&all, &[], true).contains("/a/f0"), "quiet: not what is intact");

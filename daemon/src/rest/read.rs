@@ -26,6 +26,11 @@ impl Buffer {
         Self(vec![0; CHUNK + ALIGNED])
     }
 
+    /// What was read is nobody's any more: plaintext stays in this process no longer than it must.
+    pub(super) fn wipe(&mut self) {
+        self.0.fill(0);
+    }
+
     fn aligned(&mut self) -> &mut [u8] {
         let off = self.0.as_ptr().align_offset(ALIGNED).min(ALIGNED);
         &mut self.0[off..off + CHUNK]

@@ -183,6 +183,7 @@ fn work(shared: &Shared) {
         state.reading.insert(ask.id, Reading { since: Instant::now(), cancelled: false });
         drop(state);
         let outcome = catch_unwind(AssertUnwindSafe(|| answer(shared, &ask, &mut buffer)));
+        buffer.wipe();
         // Who panicked may still be somebody else: that thread ends, and the next ask starts another.
         let panicked = outcome.is_err();
         let result =

@@ -103,7 +103,7 @@ pub struct File {
     /// SHA-256.
     pub write_digest: [u8; 32],
     /// When our last write was done, CLOCK_REALTIME nanoseconds; 0: there was none. A later `modified` is
-    /// somebody else's.
+    /// somebody else's. [`super::UNPLAUSIBLE`]: ours may still come (a mapping, what libc writes at exit).
     pub written: u64,
     /// Zero.
     pub pad2: [u8; 32],

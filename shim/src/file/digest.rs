@@ -103,3 +103,61 @@ impl Running {
         if self.earlier > offset { (self.earlier, self.earlier_digest) } else { (offset, digest(&self.now)) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn running() -> Box<Digest> {
+        // SAFETY: room; `clear` fills it.
+        let digest: Box<Digest> = unsafe { Box::new(core::mem::zeroed()) };
+        digest.clear();
+        digest
+    }
+
+    fn of(content: &[u8]) -> [u8; 32] {
+        Sha256::digest(content).into()
+    }
+
+    #[test]
+    fn what_was_accepted_counts() {
+        let digest = running();
+        // SAFETY: nobody else has it.
+        let state = unsafe { digest.get() };
+        for (offered, accepted) in [(&b"all of it"[..], 9), (b" and a part", 4), (b"", 0)] {
+            state.offer(offered, offered.len() as u64);
+            state.accept(offered, accepted);
+        }
+        // A write that failed leaves nothing.
+        state.offer(&b"refused"[..], 7);
+        assert_eq!(state.say(13), (13, of(b"all of it and")));
+    }
+
+    #[test]
+    fn a_second_reading_goes_on_where_the_first_one_ended() {
+        let digest = running();
+        // SAFETY: nobody else has it.
+        let state = unsafe { digest.get() };
+        assert!(state.take(0, &b"head"[..], 4));
+        state.rewind(4);
+        // Not as far as the first: that one's digest stands.
+        assert!(state.take(0, &b"he"[..], 2));
+        assert_eq!(state.say(2), (4, of(b"head")));
+        assert!(state.take(2, &b"ad and tail"[..], 11));
+        assert_eq!(state.say(13), (13, of(b"head and tail")));
+        // And a third, of a file that has changed.
+        state.rewind(13);
+        assert!(state.take(0, &b"head and "[..], 9));
+        assert!(!state.take(9, &b"tale"[..], 4));
+    }
+
+    #[test]
+    fn a_reading_that_ends_where_the_first_one_did() {
+        let digest = running();
+        // SAFETY: nobody else has it.
+        let state = unsafe { digest.get() };
+        assert!(state.take(0, &b"head"[..], 4));
+        state.rewind(4);
+        assert!(!state.take(0, &b"hood"[..], 4));
+    }
+}

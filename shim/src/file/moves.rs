@@ -10,6 +10,7 @@ use crate::objects::{self, Object};
 use crate::thread::Guard;
 use core::sync::atomic::Ordering::Relaxed;
 use counterfoil_abi::UNKNOWN;
+use counterfoil_abi::record::UNPLAUSIBLE;
 use libc::O_APPEND;
 
 /// After a call that moved `result` bytes without showing them; `end`: where that ended, if it was not at
@@ -59,7 +60,7 @@ pub fn mapped(guard: &Guard, fd: i32, reads: bool, writes: bool, end: u64) {
         file.mark(WROTE);
         file.wrote_to.fetch_max(end, Relaxed);
         // The mapping may be written to after the descriptor is closed.
-        file.written.store(UNKNOWN, Relaxed);
+        file.written.store(UNPLAUSIBLE, Relaxed);
     }
 }
 

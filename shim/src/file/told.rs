@@ -10,8 +10,8 @@ use bytemuck::Zeroable;
 use core::sync::atomic::Ordering::Relaxed;
 use counterfoil_abi::UNKNOWN;
 use counterfoil_abi::record::{
-    self, How, IN_EOF, Kind, LAST, MADE_EMPTY, Naming, READ_AT_REST, READ_DIGEST, Stat, WRITE_AT_REST,
-    WRITE_DIGEST,
+    self, How, IN_EOF, Kind, LAST, MADE_EMPTY, Naming, READ_AT_REST, READ_DIGEST, Stat, UNPLAUSIBLE,
+    WRITE_AT_REST, WRITE_DIGEST,
 };
 use libc::O_APPEND;
 
@@ -100,7 +100,7 @@ fn unseen_moves(object: &Object, fd: i32) {
     if pending {
         // libc writes what it still holds after us.
         file.mark(USED | WROTE | WRITE_REST);
-        file.written.store(UNKNOWN, Relaxed);
+        file.written.store(UNPLAUSIBLE, Relaxed);
     }
 }
 

@@ -9,6 +9,7 @@ use crate::objects::Object;
 use crate::openssl::{self, CipherContext};
 use crate::process;
 use crate::record::shielded;
+use crate::ssh;
 use crate::stream::Stream;
 use crate::thread::{self, Guard, Phase};
 use crate::witness::{self, Framing};
@@ -152,7 +153,9 @@ library_hooks! {
     33 real(caller) EVP_Cipher(context: *mut CipherContext, out: *mut c_uchar, input: *const c_uchar, input_length: c_uint) -> c_int {
         let call = watch(context, out, caller);
         sealing(call, input, input_length as usize);
+        let packet = ssh::before(out, input, input_length as usize, || openssl::encrypts(context, caller));
         let result = real(context, out, input, input_length);
+        ssh::after(packet, result);
         // AEAD: the content's length; else 1.
         let length = if result == 1 && call.framing != Framing::Tls13 { input_length as usize } else { usize::try_from(result).unwrap_or(0) };
         opened(call, out, length);

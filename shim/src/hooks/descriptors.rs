@@ -6,6 +6,7 @@ use crate::fds;
 use crate::file::{self, closing_stream};
 use crate::real::hooks;
 use crate::record::{keeping_errno, received, receiving, sending, sent, shielded};
+use crate::ssh;
 use crate::stream::Offer;
 use crate::thread::Guard;
 use crate::{kernel, process};
@@ -111,6 +112,7 @@ hooks! {
 
     real write(fd: c_int, buffer: *const c_void, length: size_t) -> ssize_t {
         let data = bytes(buffer, length);
+        if ssh::on() { ssh::said(data); }
         let mut offer = Offer::new();
         let call = sending(fd, data, data.len(), &mut offer);
         let result = real(fd, buffer, length);

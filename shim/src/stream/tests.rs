@@ -37,14 +37,16 @@ static ARENA: LazyLock<Arena> = LazyLock::new(|| {
     Arena(arena.cast())
 });
 
-fn alone() -> MutexGuard<'static, ()> {
+/// An active library of this test's own, until the guard goes.
+pub fn alone() -> MutexGuard<'static, ()> {
     let guard = ALONE.lock().unwrap_or_else(|e| e.into_inner());
     LazyLock::force(&ARENA);
     drain();
     guard
 }
 
-fn drain() -> Vec<Record> {
+/// All records since the last time.
+pub fn drain() -> Vec<Record> {
     let mut out = Vec::new();
     for lane in 0..LANES {
         // SAFETY: within the arena.
