@@ -13,6 +13,7 @@
 
 pub mod carriers;
 pub mod chains;
+mod deeds;
 mod matching;
 pub mod names;
 pub mod open;
@@ -27,7 +28,7 @@ mod tests;
 
 use crate::assemble::program::ArenaId;
 use crate::host::facts::Facts;
-use crate::judged::Judged;
+use crate::judged::{DeedKind, Judged};
 use crate::model::Reason;
 use crate::rest::{Answer, Ask, User};
 use chains::{Chains, Live};
@@ -112,6 +113,8 @@ pub struct Files {
     hurried: bool,
     /// Files to be read at rest.
     pub asks: Vec<Ask>,
+    /// What was done to files, and not yet said.
+    deeds: VecDeque<Judged>,
 }
 
 impl Files {
@@ -135,6 +138,7 @@ impl Files {
             tidied: 0,
             hurried: false,
             asks: Vec::new(),
+            deeds: VecDeque::new(),
         }
     }
 
@@ -204,6 +208,15 @@ impl Files {
             }
             return;
         }
+        let deed = match name.about {
+            Naming::Renamed => Some(DeedKind::Renamed),
+            Naming::Unlinked => Some(DeedKind::Removed),
+            Naming::Path | Naming::Linked => None,
+        };
+        if let Some(kind) = deed {
+            let inode = (named.device, named.inode);
+            self.deed(arena, pid, named.header.time, &name.path, inode, kind);
+        }
         let uid = self.nodes.get(&arena).and_then(|n| n.facts.process.uid);
         self.names.changed((named.device, named.inode), named.header.time, arena, uid, name);
     }
@@ -230,6 +243,7 @@ impl Files {
             self.closing.pop_front();
             self.close(key, false, live);
         }
+        out.append(&mut self.deeds);
         while let Some(&(at, id)) = self.due.first()
             && at <= now
         {
@@ -253,6 +267,7 @@ impl Files {
         for end in file.ends(open, &doubt, &mut self.room) {
             let id = self.next;
             self.next += 1;
+            self.written(&end);
             match end.way {
                 Way::Read => self.readings.insert(id, end, &mut self.room),
                 Way::Written if self.deliveries.len() < MAX_DELIVERIES => {
@@ -316,6 +331,7 @@ impl Files {
             let open = self.open.get(&key).is_some_and(|f| f.due == 0);
             self.close(key, open, live);
         }
+        out.append(&mut self.deeds);
         let ids: Vec<u64> = self.deliveries.keys().copied().collect();
         for id in ids {
             self.look(id, live, true, out);

@@ -7,6 +7,7 @@ use super::place::{Span, place};
 use super::readings::Reading;
 use super::resolve::Said;
 use super::{Delivery, Files};
+use crate::assemble::program::ArenaId;
 use crate::host::path_text;
 use crate::judge::Judgement;
 use crate::judged::{Context, Judged};
@@ -21,17 +22,22 @@ fn hex(bytes: &[u8]) -> String {
 
 impl Files {
     /// The realtime of a monotonic moment that a record tells; a liar's is brought into bounds.
-    fn timestamp(&self, monotonic: u64) -> Timestamp {
+    pub(super) fn timestamp(&self, monotonic: u64) -> Timestamp {
         let at = i128::from(monotonic.min(self.now)) + self.surroundings.clock_offset;
         Timestamp::from_nanosecond(at).unwrap_or_default()
     }
 
     fn process(&self, end: &FileEnd) -> Option<Process> {
-        let mut process = self.nodes.get(&end.arena)?.facts.process.clone();
-        if end.pid != 0 && end.pid != process.pid {
+        self.who(end.arena, end.pid)
+    }
+
+    /// The program of an arena, or a fork of it.
+    pub(super) fn who(&self, arena: ArenaId, pid: u32) -> Option<Process> {
+        let mut process = self.nodes.get(&arena)?.facts.process.clone();
+        if pid != 0 && pid != process.pid {
             // A fork: same program, its owner is the parent.
             process.parents.insert(0, ProcessName { pid: process.pid, exe: process.exe.clone() });
-            process.pid = end.pid;
+            process.pid = pid;
             process.started = None;
         }
         Some(process)

@@ -417,10 +417,16 @@ impl Files {
             .windows(2)
             .zip(carriers.iter().skip(1))
             .any(|(pair, carrier)| *carrier == Carrier::No && local(&pair[0]) && local(&pair[1]));
+        // `head FILE |` and `| sed >FILE` give on what they choose to.
+        let at_an_end = [(first, legs.first()), (end, legs.last())]
+            .into_iter()
+            .any(|(carrier, leg)| *carrier == Carrier::No && leg.is_some_and(local));
+        let whole = |arena: ArenaId| self.nodes.get(&arena).is_some_and(|n| reads_whole(&n.facts.process));
         Between {
             carriers: *first > Carrier::No && *end > Carrier::No,
             exact: carriers.iter().all(|c| *c == Carrier::Exact),
-            filter,
+            whole: nodes.first().is_some_and(|&a| whole(a)) && nodes.last().is_some_and(|&a| whole(a)),
+            filter: filter || at_an_end,
             altered_leg: false,
         }
     }

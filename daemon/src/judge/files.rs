@@ -33,6 +33,8 @@ pub struct Between {
     pub carriers: bool,
     /// All programs do, and can't be told otherwise: a length can't change.
     pub exact: bool,
+    /// The programs at both ends copy file by file: what is written is one file's content, and all of it.
+    pub whole: bool,
     /// One of them may do anything.
     pub filter: bool,
     /// A leg between them is known to be altered.
@@ -86,7 +88,8 @@ pub fn judge(case: &FileCase<'_>) -> Judgement {
     }
     let shorter = destination.bytes < origin.bytes;
     let begins_so = case.prefix.or_else(|| begins(&compared, destination));
-    if shorter && begins_so == Some(true) {
+    // What a filter leaves away is its user's wish.
+    if shorter && begins_so == Some(true) && !case.between.filter {
         return done(Verdict::Truncated, reasons, Vec::new(), case.prefix == Some(true));
     }
     let differ = equal == Some(false) || compared.differ > 0 || compared.tail == Some(false);
@@ -126,10 +129,13 @@ fn accuses(case: &FileCase<'_>, compared: &Compared) -> bool {
     if !between.carriers || between.filter {
         return false;
     }
-    // Another length is a conversion's mark, unless nobody on the way converts, the beginning is the same and
-    // the rest is not. What goes on after the origin's end is of another origin (`cat a b >c`).
+    // Another length is a conversion's mark, or that of `cat a b >c`, unless nobody on the way converts, one
+    // file is written for each that is read, and the beginning is the same.
     case.origin.bytes == case.destination.bytes
-        || between.exact && compared.same > 0 && compared.first_difference.is_some_and(|first| first > 0)
+        || between.exact
+            && between.whole
+            && compared.same > 0
+            && compared.first_difference.is_none_or(|first| first > 0)
 }
 
 /// Where they differ, whole blocks, neighbours merged.
@@ -262,7 +268,7 @@ mod tests {
     }
 
     fn case<'a>(origin: Content<'a>, destination: Content<'a>) -> FileCase<'a> {
-        let between = Between { carriers: true, exact: true, ..Between::default() };
+        let between = Between { carriers: true, exact: true, whole: true, ..Between::default() };
         FileCase { origin, destination, prefix: None, changed_source: Vec::new(), between }
     }
 
@@ -327,7 +333,10 @@ mod tests {
         assert_eq!(judge(&case).altered, [Range { offset: BLOCK, length: 3 * BLOCK }]);
         let longer = tags(&[1, 2, 3, 4], None);
         case.destination.tags = &longer;
+        assert_eq!(judge(&case).verdict, Verdict::Altered, "bytes more, where files go one by one");
+        case.between.whole = false;
         assert_eq!(judge(&case).reasons, [Reason::Transformed], "another file was added to it");
+        case.between.whole = true;
         case.destination.tags = &b;
         case.between.exact = false;
         assert_eq!(judge(&case).reasons, [Reason::Transformed]);
@@ -335,6 +344,20 @@ mod tests {
         case.destination.tags = &c;
         case.between.exact = true;
         assert_eq!(judge(&case).reasons, [Reason::Transformed], "nothing in common");
+    }
+
+    #[test]
+    fn several_files_in_one_and_a_part_of_one_accuse_nobody() {
+        // cat a b | ssh host 'cat >c'
+        let (a, c) = (tags(&[1, 2], None), tags(&[1, 2, 3, 4], None));
+        let mut case = case(content(&a, 2 * BLOCK, 1), content(&c, 4 * BLOCK, 2));
+        case.between.whole = false;
+        assert_eq!(judge(&case).reasons, [Reason::Transformed]);
+        // head -c 16384 c | ssh host 'cat >d'
+        std::mem::swap(&mut case.origin, &mut case.destination);
+        assert_eq!(judge(&case).verdict, Verdict::Truncated);
+        case.between.filter = true;
+        assert_eq!(judge(&case).reasons, [Reason::Transformed]);
     }
 
     #[test]
