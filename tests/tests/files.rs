@@ -266,6 +266,39 @@ fn resumed_by_sftp_and_appended_by_rsync() {
 }
 
 #[test]
+fn resumed_after_another_beginning() {
+    need_sshd!();
+    need!("rsync");
+    // What lay there was never this file's beginning: what came is right, and nobody on the way changed the rest.
+    let run = beside_sshd(
+        &[900_000],
+        "for f in put f0 inplace; do head -c 300000 /dev/urandom >dst/$f; done\n\
+         printf 'reput %s/src/f0 %s/dst/put\\n' $here $here | sftp -b - far >/dev/null\n\
+         rsync -a --append src/f0 far:$here/dst/f0\n\
+         [ $(cmp -l src/f0 dst/put | wc -l) -gt 200000 ] && [ $(cmp -l src/f0 dst/f0 | wc -l) -gt 200000 ]\n\
+         rsync -a --inplace src/f0 far:$here/dst/inplace",
+    );
+    let run = run.go().well();
+    truth::blameless(&run);
+    let to = |name: &str| {
+        let path = run.scratch.path().canonicalize().expect("scratch").join(name);
+        let mine = |t: &Transfer| t.0["destination"]["path"] == *path.to_string_lossy();
+        files(&run)
+            .into_iter()
+            .filter(mine)
+            .filter(|t| t.program("destination") != "head")
+            .collect::<Vec<_>>()
+    };
+    for name in ["dst/put", "dst/f0"] {
+        let found = to(name);
+        let right = found.len() == 1 && found[0].verdict() == "unverified";
+        check!(run, right, "{name}: {found:?}");
+    }
+    let found = to("dst/inplace");
+    check!(run, found.len() == 1 && found[0].verdict() == "intact", "in place: {found:?}");
+}
+
+#[test]
 fn an_rsync_daemon() {
     need!("rsync");
     let port = peers::free_port();

@@ -83,6 +83,15 @@ impl Delivery {
         }
     }
 
+    /// Bytes that were there before, and that it may not have written itself.
+    fn kept(&self) -> u64 {
+        match self.end.before {
+            _ if self.end.made_empty || !self.rest_counts() => 0,
+            before if before == Stat::default() => u64::MAX,
+            before => before.size,
+        }
+    }
+
     /// Bytes of the file as it was closed.
     pub(super) fn size(&self) -> u64 {
         self.end.after.size.max(self.end.bytes)
@@ -274,6 +283,7 @@ impl Files {
             destination,
             prefix,
             changed_source: changed_source(r, tags[0].as_ref()),
+            kept: d.kept(),
             between: Between { altered_leg: altered_part, ..self.between(r.end.arena, legs) },
         };
         if last && (r.rest.pending() || d.rest.pending()) {
@@ -288,7 +298,12 @@ impl Files {
         }
         let changed = r.end.digest.is_some() && r.end.before != r.end.after;
         let compared = origin_rest.is_some_and(|rest| rest.steady());
-        if changed && !compared {
+        // Or it changed again since, and what of it while it was read is anybody's guess.
+        let since = !case.changed_source.is_empty() && !origin_rest.is_some_and(|rest| still_so(r, rest));
+        if since {
+            case.changed_source.clear();
+        }
+        if changed && !compared || since {
             // It changed, and what of it can't be found out any more.
             case.origin.doubts.push(Reason::OtherWriter);
         }
@@ -516,6 +531,11 @@ pub(super) struct Said {
     pub bytes: u64,
     pub sha256: Option<[u8; 32]>,
     pub witnessed: u64,
+}
+
+/// Nobody has written to it since it was closed.
+fn still_so(r: &Reading, rest: &AtRest) -> bool {
+    same_content(&rest.before, &r.end.after)
 }
 
 /// Blocks that are not on the disk as they were read, where the file changed meanwhile.

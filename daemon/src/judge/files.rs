@@ -52,6 +52,9 @@ pub struct FileCase<'a> {
     pub prefix: Option<bool>,
     /// Blocks of the origin that changed on disk while it was read.
     pub changed_source: Vec<Range>,
+    /// So many bytes were at the destination before it was opened, and may be what stayed there (`rsync --append`,
+    /// a resumed download): only what differs beyond them was written.
+    pub kept: u64,
     /// Who stands between.
     pub between: Between,
 }
@@ -129,6 +132,9 @@ fn accuses(case: &FileCase<'_>, compared: &Compared) -> bool {
     if !between.carriers || between.filter {
         return false;
     }
+    if case.kept > 0 {
+        return case.origin.bytes == case.destination.bytes && !ranges(case, compared).is_empty();
+    }
     // Another length is a conversion's mark, or that of `cat a b >c`, unless nobody on the way converts, one
     // file is written for each that is read, and the beginning is the same.
     case.origin.bytes == case.destination.bytes
@@ -138,7 +144,7 @@ fn accuses(case: &FileCase<'_>, compared: &Compared) -> bool {
             && compared.first_difference.is_none_or(|first| first > 0)
 }
 
-/// Where they differ, whole blocks, neighbours merged.
+/// Where they differ, whole blocks, neighbours merged; of what was kept, none.
 fn ranges(case: &FileCase<'_>, compared: &Compared) -> Vec<Range> {
     let (origin, destination) = (&case.origin, &case.destination);
     let longer = origin.bytes.max(destination.bytes);
@@ -148,13 +154,14 @@ fn ranges(case: &FileCase<'_>, compared: &Compared) -> Vec<Range> {
         return vec![Range { offset: from, length: longer - from }];
     }
     let mut ranges: Vec<Range> = Vec::new();
-    for block in 0..longer.div_ceil(BLOCK) {
+    let kept = if case.between.altered_leg { 0 } else { case.kept };
+    for block in kept.div_ceil(BLOCK)..longer.div_ceil(BLOCK) {
         if state(case, block) != BlockState::Differs {
             continue;
         }
         push(&mut ranges, block * BLOCK, ((block + 1) * BLOCK).min(longer));
     }
-    if ranges.is_empty() {
+    if ranges.is_empty() && kept == 0 {
         // The digests differ: what was not compared block by block must hold it.
         for block in 0..longer.div_ceil(BLOCK) {
             if state(case, block) == BlockState::Unseen {
@@ -269,7 +276,7 @@ mod tests {
 
     fn case<'a>(origin: Content<'a>, destination: Content<'a>) -> FileCase<'a> {
         let between = Between { carriers: true, exact: true, whole: true, ..Between::default() };
-        FileCase { origin, destination, prefix: None, changed_source: Vec::new(), between }
+        FileCase { origin, destination, prefix: None, changed_source: Vec::new(), kept: 0, between }
     }
 
     #[test]
@@ -358,6 +365,31 @@ mod tests {
         assert_eq!(judge(&case).verdict, Verdict::Truncated);
         case.between.filter = true;
         assert_eq!(judge(&case).reasons, [Reason::Transformed]);
+    }
+
+    #[test]
+    fn what_was_there_before_accuses_nobody() {
+        // rsync --append, curl -C -: the first block and a half is another file's.
+        let (a, b) = (tags(&[1, 2, 3, 4], None), tags(&[9, 8, 3, 4], None));
+        let mut case = case(content(&a, 4 * BLOCK, 1), content(&b, 4 * BLOCK, 2));
+        case.kept = BLOCK + BLOCK / 2;
+        assert_eq!(judge(&case).reasons, [Reason::Transformed]);
+        let c = tags(&[9, 8, 3, 5], None);
+        case.destination.tags = &c;
+        assert_eq!(
+            judge(&case).altered,
+            [Range { offset: 3 * BLOCK, length: BLOCK }],
+            "written, and altered"
+        );
+        // Killed on the way: what follows is what was there.
+        case.kept = 4 * BLOCK;
+        assert_eq!(judge(&case).reasons, [Reason::Transformed]);
+        case.destination.bytes = 3 * BLOCK;
+        assert_eq!(judge(&case).reasons, [Reason::Transformed]);
+        let none = Tags::default();
+        case.origin.tags = &none;
+        case.destination.bytes = 4 * BLOCK;
+        assert_eq!(judge(&case).reasons, [Reason::Transformed], "nobody knows where");
     }
 
     #[test]
