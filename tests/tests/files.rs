@@ -272,10 +272,10 @@ fn resumed_after_another_beginning() {
     // What lay there was never this file's beginning: what came is right, and nobody on the way changed the rest.
     let run = beside_sshd(
         &[900_000],
-        "for f in put f0 inplace; do head -c 300000 /dev/urandom >dst/$f; done\n\
-         printf 'reput %s/src/f0 %s/dst/put\\n' $here $here | sftp -b - far >/dev/null\n\
+        "mkdir dst/put; for f in put/f0 f0 inplace; do head -c 300000 /dev/urandom >dst/$f; done\n\
+         printf 'reput %s/src/f0 %s/dst/put/f0\\n' $here $here | sftp -b - far >/dev/null\n\
          rsync -a --append src/f0 far:$here/dst/f0\n\
-         [ $(cmp -l src/f0 dst/put | wc -l) -gt 200000 ] && [ $(cmp -l src/f0 dst/f0 | wc -l) -gt 200000 ]\n\
+         [ $(cmp -l src/f0 dst/put/f0 | wc -l) -gt 200000 ] && [ $(cmp -l src/f0 dst/f0 | wc -l) -gt 200000 ]\n\
          rsync -a --inplace src/f0 far:$here/dst/inplace",
     );
     let run = run.go().well();
@@ -289,7 +289,7 @@ fn resumed_after_another_beginning() {
             .filter(|t| t.program("destination") != "head")
             .collect::<Vec<_>>()
     };
-    for name in ["dst/put", "dst/f0"] {
+    for name in ["dst/put/f0", "dst/f0"] {
         let found = to(name);
         let right = found.len() == 1 && found[0].verdict() == "unverified";
         check!(run, right, "{name}: {found:?}");
@@ -420,6 +420,29 @@ fn cut_short(run: &Run) {
     check!(run, t.destination() == Some(arrived), "{arrived} bytes arrived: {}", t.shown());
     check!(run, t.origin() == Some(3_000_000), "{}", t.shown());
     check!(run, run.report.fired("payload-truncated"), "no alarm");
+}
+
+#[test]
+fn a_killed_scp_over_an_older_file_is_truncated() {
+    need_sshd!();
+    // What follows is the older file's, of the same length.
+    let run = beside_sshd(
+        &[3_000_000],
+        &format!(
+            "head -c 3000000 /dev/zero >dst/f0\n\
+             command scp -q -F ssh_config -l 8000 src/f0 far:$here/dst/f0 & copy=$!\n\
+             await sh -c 'head -c 100000 dst/f0 | tail -c 1000 | tr -d \"\\000\" | grep -q .'\n\
+             kill -9 $copy; wait $copy || true\n{UNUSED}"
+        ),
+    );
+    let run = run.go().well();
+    truth::sound(&run);
+    let found: Vec<_> =
+        files(&run).into_iter().filter(|t| t.program("destination") == "sftp-server").collect();
+    let right = found.len() == 1 && found[0].verdict() == "truncated";
+    check!(run, right, "{found:?}");
+    let bytes = (found[0].origin(), found[0].destination());
+    check!(run, bytes.0 == Some(3_000_000) && bytes.1.is_some_and(|b| b < 3_000_000), "{}", found[0].shown());
 }
 
 #[test]

@@ -315,6 +315,7 @@ impl Files {
             case.destination.doubts.push(Reason::RecordsDropped);
         }
         cut_short(&mut case, d.end.failed);
+        stopped(&mut case, d);
         let judgement = judge(&case);
         let said = |c: &Content<'_>| Said {
             bytes: c.bytes,
@@ -586,5 +587,20 @@ fn cut_short(case: &mut FileCase<'_>, failed: bool) {
         case.destination.bytes = arrived * BLOCK;
         case.destination.digest = None;
         case.prefix = Some(true);
+    }
+}
+
+/// Written from its beginning over an older file, and not to the end: what follows there is the older file's.
+fn stopped<'a>(case: &mut FileCase<'a>, d: &'a Delivery) {
+    let equal = case.destination.digest.is_some() && case.destination.digest == case.origin.digest;
+    let (end, kept) = (&d.end, case.kept);
+    if equal || kept <= end.bytes || end.digest.is_none() || end.bytes >= case.origin.bytes {
+        return;
+    }
+    let compared = case.origin.tags.compared(&end.tags);
+    if compared.differ == 0 && compared.same > 0 && compared.same == end.bytes / BLOCK {
+        (case.destination.bytes, case.destination.digest) = (end.bytes, None);
+        case.destination.tags = &end.tags;
+        case.prefix = None;
     }
 }
