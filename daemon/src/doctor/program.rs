@@ -266,7 +266,7 @@ fn content(report: &mut Report, path: &Path, elf: &Elf) {
             "tls",
             Mark::Info,
             if crypto {
-                "no TLS library; libcrypto alone, for checksums or a protocol of its own, as OpenSSH has one: TCP, pipes and files are seen"
+                "no TLS library; libcrypto alone, for checksums or a protocol of its own: TCP, pipes and files are seen, and of OpenSSH what its channels carry"
             } else {
                 "no TLS library is linked: TCP, pipes and files are seen, and OpenSSL or GnuTLS if it loads them later"
             },
