@@ -94,11 +94,29 @@ pub fn converts(process: &Process) -> bool {
             let harmless = ["conv=notrunc", "conv=fsync", "conv=fdatasync", "conv=excl", "conv=nocreat"];
             !known.iter().any(|k| w.starts_with(k)) && !harmless.contains(&w)
         }),
+        // Compressed, or all files in one.
         "tar" => {
-            let old = words.first().is_some_and(|w| !w.starts_with('-') && w.contains(['z', 'j', 'J', 'Z']));
-            old || short("zjJZI")
-                || long(&["--gz", "--gunzip", "--bz", "--xz", "--lz", "--zstd", "--use-comp", "--to-command"])
+            let telling = |letters: &str| letters.contains(['z', 'j', 'J', 'Z', 'I', 'O']);
+            let old = words.first().is_some_and(|w| !w.starts_with('-') && telling(w));
+            // After these letters comes a word of their own.
+            let own = |w: &str| {
+                w.split(['f', 'C', 'T', 'X', 'b', 'g', 'H', 'K', 'L', 'N', 'V']).next().is_some_and(telling)
+            };
+            let bundled = any(&|w| w.strip_prefix('-').is_some_and(|w| !w.starts_with('-') && own(w)));
+            let options = [
+                "--gz",
+                "--gunzip",
+                "--bz",
+                "--xz",
+                "--lz",
+                "--zstd",
+                "--use-comp",
+                "--to-command",
+                "--to-stdout",
+            ];
+            old || bundled || long(&options)
         }
+        "cpio" => long(&["--to-stdout"]),
         // A terminal turns ends of lines round.
         "ssh" => ssh_terminal(&words),
         "nc" | "nc.openbsd" | "nc.traditional" | "ncat" => short("C") || long(&["--crlf"]),
@@ -158,6 +176,10 @@ mod tests {
             "tar -czf - d",
             "tar czf - d",
             "tar --zstd -cf - d",
+            "tar -cvvpzf - d",
+            "tar -xOf - d",
+            "tar xf - --to-stdout",
+            "cpio -i --to-stdout",
             "ssh -t host cat f",
             "ssh -o RequestTTY=force host cat f",
             "nc -NC host 80",
@@ -173,6 +195,7 @@ mod tests {
             "dd if=a bs=1M conv=notrunc",
             "tar -cf - d",
             "tar xf -",
+            "tar -xC /zoo -f/OO",
             "ssh -F config -p22 host cat",
             "ssh -x -oPermitLocalCommand=no -oRequestTTY=no -i test -s host sftp",
             "ssh -l t host rsync --server -t . d",
