@@ -344,7 +344,7 @@ fn tidy_argv(judged: &mut Judged) {
 }
 
 /// Digest and package of every process that an alarm may name.
-fn identify(judged: &mut Judged, executables: &Executables) {
+fn identify(judged: &mut Judged, executables: &Arc<Executables>) {
     let fill = |p: &mut Option<Process>| p.iter_mut().for_each(|p| executables.fill(p));
     match judged {
         Judged::Transfer { context, .. } => {

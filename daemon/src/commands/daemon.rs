@@ -98,6 +98,7 @@ pub fn daemon(args: &Args) -> anyhow::Result<u8> {
         proc,
         redact(&redactor),
     )?;
+    desk.executables().look_up_packages();
     let Kept { keeper, key, kept, returned } = keeper(&state);
     if returned || !kept.is_empty() {
         desk.take(restarted(kept.len()));

@@ -19,6 +19,10 @@ use std::sync::atomic::Ordering;
 /// Looks for a tracer at once: at busy processes, and at others in turn.
 const BUSY_LOOKS: usize = 24;
 const OTHER_LOOKS: usize = 8;
+/// Where there are more processes than this, fewer are looked at: a look costs some 40 µs, one at code 1 ms, and
+/// a thousand idle programs may cost half a percent of a core in all.
+const MANY: usize = 64;
+const FEWER: usize = 4;
 /// Looks at code at once, and in one round what newcomers may take beside it.
 const CODE_LOOKS: usize = 4;
 const NEW_CODE_LOOKS: usize = 40;
@@ -60,6 +64,8 @@ pub struct Watched {
     turns: VecDeque<(ArenaId, u32)>,
     /// Looks at code that newcomers may still have in this round.
     new_code_looks: usize,
+    /// Looks around so far.
+    rounds: usize,
 }
 
 type Found = Vec<(Process, Anomaly)>;
@@ -185,7 +191,12 @@ impl Watched {
         self.new_code_looks = 0;
         let now = now();
         let due = self.whose_turn(now);
-        let mut code_looks = CODE_LOOKS;
+        self.rounds = self.rounds.wrapping_add(1);
+        let crowded = self.turns.len() > MANY;
+        let mut code_looks = match crowded {
+            true => usize::from(self.rounds.is_multiple_of(FEWER)),
+            false => CODE_LOOKS,
+        };
         for (id, pid) in due {
             if self.look_for_tracer(id, pid, settings, &mut found)
                 && code_looks > 0
@@ -200,7 +211,8 @@ impl Watched {
 
     /// Who is looked at now, and goes to the end of the queue.
     fn whose_turn(&mut self, now: u64) -> Vec<(ArenaId, u32)> {
-        let (mut busy_left, mut others_left) = (BUSY_LOOKS, OTHER_LOOKS);
+        let fewer = if self.turns.len() > MANY { FEWER } else { 1 };
+        let (mut busy_left, mut others_left) = (BUSY_LOOKS / fewer, OTHER_LOOKS / fewer);
         let (mut due, mut wait) = (Vec::new(), VecDeque::new());
         while busy_left + others_left > 0
             && let Some(turn) = self.turns.pop_front()
