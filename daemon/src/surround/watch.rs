@@ -21,7 +21,7 @@ const BUSY_LOOKS: usize = 24;
 const OTHER_LOOKS: usize = 8;
 /// Where there are more processes than this, fewer are looked at: a look costs some 40 µs, one at code 1 ms, and
 /// a thousand idle programs may cost half a percent of a core in all.
-const MANY: usize = 64;
+const MANY: usize = 200;
 const FEWER: usize = 4;
 /// Looks at code at once, and in one round what newcomers may take beside it.
 const CODE_LOOKS: usize = 4;
@@ -326,6 +326,14 @@ mod tests {
         let busy = rounds(&mut watched, 2);
         assert!((0..100).filter(|id| id % 3 == 0).all(|id| busy.contains(&id)), "the busy ones first");
         assert_eq!(rounds(&mut watched, 9).len(), 100);
+        for id in 100..300 {
+            let program = Program { facts: Arc::default(), pulse: Pulse::new(0.into()), members: Vec::new() };
+            watched.programs.insert(id, program);
+            watched.join(id, 1000 + id as u32, None);
+        }
+        assert!(watched.whose_turn(at).len() <= (BUSY_LOOKS + OTHER_LOOKS) / FEWER, "a crowd costs no more");
+        assert_eq!(rounds(&mut watched, 200).len(), 300);
+        (100..300).for_each(|id| watched.gone(id));
         watched.gone(5);
         assert!(!rounds(&mut watched, 20).contains(&5));
         assert_eq!(watched.turns.len(), 99);
