@@ -68,11 +68,12 @@ pub fn ignored(fd: i32) -> bool {
 /// The object that `fd` leads to; looks at the descriptor if that was never done.
 #[inline]
 pub fn find(guard: &Guard, fd: i32) -> Option<&'static Object> {
-    let value = entry(fd)?.load(Ordering::Relaxed);
+    // Acquire pairs with the release in `look`: the object is as who looked has left it.
+    let value = entry(fd)?.load(Ordering::Acquire);
     match unpack(value) {
         Some(name) => match objects::get(name) {
             // Ended by a relative that did not know of us (a fork past pthread_atfork).
-            None => look(guard, fd, UNKNOWN),
+            None => look(guard, fd, value),
             found => found,
         },
         None if value != IGNORED => look(guard, fd, value),
@@ -85,11 +86,15 @@ pub fn known(fd: i32) -> Option<&'static Object> {
     objects::get(unpack(entry(fd)?.load(Ordering::Relaxed))?)
 }
 
+/// Looks at a descriptor whose entry is `value`. Two threads may do so at once: the first one's object is
+/// the descriptor's, and what the other one made is given up before anybody has seen it.
 #[cold]
 fn look(guard: &Guard, fd: i32, value: u64) -> Option<&'static Object> {
+    let slot = entry(fd)?;
     let identity = kernel::identify(fd)?;
-    let Some(object) = adopt(fd, &identity) else {
-        ignore(fd);
+    let twin = twin(&identity);
+    let Some((name, object)) = twin.or_else(|| create(fd, identity.channel?, &identity)) else {
+        let _ = slot.compare_exchange(value, IGNORED, Ordering::Relaxed, Ordering::Relaxed);
         return None;
     };
     let fresh = kind(value) == FRESH;
@@ -99,7 +104,17 @@ fn look(guard: &Guard, fd: i32, value: u64) -> Option<&'static Object> {
     if object.channel() == Channel::File {
         // It is told when something passes.
         file::begin(object, fd, &identity, fresh.then_some((value >> 32) as u32));
-    } else {
+    }
+    // Release pairs with the acquire in `find`.
+    if let Err(now) = slot.compare_exchange(value, pack(name), Ordering::Release, Ordering::Acquire) {
+        match twin {
+            Some(_) => object.drop_ref(guard, How::ClosedUnseen, kernel::Counts::UNKNOWN),
+            None => object.discard(),
+        }
+        return unpack(now).and_then(objects::get);
+    }
+    HIGHEST.fetch_max(fd, Ordering::Relaxed);
+    if object.channel() != Channel::File {
         tell_opened(guard, object, fd, 0);
     }
     Some(object)
@@ -146,23 +161,26 @@ pub fn inherit(fds: impl Iterator<Item = i32>) {
 
 /// Makes `fd` lead to the object that is the same socket or pipe end, or to a new one.
 pub fn adopt(fd: i32, identity: &Identity) -> Option<&'static Object> {
-    let channel = identity.channel?;
-    if channel == Channel::File {
-        // Two opens of one file are two streams.
-        return make(fd, channel, identity);
-    }
-    for other in 0..=HIGHEST.load(Ordering::Relaxed) {
-        if let Some(object) = known(other)
-            && object.inode.load(Ordering::Relaxed) == identity.inode
+    let (name, object) = twin(identity).or_else(|| create(fd, identity.channel?, identity))?;
+    link(fd, pack(name));
+    Some(object)
+}
+
+/// What is known already by another descriptor, with one reference more. Two opens of one file are two
+/// streams.
+fn twin(identity: &Identity) -> Option<(Name, &'static Object)> {
+    let channel = identity.channel.filter(|&channel| channel != Channel::File)?;
+    (0..=HIGHEST.load(Ordering::Relaxed)).find_map(|other| {
+        let name = unpack(entry(other)?.load(Ordering::Acquire))?;
+        let object = objects::get(name)?;
+        let same = object.inode.load(Ordering::Relaxed) == identity.inode
             && object.device.load(Ordering::Relaxed) == identity.device
-            && (channel != Channel::Pipe || writes(object) == identity.writes)
-        {
+            && (channel != Channel::Pipe || writes(object) == identity.writes);
+        same.then(|| {
             object.add_ref();
-            link(fd, entry(other)?.load(Ordering::Relaxed));
-            return Some(object);
-        }
-    }
-    make(fd, channel, identity)
+            (name, object)
+        })
+    })
 }
 
 /// A pipe's object is one end of it.
@@ -172,7 +190,14 @@ fn writes(object: &Object) -> bool {
 
 /// A new object for a descriptor that a call has just made.
 pub fn make(fd: i32, channel: Channel, identity: &Identity) -> Option<&'static Object> {
-    let slot = entry(fd)?;
+    entry(fd)?;
+    let (name, object) = create(fd, channel, identity)?;
+    link(fd, pack(name));
+    Some(object)
+}
+
+/// A new object that no descriptor leads to yet.
+fn create(fd: i32, channel: Channel, identity: &Identity) -> Option<(Name, &'static Object)> {
     let name = objects::make(channel)?;
     let object = objects::get(name)?;
     object.fd.store(fd, Ordering::Relaxed);
@@ -181,14 +206,13 @@ pub fn make(fd: i32, channel: Channel, identity: &Identity) -> Option<&'static O
     if channel == Channel::Pipe {
         object.last.store(if identity.writes { objects::OUT } else { objects::IN }, Ordering::Relaxed);
     }
-    slot.store(pack(name), Ordering::Relaxed);
-    HIGHEST.fetch_max(fd, Ordering::Relaxed);
-    Some(object)
+    Some((name, object))
 }
 
 fn link(fd: i32, value: u64) {
     if let Some(entry) = entry(fd) {
-        entry.store(value, Ordering::Relaxed);
+        // Pairs with the acquire in `find`.
+        entry.store(value, Ordering::Release);
         HIGHEST.fetch_max(fd, Ordering::Relaxed);
     }
 }

@@ -264,6 +264,11 @@ impl Object {
         self.refs.fetch_update(Ordering::AcqRel, Ordering::Relaxed, held).is_ok()
     }
 
+    /// Nobody was shown it.
+    pub fn discard(&self) {
+        self.number.store(0, Ordering::Release);
+    }
+
     /// Says what has not been said of all streams.
     pub fn tell(&self, guard: &Guard) {
         let number = self.number();

@@ -505,3 +505,10 @@ fn read_and_written_at_once() {
         }
     }
 }
+
+/// What one of them made must not be left behind, told and never ended.
+#[test]
+fn two_threads_use_a_descriptor_first() {
+    let run = scenario("first_use_at_once");
+    assert_eq!(run.objects.len(), 300, "one object for each open");
+}

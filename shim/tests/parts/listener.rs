@@ -70,12 +70,16 @@ impl Listener {
         Self { stop, socket, accepts: Some(accepts), reads: Some(reads) }
     }
 
-    /// All records, with the number of the process image they came from. The processes have ended.
+    /// All records in the order of their times, with the number of the process image they came from. The
+    /// processes have ended.
     pub fn heard(mut self) -> Vec<(usize, Record)> {
         shutdown(&self.socket, Shutdown::Both).expect("shutdown");
         self.accepts.take().expect("once").join().expect("it accepts");
         self.stop.store(true, Ordering::Release);
-        self.reads.take().expect("once").join().expect("it reads")
+        let mut heard = self.reads.take().expect("once").join().expect("it reads");
+        // Lanes are read one after the other: what one thread says last may be read first.
+        heard.sort_by_key(|(_, record)| record.header().time);
+        heard
     }
 }
 
