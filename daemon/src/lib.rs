@@ -17,6 +17,7 @@ pub mod expected;
 pub mod files;
 pub mod habits;
 pub mod host;
+pub mod intake;
 pub mod judge;
 pub mod judged;
 pub mod keeper;

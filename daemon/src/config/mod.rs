@@ -4,10 +4,12 @@
 //! once, each with line and column. Called by `commands` at the start and on SIGHUP.
 #![forbid(unsafe_code)]
 
+pub mod intake;
 mod read;
 mod section;
 pub(crate) mod values;
 
+pub use intake::{Carrier, Intake, Limit, Mapping};
 pub use read::parse;
 pub use values::{Cidr, Facility, Ports, SyslogAddress};
 
@@ -49,6 +51,12 @@ pub struct Config {
     pub integrity: Integrity,
     /// `[[sink]]`, in the file's order.
     pub sinks: Vec<Sink>,
+    /// `[[intake]]`: where process alarms and values come from.
+    pub intakes: Vec<Intake>,
+    /// `[[alarms.limit]]`
+    pub limits: Vec<Limit>,
+    /// `[[alarms.carrier]]`
+    pub carriers: Vec<Carrier>,
     /// `[privacy]`
     pub privacy: Privacy,
     /// `[ledger]`

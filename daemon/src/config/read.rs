@@ -1,6 +1,7 @@
 //! TOML text to [`Parsed`], section by section; goes on after a mistake, so that all are found.
 #![forbid(unsafe_code)]
 
+use super::intake;
 use super::section::{Mistakes, Section, article};
 use super::values::{absolute, cidr, duration, facility, one_of, ports, severity, size, syslog_address};
 use super::{Config, Integrity, Mistake, Parsed, Ports, Sink, SinkKind, StreamDigest};
@@ -13,7 +14,7 @@ use toml::de::{DeTable, DeValue};
 const HEARTBEAT: Duration = Duration::from_secs(60);
 
 /// Sections of later versions: known, and without effect.
-const LATER: &[&str] = &["egress", "media", "intake", "fleet"];
+const LATER: &[&str] = &["egress", "media", "fleet"];
 
 /// Reads a configuration.
 ///
@@ -53,10 +54,13 @@ pub fn parse(source: &str) -> Result<Parsed, Vec<Mistake>> {
         s.finish(&mut m);
     }
     if let Some(mut s) = section(&mut file, "alarms", "[alarms]", &mut m) {
-        s.later(&["limits", "deadbands", "delays", "shelving"], &mut m);
+        config.limits = intake::limits(&mut s, &mut m);
+        config.carriers = intake::carriers(&mut s, &mut m);
+        s.later(&["shelving"], &mut m);
         s.finish(&mut m);
     }
     sinks(&mut file, &mut config, &mut m);
+    config.intakes = intake::intakes(&mut file, &mut m);
     for &name in LATER {
         if let Some((span, value, _)) = file.take(name) {
             if value.is_table() || value.is_array() {

@@ -68,6 +68,16 @@ impl<'v, 'i> Section<'v, 'i> {
         Self { name, span, left, known: Vec::new() }
     }
 
+    /// True if `key` is there and not taken yet.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.left.contains_key(key)
+    }
+
+    /// `key` could have been here.
+    pub(super) fn known(&mut self, key: &'static str) {
+        self.known.push(key);
+    }
+
     /// The value of `key`, its key's place and its own.
     pub(super) fn take(
         &mut self,
