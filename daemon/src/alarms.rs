@@ -8,6 +8,8 @@
 //! alteration that was alarmed while the connection was open is not counted again at its end.
 #![forbid(unsafe_code)]
 
+pub mod entry;
+
 use crate::model::{Alarm, AlarmState, Finding};
 use jiff::{SignedDuration, Timestamp};
 use std::collections::{HashMap, HashSet, VecDeque};

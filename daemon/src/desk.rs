@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 use crate::alarms::Alarms;
+use crate::alarms::entry::Word as Operation;
 use crate::config::Config;
 use crate::delivered;
 use crate::detect::Rules;
@@ -19,10 +20,12 @@ use crate::habits::{self, Habits};
 use crate::host::executables::Executables;
 use crate::host::facts::{Proc, Redactor};
 use crate::judged::{Anomaly, Judged, What};
+use crate::intake::Batch;
 use crate::ledger::{Ledger, LedgerError, Reader, Scribe};
 use crate::model::{Alarm, Endpoint, Finding, Process, Summary, Transfer};
 use crate::report::Gathered;
 use crate::sinks::{JsonLines, Message, Sinks};
+use crate::operations::station::Station;
 use crate::workflow;
 use crossbeam::channel::Receiver;
 use std::path::PathBuf;
@@ -42,6 +45,8 @@ pub struct Desk {
     /// None without a ledger: habits take longer than a `run`.
     habits: Option<Habits>,
     watchers: Option<Watchers>,
+    /// What operations say.
+    station: Station,
     /// What the watchers find.
     late: Receiver<Finding>,
     json: Option<JsonLines>,
@@ -90,6 +95,8 @@ impl Desk {
             alarms.resume(ledger.alarms()?);
         }
         let recalled = ledger.as_ref().map(|l| l.recall(habits::KIND)).transpose()?;
+        let places = ledger.as_ref().map(|l| l.recall(Station::KIND)).transpose()?.unwrap_or_default();
+        let station = Station::open(config, places).map_err(LedgerError::Thread)?;
         let scribe = ledger.map(Scribe::start).transpose().map_err(LedgerError::Thread)?;
         let habits = recalled.map(|r| Habits::new(r, scribe.as_ref().map(|s| s.memory(habits::KIND))));
         Ok(Self {
@@ -100,6 +107,7 @@ impl Desk {
             scribe,
             habits,
             watchers: None,
+            station,
             late: crossbeam::channel::never(),
             json: None,
             gathered: None,
@@ -179,6 +187,14 @@ impl Desk {
                     Ok(finding) => self.found(finding),
                     Err(_) => self.late = crossbeam::channel::never(),
                 },
+                recv(self.station.batches) -> batch => match batch {
+                    Ok(batch) => self.reported(batch),
+                    Err(_) => self.station.batches = crossbeam::channel::never(),
+                },
+                recv(self.station.clock) -> _ => {
+                    let outcomes = self.station.operations.tick();
+                    outcomes.into_iter().for_each(|outcome| self.operation(outcome));
+                },
                 recv(reloads) -> news => match news {
                     Ok(news) => self.reload(news),
                     // Nobody reloads any more.
@@ -223,6 +239,7 @@ impl Desk {
                 self.sinks.send(&Message::Coverage(Arc::new(coverage)));
             }
             Judged::Counts(counts) => {
+                self.station.operations.counts(counts);
                 self.summary.records = counts.records;
                 self.summary.dropped = counts.dropped;
             }
@@ -232,6 +249,25 @@ impl Desk {
                 }
             }
             Judged::Notice(_) => {}
+        }
+    }
+
+    /// What an intake said, and up to where it was read, which is kept behind it.
+    fn reported(&mut self, mut batch: Batch) {
+        let outcomes = self.station.take(&mut batch);
+        outcomes.into_iter().for_each(|outcome| self.operation(outcome));
+        if let (Some(scribe), Some(place)) = (&self.scribe, batch.place) {
+            scribe.keep(place);
+        }
+        if let Some(taken) = batch.taken {
+            let _ = taken.send(());
+        }
+    }
+
+    fn operation(&mut self, outcome: Operation) {
+        match outcome {
+            Operation::Raise(finding) => self.found(*finding),
+            Operation::Returned(_) | Operation::Said(_) => {}
         }
     }
 
@@ -258,6 +294,7 @@ impl Desk {
         if let Some(gathered) = &mut self.gathered {
             gathered.add(&transfer);
         }
+        self.station.operations.transfer(&transfer);
         let transfer = Arc::new(transfer);
         if let Some(scribe) = &self.scribe {
             scribe.transfer(Arc::clone(&transfer));
@@ -279,12 +316,27 @@ impl Desk {
         if let Some(scribe) = &self.scribe {
             scribe.limit(config.ledger.clone());
         }
+        self.restation(config);
         // The old ones first: they and the new ones may share a spool.
         std::mem::take(&mut self.sinks).finish(FAREWELL);
         self.sinks = Sinks::start(&config.sinks, self.state.as_deref());
     }
 
+    /// Other intakes and limits. Where nothing of them changed they go on undisturbed.
+    fn restation(&mut self, config: &Config) {
+        if self.station.is_as(config) {
+            return;
+        }
+        self.station.finish().into_iter().for_each(|batch| self.reported(batch));
+        let places = self.station.places();
+        match Station::open(config, places) {
+            Ok(station) => self.station = station,
+            Err(e) => tracing::error!("intakes can't be started: {e}"),
+        }
+    }
+
     fn finish(mut self) -> Outcome {
+        self.station.finish().into_iter().for_each(|batch| self.reported(batch));
         if let Some(Watchers { delivered, workflow }) = self.watchers.take() {
             delivered.finish();
             workflow.finish();
@@ -404,7 +456,7 @@ mod tests {
             word(Verdict::Intact),
             altered.clone(),
             word(Verdict::Unverified),
-            Judged::Counts(Counts { records: 7, dropped: 0 }),
+            Judged::Counts(Counts { records: 7, ..Counts::default() }),
         ] {
             sender.send(w).unwrap();
         }

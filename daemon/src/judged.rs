@@ -304,4 +304,14 @@ pub struct Counts {
     pub records: u64,
     /// Records that found no room.
     pub dropped: u64,
+    /// Bytes of streams that were witnessed, at either end.
+    pub bytes: u64,
+    /// Streams' objects that are open now: sockets, pipes, TLS sessions.
+    pub sessions: u64,
+    /// How full the fullest lane was since the last totals, in percent.
+    pub pressure: u32,
+    /// How late the core was at most since the last totals, in milliseconds.
+    pub lag: u64,
+    /// When this was so: monotonic nanoseconds; 0 where nobody asks.
+    pub at: u64,
 }

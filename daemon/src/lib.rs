@@ -25,6 +25,7 @@ pub mod keeper;
 pub mod ledger;
 pub mod library;
 pub mod model;
+pub mod operations;
 pub mod pipeline;
 pub mod place;
 pub mod portable;

@@ -96,7 +96,7 @@ impl Session {
     /// Waits for the last records, judges what is still open, and ends.
     #[must_use]
     pub fn finish(self) -> Outcome {
-        let Counts { records, dropped } = self.handle.drain(QUIET, LONGEST);
+        let Counts { records, dropped, .. } = self.handle.drain(QUIET, LONGEST);
         drop(self.reloads);
         drop(self.place);
         let mut outcome = self.desk.join().unwrap_or_else(|_| Outcome {

@@ -85,6 +85,9 @@ impl Assembler {
                 return;
             }
             let end = blocks.offset.saturating_add(u64::from(blocks.length));
+            let reached = &mut object.reached[direction as usize];
+            self.counts.bytes = self.counts.bytes.saturating_add(end.saturating_sub(*reached));
+            *reached = end.max(*reached);
             if let Some(user) = object.use_of(arena, number) {
                 user.reach(direction, end, by);
             }

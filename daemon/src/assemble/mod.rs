@@ -196,6 +196,11 @@ impl Assembler {
         self.counts
     }
 
+    /// Sockets, pipes and TLS sessions that are open.
+    pub fn sessions(&self) -> u64 {
+        self.objects.len() as u64
+    }
+
     /// Bytes of tags that wait for another end.
     pub fn waiting_bytes(&self) -> usize {
         self.budget.used()

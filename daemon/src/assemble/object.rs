@@ -210,6 +210,8 @@ pub struct Object {
     pub net_namespace: Option<u64>,
     /// Who uses it, in order of appearance.
     pub uses: Vec<Use>,
+    /// Bytes that were witnessed or counted, by direction.
+    pub reached: [u64; 2],
     /// Its transfers, by direction.
     pub legs: [Option<Key>; 2],
     /// The object at the other end.
@@ -252,6 +254,7 @@ impl Object {
             local: Address::default(),
             remote: Address::default(),
             listed: false,
+            reached: [0; 2],
             accepted: false,
             path: Vec::new(),
             peer_pid: 0,

@@ -88,6 +88,11 @@ impl Scribe {
         self.order(Order::Alarm(alarm));
     }
 
+    /// What a stage wants to find again: behind all that was said before, so that never more was kept.
+    pub fn keep(&self, note: Note) {
+        self.order(Order::Remember(note));
+    }
+
     /// A stage's memory.
     #[must_use]
     pub fn memory(&self, kind: &'static str) -> Memory {

@@ -11,6 +11,7 @@
 
 pub mod limits;
 mod own;
+pub mod station;
 
 use crate::alarms::entry::{Returned, Said, Word as Outcome};
 use crate::config::{Config, intake::OWN};
