@@ -12,6 +12,7 @@ pub mod hostile;
 pub mod observed;
 pub mod openssh;
 pub mod peers;
+pub mod plant;
 pub mod product;
 pub mod program;
 pub mod report;

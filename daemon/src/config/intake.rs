@@ -198,7 +198,9 @@ fn tables<'v, 'i>(
     for element in array.iter() {
         match element.get_ref().as_table() {
             Some(table) => found.push(Section::new(name, table, element.span())),
-            None => m.at(&element.span(), format!("{name} must be a table, not {}", article(element.get_ref()))),
+            None => {
+                m.at(&element.span(), format!("{name} must be a table, not {}", article(element.get_ref())))
+            }
         }
     }
     found
@@ -235,7 +237,8 @@ fn intake(mut s: Section<'_, '_>, m: &mut Mistakes) -> Option<Intake> {
     };
     let kind = one_of(word, &kinds).map_err(|why| m.at(&kind_span, format!("kind: {why}"))).ok()?;
     let name = s.parsed("name", m, name).unwrap_or_else(|| word.to_owned());
-    let mapping = Mapping { fields: pairs(&mut s, "fields", FIELDS, m), words: pairs(&mut s, "words", &[], m) };
+    let mapping =
+        Mapping { fields: pairs(&mut s, "fields", FIELDS, m), words: pairs(&mut s, "words", &[], m) };
     let kind = match kind {
         Kind::Sql => sql(&mut s, m).map(IntakeKind::Sql),
         Kind::Mqtt => mqtt(&mut s, m).map(IntakeKind::Mqtt),
@@ -405,7 +408,10 @@ fn pairs(
     for (name, value) in table {
         if !known.is_empty() && !known.contains(&name.get_ref().as_ref()) {
             let near = super::section::nearest(name.get_ref(), known);
-            m.at(&name.span(), format!("unknown field `{}` in {key}{near}", crate::escape::text(name.get_ref())));
+            m.at(
+                &name.span(),
+                format!("unknown field `{}` in {key}{near}", crate::escape::text(name.get_ref())),
+            );
             continue;
         }
         match value.get_ref().as_str() {
@@ -424,15 +430,19 @@ pub(super) fn limits(alarms: &mut Section<'_, '_>, m: &mut Mistakes) -> Vec<Limi
 
 fn limit(mut s: Section<'_, '_>, m: &mut Mistakes) -> Option<Limit> {
     let span = s.span.clone();
-    let variable = needed(&mut s, "variable", "a limit needs a variable: a tag, or one of counterfoil's own", m, |text| {
-        match text {
+    let variable = needed(
+        &mut s,
+        "variable",
+        "a limit needs a variable: a tag, or one of counterfoil's own",
+        m,
+        |text| match text {
             "" => Err("a tag is not empty".into()),
             own if own.starts_with(OWN) && !OWN_VARIABLES.contains(&own) => {
                 Err(format!("`{own}` is not measured{}", super::section::nearest(own, OWN_VARIABLES)))
             }
             tag => Ok(tag.to_owned()),
-        }
-    });
+        },
+    );
     let mut limit = Limit {
         hihi: number(&mut s, "hihi", m),
         hi: number(&mut s, "hi", m),
@@ -481,7 +491,9 @@ pub(super) fn carriers(alarms: &mut Section<'_, '_>, m: &mut Mistakes) -> Vec<Ca
             let port = text.parse::<u16>().is_ok_and(|p| p != 0);
             match port || text.parse::<std::net::SocketAddr>().is_ok() {
                 true => Ok(text.to_owned()),
-                false => Err(format!("`{text}`: write the service's address as `10.0.0.5:5432`, or its port")),
+                false => {
+                    Err(format!("`{text}`: write the service's address as `10.0.0.5:5432`, or its port"))
+                }
             }
         });
         let carrier = Carrier {
@@ -572,14 +584,20 @@ service = "5432"
         let names: Vec<&str> = config.intakes.iter().map(|i| i.name.as_str()).collect();
         assert_eq!(names, ["historian", "sql", "syslog", "mqtt", "jsonl"]);
         let IntakeKind::Sql(sql) = &config.intakes[0].kind else { panic!() };
-        assert_eq!((sql.table.join("."), sql.from_start, sql.every.as_millis()), ("ops.alarms".into(), true, 500));
+        assert_eq!(
+            (sql.table.join("."), sql.from_start, sql.every.as_millis()),
+            ("ops.alarms".into(), true, 500)
+        );
         let Database::Postgres { access, .. } = &sql.database else { panic!() };
         assert!(access.password_file.is_some() && access.ca.is_some());
         assert_eq!(config.intakes[0].mapping.field("value"), Some("pv"));
         let IntakeKind::Mqtt(mqtt) = &config.intakes[3].kind else { panic!() };
         assert_eq!((mqtt.host.as_str(), mqtt.port, mqtt.tls, mqtt.topics.len()), ("::1", 8883, true, 2));
         let limit = &config.limits[0];
-        assert_eq!((limit.hihi, limit.hi, limit.lo, limit.lolo, limit.deadband), (Some(95.0), Some(90.5), Some(-10.0), None, 2.0));
+        assert_eq!(
+            (limit.hihi, limit.hi, limit.lo, limit.lolo, limit.deadband),
+            (Some(95.0), Some(90.5), Some(-10.0), None, 2.0)
+        );
         assert_eq!(config.carriers[0].wait, Duration::from_secs(5));
         assert_eq!(config.carriers[1].tag.as_deref(), Some("TI-101"));
     }
@@ -592,15 +610,33 @@ service = "5432"
             ("[[intake]]\nkind = \"mqt\"\n", "did you mean `mqtt`?"),
             ("[[intake]]\nkind = \"mqtt\"\ntopics = [\"a\"]\n", "needs a broker"),
             ("[[intake]]\nkind = \"mqtt\"\nbroker = \"tcp:h:1883\"\n", "needs topics"),
-            ("[[intake]]\nkind = \"mqtt\"\nbroker = \"tcp:h:1883\"\ntopics = [\"a/#/b\"]\n", "no topic filter"),
+            (
+                "[[intake]]\nkind = \"mqtt\"\nbroker = \"tcp:h:1883\"\ntopics = [\"a/#/b\"]\n",
+                "no topic filter",
+            ),
             ("[[intake]]\nkind = \"mqtt\"\nbroker = \"h\"\ntopics = [\"a\"]\n", "tls:host:8883"),
-            ("[[intake]]\nkind = \"sql\"\ndatabase = \"mysql:x\"\ntable = \"t\"\nkey = \"id\"\n", "sqlite:/path"),
-            ("[[intake]]\nkind = \"sql\"\ndatabase = \"postgresql://u:secret@h/d\"\ntable = \"t\"\nkey = \"id\"\n", "password_file"),
+            (
+                "[[intake]]\nkind = \"sql\"\ndatabase = \"mysql:x\"\ntable = \"t\"\nkey = \"id\"\n",
+                "sqlite:/path",
+            ),
+            (
+                "[[intake]]\nkind = \"sql\"\ndatabase = \"postgresql://u:secret@h/d\"\ntable = \"t\"\nkey = \"id\"\n",
+                "password_file",
+            ),
             ("[[intake]]\nkind = \"sql\"\ndatabase = \"sqlite:/x\"\nkey = \"id\"\n", "needs a table"),
-            ("[[intake]]\nkind = \"sql\"\ndatabase = \"sqlite:/x\"\ntable = \"t\"\nkey = \"id\"\npasword_file = \"/x\"\n", "unknown key `pasword_file`"),
+            (
+                "[[intake]]\nkind = \"sql\"\ndatabase = \"sqlite:/x\"\ntable = \"t\"\nkey = \"id\"\npasword_file = \"/x\"\n",
+                "unknown key `pasword_file`",
+            ),
             ("[[intake]]\nkind = \"jsonl\"\nlisten = \"udp:h:1\"\n", "JSON Lines come over"),
-            ("[[intake]]\nkind = \"jsonl\"\nlisten = \"unix:/a\"\n[[intake]]\nkind = \"jsonl\"\nlisten = \"unix:/b\"\n", "two intakes"),
-            ("[[intake]]\nkind = \"syslog\"\nlisten = \"unix:/a\"\nfields = { tga = \"x\" }\n", "did you mean `tag`?"),
+            (
+                "[[intake]]\nkind = \"jsonl\"\nlisten = \"unix:/a\"\n[[intake]]\nkind = \"jsonl\"\nlisten = \"unix:/b\"\n",
+                "two intakes",
+            ),
+            (
+                "[[intake]]\nkind = \"syslog\"\nlisten = \"unix:/a\"\nfields = { tga = \"x\" }\n",
+                "did you mean `tag`?",
+            ),
             ("[[alarms.limit]]\nhi = 1\n", "needs a variable"),
             ("[[alarms.limit]]\nvariable = \"x\"\n", "at least one of"),
             ("[[alarms.limit]]\nvariable = \"x\"\nhi = 1\nlo = 2\n", "in order"),

@@ -159,7 +159,10 @@ mod tests {
     fn both_framings_and_any_piece() {
         for step in [1, 2, 3, 7, 1000] {
             let (found, good, _) = all(Kind::Syslog, b"5 <1>ab<2>line\n12 <3>with\nfeed<4>last", step);
-            assert_eq!((found, good), (vec!["<1>ab".into(), "<2>line".into(), "<3>with\nfeed".into(), "<4>last".into()], true));
+            assert_eq!(
+                (found, good),
+                (vec!["<1>ab".into(), "<2>line".into(), "<3>with\nfeed".into(), "<4>last".into()], true)
+            );
             let (found, _, _) = all(Kind::Lines, b"{\"a\":1}\r\n\n{\"b\":2}\n12 x", step);
             assert_eq!(found, ["{\"a\":1}", "{\"b\":2}", "12 x"]);
         }

@@ -9,7 +9,10 @@ use super::report::Around;
 use super::{AGAIN, Door, LONGEST, LOOK, Word, tls};
 use crate::config::intake::Mqtt;
 use crossbeam::channel::{RecvTimeoutError, bounded};
-use rumqttc::{Client, Event, MqttOptions, Packet, Publish, QoS, RecvTimeoutError as Timeout, SubscribeFilter, TlsConfiguration, Transport};
+use rumqttc::{
+    Client, Event, MqttOptions, Packet, Publish, QoS, RecvTimeoutError as Timeout, SubscribeFilter,
+    TlsConfiguration, Transport,
+};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -71,7 +74,9 @@ fn serve(mqtt: &Mqtt, options: MqttOptions, door: &mut Door) -> String {
                 }
             }
             Ok(Event::Incoming(Packet::SubAck(answer))) => {
-                let refused = |code: &rumqttc::SubscribeReasonCode| matches!(code, rumqttc::SubscribeReasonCode::Failure);
+                let refused = |code: &rumqttc::SubscribeReasonCode| {
+                    matches!(code, rumqttc::SubscribeReasonCode::Failure)
+                };
                 if answer.return_codes.iter().any(refused) {
                     return "it refuses a subscription".into();
                 }

@@ -33,8 +33,7 @@ pub enum Condition {
 
 impl Condition {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::Hihi, Self::Hi, Self::Lo, Self::Lolo, Self::Deviation, Self::Discrete];
+    pub const ALL: [Self; 6] = [Self::Hihi, Self::Hi, Self::Lo, Self::Lolo, Self::Deviation, Self::Discrete];
 
     /// INTERFACE's word.
     #[must_use]
@@ -101,7 +100,9 @@ impl State {
         let word = match value {
             Value::Bool(true) => return Some(Self::Active),
             Value::Bool(false) => return Some(Self::Normal),
-            Value::Number(n) => return n.as_f64().map(|n| if n == 0.0 { Self::Normal } else { Self::Active }),
+            Value::Number(n) => {
+                return n.as_f64().map(|n| if n == 0.0 { Self::Normal } else { Self::Active });
+            }
             Value::String(word) => word,
             _ => return None,
         };
@@ -111,8 +112,8 @@ impl State {
             "active" | "alarm" | "alm" | "on" | "true" | "1" | "raised" | "set" | "unack" | "actunack"
             | "unacknowledged" | "unackalm" => Self::Active,
             "ack" | "acked" | "acknowledged" | "actack" | "ackalm" => Self::Acknowledged,
-            "normal" | "norm" | "ok" | "off" | "false" | "0" | "inactive" | "cleared" | "clear" | "returned"
-            | "rtn" | "rtnunack" | "unackrtn" | "ackrtn" | "rtnack" => Self::Normal,
+            "normal" | "norm" | "ok" | "off" | "false" | "0" | "inactive" | "cleared" | "clear"
+            | "returned" | "rtn" | "rtnunack" | "unackrtn" | "ackrtn" | "rtnack" => Self::Normal,
             _ => return None,
         })
     }
@@ -272,9 +273,8 @@ mod tests {
     use serde_json::json;
 
     fn mapping(fields: &[(&str, &str)], words: &[(&str, &str)]) -> Mapping {
-        let own = |pairs: &[(&str, &str)]| {
-            pairs.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect()
-        };
+        let own =
+            |pairs: &[(&str, &str)]| pairs.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect();
         Mapping { fields: own(fields), words: own(words) }
     }
 
@@ -283,7 +283,10 @@ mod tests {
         let object = json!({"tag": "TI-101", "condition": "HI", "value": 92.4, "limit": "80", "unit": "°C",
             "state": "active", "time": "2026-05-01T10:00:00Z"});
         let r = read(&object, Around::default(), &Mapping::default()).unwrap();
-        assert_eq!((r.tag.as_str(), r.condition, r.value, r.limit), ("TI-101", Some(Condition::Hi), Some(92.4), Some(80.0)));
+        assert_eq!(
+            (r.tag.as_str(), r.condition, r.value, r.limit),
+            ("TI-101", Some(Condition::Hi), Some(92.4), Some(80.0))
+        );
         assert_eq!((r.unit.as_deref(), r.state), (Some("°C"), Some(State::Active)));
         assert_eq!(r.time.unwrap().to_string(), "2026-05-01T10:00:00Z");
     }
@@ -291,12 +294,21 @@ mod tests {
     #[test]
     fn mapped_names_paths_and_words() {
         let m = mapping(
-            &[("tag", "point.name"), ("value", "/data/0"), ("condition", "alm"), ("state", "st"), ("time", "ts")],
+            &[
+                ("tag", "point.name"),
+                ("value", "/data/0"),
+                ("condition", "alm"),
+                ("state", "st"),
+                ("time", "ts"),
+            ],
             &[("HochHoch", "HIHI"), ("gegangen", "normal")],
         );
         let object = json!({"point": {"name": "P-7"}, "data": ["3.5"], "alm": "HochHoch", "st": "gegangen", "ts": 1_700_000_000_000u64});
         let r = read(&object, Around::default(), &m).unwrap();
-        assert_eq!((r.tag.as_str(), r.condition, r.value, r.state), ("P-7", Some(Condition::Hihi), Some(3.5), Some(State::Normal)));
+        assert_eq!(
+            (r.tag.as_str(), r.condition, r.value, r.state),
+            ("P-7", Some(Condition::Hihi), Some(3.5), Some(State::Normal))
+        );
         assert_eq!(r.time.unwrap().as_second(), 1_700_000_000);
     }
 
@@ -313,7 +325,14 @@ mod tests {
     #[test]
     fn what_says_nothing_is_refused() {
         let m = Mapping::default();
-        for object in [json!({}), json!({"tag": "x"}), json!({"value": 1}), json!([1, 2]), json!(null), json!({"tag": {"a": 1}, "value": 2})] {
+        for object in [
+            json!({}),
+            json!({"tag": "x"}),
+            json!({"value": 1}),
+            json!([1, 2]),
+            json!(null),
+            json!({"tag": {"a": 1}, "value": 2}),
+        ] {
             assert!(read(&object, Around::default(), &m).is_err(), "{object}");
         }
         // Not a number, and no state: nothing to go by.
@@ -327,13 +346,24 @@ mod tests {
         let r = read(&object, Around::default(), &Mapping::default()).unwrap();
         assert!(!r.tag.chars().any(char::is_control) && !r.tag.contains('\u{202e}'), "{}", r.tag);
         assert_eq!(r.said.unwrap().chars().count(), LONGEST);
-        assert_eq!((r.condition, r.state), (Some(Condition::Discrete), Some(State::Active)), "unknown is not well");
+        assert_eq!(
+            (r.condition, r.state),
+            (Some(Condition::Discrete), Some(State::Active)),
+            "unknown is not well"
+        );
     }
 
     #[test]
     fn times_in_every_usual_shape() {
-        for at in [json!("2023-11-14T22:13:20Z"), json!("2023-11-14 22:13:20"), json!("2023-11-14T23:13:20+01:00"),
-            json!(1_700_000_000), json!(1_700_000_000_000u64), json!(1_700_000_000_000_000u64), json!("1700000000")] {
+        for at in [
+            json!("2023-11-14T22:13:20Z"),
+            json!("2023-11-14 22:13:20"),
+            json!("2023-11-14T23:13:20+01:00"),
+            json!(1_700_000_000),
+            json!(1_700_000_000_000u64),
+            json!(1_700_000_000_000_000u64),
+            json!("1700000000"),
+        ] {
             assert_eq!(time(&at).map(|t| t.as_second()), Some(1_700_000_000), "{at}");
         }
         for bad in [json!("yesterday"), json!(1e300), json!(true), json!("")] {

@@ -39,7 +39,9 @@ pub(super) fn parse(message: &[u8]) -> Result<Value, &'static str> {
     for parameters in data.values().filter_map(Value::as_object) {
         object.extend(parameters.iter().map(|(name, value)| (name.clone(), value.clone())));
     }
-    for (name, value) in [("timestamp", timestamp), ("hostname", hostname), ("app", app), ("procid", procid), ("msgid", msgid)] {
+    for (name, value) in
+        [("timestamp", timestamp), ("hostname", hostname), ("app", app), ("procid", procid), ("msgid", msgid)]
+    {
         object.insert(name.into(), if value == "-" { Value::Null } else { json!(value) });
     }
     object.insert("facility".into(), json!(priority >> 3));
@@ -128,7 +130,10 @@ mod tests {
         let o = parse(m.as_bytes()).unwrap();
         assert_eq!(o["tag"], "TI-101");
         assert_eq!(o["sd"]["alarm@32473"]["note"], "a \"b\" \\ ]");
-        assert_eq!((&o["level"], &o["facility"], &o["hostname"], &o["msg"]), (&json!("warning"), &json!(16), &json!("plc1"), &json!("too hot")));
+        assert_eq!(
+            (&o["level"], &o["facility"], &o["hostname"], &o["msg"]),
+            (&json!("warning"), &json!(16), &json!("plc1"), &json!("too hot"))
+        );
         assert_eq!(o["time"], "2026-05-01T10:00:00.5Z");
     }
 
@@ -143,9 +148,22 @@ mod tests {
     #[test]
     fn what_is_none_is_refused() {
         for bad in [
-            "", "x", "<", "<1", "<999>1 - - - - - -", "<1>2 - - - - - -", "<1>1 - -", "<34>Oct 11 22:14:15 host su: x",
-            "<1>1 - - - - - [", "<1>1 - - - - - [a b=\"c", "<1>1 - - - - - [a b=\"c\"", "<1>1 - - - - - [a b=\"c]\"]",
-            "<1>1 - - - - - [a b=c]", "<1>1 - - - - - []", "<1>1 - - - - - [a]x", "<1>1 - - - - - x",
+            "",
+            "x",
+            "<",
+            "<1",
+            "<999>1 - - - - - -",
+            "<1>2 - - - - - -",
+            "<1>1 - -",
+            "<34>Oct 11 22:14:15 host su: x",
+            "<1>1 - - - - - [",
+            "<1>1 - - - - - [a b=\"c",
+            "<1>1 - - - - - [a b=\"c\"",
+            "<1>1 - - - - - [a b=\"c]\"]",
+            "<1>1 - - - - - [a b=c]",
+            "<1>1 - - - - - []",
+            "<1>1 - - - - - [a]x",
+            "<1>1 - - - - - x",
         ] {
             assert!(parse(bad.as_bytes()).is_err(), "{bad}");
         }

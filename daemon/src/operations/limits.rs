@@ -71,7 +71,13 @@ impl Limits {
         let mut all = Self::default();
         for settings in settings {
             let of = |condition, limit: Option<f64>, sign| {
-                limit.map(|limit| Threshold { condition, limit, sign, standing: Standing::Unknown, leaning: None })
+                limit.map(|limit| Threshold {
+                    condition,
+                    limit,
+                    sign,
+                    standing: Standing::Unknown,
+                    leaning: None,
+                })
             };
             let thresholds = [
                 of(Condition::Hihi, settings.hihi, 1.0),
@@ -103,7 +109,9 @@ impl Limits {
 
     /// A variable has this value now. What is no number changes nothing.
     pub fn sample(&mut self, variable: &str, value: f64, now: Duration) -> Vec<Edge> {
-        let Some(watches) = self.by_variable.get_mut(variable).filter(|_| value.is_finite()) else { return vec![] };
+        let Some(watches) = self.by_variable.get_mut(variable).filter(|_| value.is_finite()) else {
+            return vec![];
+        };
         watches
             .iter_mut()
             .flat_map(|watch| {
@@ -143,7 +151,13 @@ impl Watch {
 
 impl Threshold {
     /// Some: the condition holds from now on, or doesn't.
-    fn look(&mut self, value: f64, deadband: f64, delays: (Duration, Duration), now: Duration) -> Option<bool> {
+    fn look(
+        &mut self,
+        value: f64,
+        deadband: f64,
+        delays: (Duration, Duration),
+        now: Duration,
+    ) -> Option<bool> {
         let past = self.sign * (value - self.limit);
         let leans = match self.standing {
             Standing::Active if past <= -deadband => Some(false),
@@ -204,38 +218,57 @@ mod tests {
     #[test]
     fn plain_limits() {
         let l = limit();
-        table(&l, &[(0, 79.0), (1, 80.0), (2, 80.1), (3, 90.0), (4, 80.0), (5, 81.0)], &[
-            (0, "-HI"), (2, "+HI"), (4, "-HI"), (5, "+HI"),
-        ]);
+        table(
+            &l,
+            &[(0, 79.0), (1, 80.0), (2, 80.1), (3, 90.0), (4, 80.0), (5, 81.0)],
+            &[(0, "-HI"), (2, "+HI"), (4, "-HI"), (5, "+HI")],
+        );
         let all = Limit { hihi: Some(95.0), lo: Some(10.0), lolo: Some(5.0), ..limit() };
-        table(&all, &[(0, 50.0), (1, 96.0), (2, 4.0), (3, 50.0)], &[
-            (0, "-HIHI"), (0, "-HI"), (0, "-LO"), (0, "-LOLO"),
-            (1, "+HIHI"), (1, "+HI"),
-            (2, "-HIHI"), (2, "-HI"), (2, "+LO"), (2, "+LOLO"),
-            (3, "-LO"), (3, "-LOLO"),
-        ]);
+        table(
+            &all,
+            &[(0, 50.0), (1, 96.0), (2, 4.0), (3, 50.0)],
+            &[
+                (0, "-HIHI"),
+                (0, "-HI"),
+                (0, "-LO"),
+                (0, "-LOLO"),
+                (1, "+HIHI"),
+                (1, "+HI"),
+                (2, "-HIHI"),
+                (2, "-HI"),
+                (2, "+LO"),
+                (2, "+LOLO"),
+                (3, "-LO"),
+                (3, "-LOLO"),
+            ],
+        );
     }
 
     #[test]
     fn a_value_that_hovers_at_its_limit_raises_one_alarm_not_sixty() {
         let l = Limit { deadband: 2.0, ..limit() };
-        let hovering: Vec<(u64, f64)> =
-            (0..120).map(|i| (i, if i % 2 == 0 { 80.5 } else { 78.5 })).collect();
+        let hovering: Vec<(u64, f64)> = (0..120).map(|i| (i, if i % 2 == 0 { 80.5 } else { 78.5 })).collect();
         table(&l, &hovering, &[(0, "+HI")]);
         let low = Limit { hi: None, lo: Some(10.0), deadband: 1.0, ..limit() };
         let hovering: Vec<(u64, f64)> = (0..120).map(|i| (i, if i % 2 == 0 { 9.5 } else { 10.5 })).collect();
         table(&low, &hovering, &[(0, "+LO")]);
         // It comes back by the whole deadband, and only then.
-        table(&l, &[(0, 81.0), (1, 78.1), (2, 78.0), (3, 79.9), (4, 80.1)], &[(0, "+HI"), (2, "-HI"), (4, "+HI")]);
+        table(
+            &l,
+            &[(0, 81.0), (1, 78.1), (2, 78.0), (3, 79.9), (4, 80.1)],
+            &[(0, "+HI"), (2, "-HI"), (4, "+HI")],
+        );
     }
 
     #[test]
     fn delays() {
         let l = Limit { on_delay: Duration::from_secs(5), off_delay: Duration::from_secs(3), ..limit() };
         // Too short; then long enough, with no further sample; then back, too short and long enough.
-        table(&l, &[(0, 50.0), (4, 90.0), (8, 70.0), (10, 90.0), (20, 70.0), (22, 90.0), (30, 70.0), (40, 70.0)], &[
-            (3, "-HI"), (15, "+HI"), (33, "-HI"),
-        ]);
+        table(
+            &l,
+            &[(0, 50.0), (4, 90.0), (8, 70.0), (10, 90.0), (20, 70.0), (22, 90.0), (30, 70.0), (40, 70.0)],
+            &[(3, "-HI"), (15, "+HI"), (33, "-HI")],
+        );
     }
 
     #[test]
@@ -247,7 +280,11 @@ mod tests {
 
     #[test]
     fn what_is_no_number_changes_nothing_and_what_nobody_limits_is_not_kept() {
-        table(&limit(), &[(0, f64::NAN), (1, f64::INFINITY), (2, 81.0), (3, f64::NEG_INFINITY)], &[(2, "+HI")]);
+        table(
+            &limit(),
+            &[(0, f64::NAN), (1, f64::INFINITY), (2, 81.0), (3, f64::NEG_INFINITY)],
+            &[(2, "+HI")],
+        );
         let mut limits = Limits::new(&[limit()]);
         assert_eq!(limits.sample("U", 1e9, Duration::ZERO), []);
         assert!(limits.knows("T") && !limits.knows("U"));

@@ -44,11 +44,7 @@ impl Operations {
     #[must_use]
     pub fn new(config: &Config) -> Self {
         let own = config.limits.iter().any(|l| l.variable.starts_with(OWN));
-        Self {
-            limits: Limits::new(&config.limits),
-            own: own.then(Own::default),
-            start: Instant::now(),
-        }
+        Self { limits: Limits::new(&config.limits), own: own.then(Own::default), start: Instant::now() }
     }
 
     /// True if time means something to it: delays, and variables that are sampled.
@@ -144,7 +140,8 @@ fn alarm(from: &str, report: &Report, now: Timestamp, said: &mut Vec<Outcome>) {
         .into();
     f.why = why(report.value.map_or(Value::Null, Value::from), report.limit.map_or(Value::Null, Value::from));
     f.point = Some(point(report, condition));
-    f.evidence = json!({"intake": from, "condition": report.said, "state": state.word(), "text": report.message});
+    f.evidence =
+        json!({"intake": from, "condition": report.said, "state": state.word(), "text": report.message});
     f.key = key(from, &report.tag, condition, word(report, condition));
     let key = f.key.clone();
     said.push(Outcome::Raise(Box::new(f)));
@@ -191,7 +188,9 @@ fn lost(from: &str, why_not: &str, now: Timestamp) -> Finding {
     f.rule = LOST.into();
     f.analytic = Analytic::Itself;
     f.title = format!("Process alarms from {from} can't be read");
-    f.message = format!("The intake {from} has been out of reach for half a minute: {why_not}. What it would say is not known.");
+    f.message = format!(
+        "The intake {from} has been out of reach for half a minute: {why_not}. What it would say is not known."
+    );
     f.next = "See whether the source runs and can be reached from here; its silence is no good sign. Nothing is lost where \
               it keeps what it has: reading goes on where it ended."
         .into();

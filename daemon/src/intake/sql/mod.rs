@@ -45,7 +45,9 @@ pub(super) fn run(sql: &Sql, mut door: Door, kept: Option<String>) {
         match poll(sql, &mut door, &mut table, &mut cursor) {
             Ok(()) => {
                 door.well();
-                if kept_at.elapsed() >= KEPT_EVERY && let Some(cursor) = &cursor {
+                if kept_at.elapsed() >= KEPT_EVERY
+                    && let Some(cursor) = &cursor
+                {
                     kept_at = Instant::now();
                     door.hand(vec![], Note::new(KIND, &door.from.clone(), cursor), None);
                 }
@@ -78,6 +80,7 @@ fn poll(
         // The first time ever: what is there by now is history, unless it was asked for.
         let begin = if sql.from_start { i64::MIN } else { table.highest()?.unwrap_or(i64::MIN) };
         let first = Cursor::at(begin);
+        tracing::info!("intake {}: begins behind row {begin}", door.from);
         door.hand(vec![], place(&first, door), None);
         *cursor = Some(first);
     }

@@ -69,7 +69,9 @@ impl File {
             connection,
             highest: format!("SELECT max({key}) FROM {table}"),
             // `"name"` of a column that isn't there would be a text to SQLite; behind the table's alias it is an error.
-            rows: format!("SELECT t.{key}, t.* FROM {table} AS t WHERE t.{key} > ?1 ORDER BY t.{key} LIMIT {ROWS}"),
+            rows: format!(
+                "SELECT t.{key}, t.* FROM {table} AS t WHERE t.{key} > ?1 ORDER BY t.{key} LIMIT {ROWS}"
+            ),
             clock,
         })
     }
@@ -109,7 +111,10 @@ impl Table for File {
         let mut found = Vec::new();
         while let Some(row) = rows.next().map_err(said)? {
             let key: i64 = row.get(0).map_err(|_| {
-                format!("{}: the key must be a whole number, and has to be there in every row", self.path.display())
+                format!(
+                    "{}: the key must be a whole number, and has to be there in every row",
+                    self.path.display()
+                )
             })?;
             let mut object = Map::new();
             let mut length = 0;
