@@ -37,26 +37,37 @@ pub struct Fingerprints {
     bits: u32,
 }
 
-/// How dense `passed` bytes after the asking are looked at, and up to where that holds. None: no more.
+/// Beyond its start a stream that may be a relay's is looked at in stripes of so many bytes …
+const STRIPE: u64 = 16 * KIB;
+/// … one in so many: what a relay adds moves content by less, so it is still found.
+const STRIPES: u64 = 8;
+
+/// How dense the bytes at `offset` are looked at (0 bits: not at all), and up to where that holds. `since`:
+/// where it was turned up. None: no more.
 ///
-/// A stream's memory is bounded by this: 0.9 MiB of records for the first 64 MiB of one that may be a
-/// relay's, then 3 KiB for each MiB.
+/// This bounds what a stream costs: 0.6 ns for a byte that is looked at and 50 ns for a sample, and 12 bytes
+/// of records for a sample: 8 KiB for the start of every connection, then 24 KiB for each MiB of one that may
+/// be a relay's; of one that is turned up 1.5 MiB for the first MiB, and 13 MiB up to the 64th.
 fn bits(policy: u32, offset: u64, since: u64) -> Option<(u32, u64)> {
-    const START_OF_ALL: [(u64, u32); 2] = [(4 * KIB, 4), (START, 6)];
-    const ASKED: [(u64, u32); 3] = [(MIB, 6), (16 * MIB, 9), (u64::MAX, 12)];
+    const START_OF_ALL: [(u64, u32); 3] = [(4 * KIB, 4), (16 * KIB, 6), (START, 8)];
     const TURNED_UP: [(u64, u32); 4] = [(MIB, 3), (64 * MIB, 6), (1024 * MIB, 9), (u64::MAX, 12)];
-    let (steps, from) = if policy & POLICY_TURNED_UP != 0 {
-        (&TURNED_UP[..], since)
-    } else if offset < START {
-        (&START_OF_ALL[..], 0)
-    } else if policy & POLICY_FINGERPRINTS != 0 {
-        (&ASKED[..], since)
-    } else {
-        return None;
+    let step = |steps: &[(u64, u32)], from: u64| {
+        let passed = offset.saturating_sub(from);
+        let (until, bits) = steps.iter().find(|(until, _)| passed < *until)?;
+        Some((*bits, from.saturating_add(*until)))
     };
-    let passed = offset.saturating_sub(from);
-    let (until, bits) = steps.iter().find(|(until, _)| passed < *until)?;
-    Some((*bits, from.saturating_add(*until)))
+    if policy & POLICY_TURNED_UP != 0 {
+        step(&TURNED_UP, since)
+    } else if offset < START {
+        step(&START_OF_ALL, 0)
+    } else if policy & POLICY_FINGERPRINTS != 0 {
+        let stripe = offset / STRIPE;
+        let bits = if stripe.is_multiple_of(STRIPES) { 6 } else { 0 };
+        let until = if bits > 0 { stripe + 1 } else { stripe.next_multiple_of(STRIPES) };
+        Some((bits, until * STRIPE))
+    } else {
+        None
+    }
 }
 
 impl Look for Fingerprints {
@@ -97,6 +108,11 @@ impl Look for Fingerprints {
             };
             said.density(bits, at);
             let until = until.min(end);
+            if bits == 0 {
+                (at, said.told) = (until, until);
+                self.window.restart();
+                continue;
+            }
             let before = at;
             data.walk(at - offset, until - at, &mut |piece| {
                 let start = at;
