@@ -160,7 +160,7 @@ pub(super) fn whole(f: &mut Finding, t: &Transfer) {
         f.file = Some(FileFact {
             path: Some(path.clone()),
             sha256: sha256.clone(),
-            class: t.class.clone(),
+            class: t.class,
             label: None,
         });
         f.key.push_str(&format!(" file={path:?}"));
