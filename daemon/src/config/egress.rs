@@ -162,7 +162,8 @@ fn benign(
     span: std::ops::Range<usize>,
     m: &mut Mistakes,
 ) -> Option<Result<Benign, String>> {
-    let never_by_name = |why: String| format!("{why}; a program is known by its path, never by its name alone");
+    let never_by_name =
+        |why: String| format!("{why}; a program is known by its path, never by its name alone");
     if let Some(path) = value.as_str() {
         return Some(absolute(path).map(|path| Benign { path, sha256: None }).map_err(never_by_name));
     }
