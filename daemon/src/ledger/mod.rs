@@ -17,6 +17,7 @@ mod read;
 mod scribe;
 #[cfg(test)]
 mod tests;
+pub mod usual;
 
 pub use baseline::{Baseline, Met};
 pub use imported::Importer;
