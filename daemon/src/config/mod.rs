@@ -4,11 +4,13 @@
 //! once, each with line and column. Called by `commands` at the start and on SIGHUP.
 #![forbid(unsafe_code)]
 
+pub mod egress;
 pub mod intake;
 mod read;
 mod section;
 pub(crate) mod values;
 
+pub use egress::Egress;
 pub use intake::{Carrier, Intake, Limit, Mapping};
 pub use read::parse;
 pub use values::{Cidr, Facility, Ports, SyslogAddress};
@@ -49,6 +51,8 @@ pub struct Config {
     pub watch: Watch,
     /// `[integrity]`
     pub integrity: Integrity,
+    /// `[egress]`
+    pub egress: Egress,
     /// `[[sink]]`, in the file's order.
     pub sinks: Vec<Sink>,
     /// `[[intake]]`: where process alarms and values come from.

@@ -1,6 +1,7 @@
 //! TOML text to [`Parsed`], section by section; goes on after a mistake, so that all are found.
 #![forbid(unsafe_code)]
 
+use super::egress;
 use super::intake;
 use super::section::{Mistakes, Section, article};
 use super::values::{absolute, cidr, duration, facility, one_of, ports, severity, size, syslog_address};
@@ -14,7 +15,7 @@ use toml::de::{DeTable, DeValue};
 const HEARTBEAT: Duration = Duration::from_secs(60);
 
 /// Sections of later versions: known, and without effect.
-const LATER: &[&str] = &["egress", "media", "fleet"];
+const LATER: &[&str] = &["media", "fleet"];
 
 /// Reads a configuration.
 ///
@@ -35,6 +36,9 @@ pub fn parse(source: &str) -> Result<Parsed, Vec<Mistake>> {
     }
     if let Some(s) = section(&mut file, "integrity", "[integrity]", &mut m) {
         integrity(s, &mut config.integrity, &mut m);
+    }
+    if let Some(s) = section(&mut file, "egress", "[egress]", &mut m) {
+        egress::read(s, &mut config.egress, &mut m);
     }
     if let Some(mut s) = section(&mut file, "privacy", "[privacy]", &mut m) {
         let modes =

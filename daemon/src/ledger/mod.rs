@@ -18,6 +18,7 @@ mod read;
 mod scribe;
 #[cfg(test)]
 mod tests;
+pub mod usual;
 
 pub use alarms::AlarmRow;
 pub use baseline::{Baseline, Met};
