@@ -106,7 +106,7 @@ impl Table for File {
         self.ready()?;
         let said = |e: rusqlite::Error| format!("{}: {e}", self.path.display());
         let mut query = self.connection.prepare_cached(&self.rows).map_err(said)?;
-        let names: Vec<String> = query.column_names().into_iter().skip(1).map(str::to_owned).collect();
+        let names: Vec<String> = query.column_names().skip(1).map(str::to_owned).collect();
         let mut rows = query.query(params![above]).map_err(said)?;
         let mut found = Vec::new();
         while let Some(row) = rows.next().map_err(said)? {
