@@ -37,9 +37,11 @@ macro_rules! wire_enum {
 
 mod content;
 mod file;
+mod message;
 mod words;
 pub use content::*;
 pub use file::*;
+pub use message::*;
 pub use words::*;
 
 /// [`Note::code`]: the other object stands before ours: what passes there is not witnessed.
@@ -386,6 +388,8 @@ pub enum Record {
     File(File),
     /// See [`Prints`].
     Prints(Prints),
+    /// See [`Message`].
+    Message(Message),
 }
 
 /// Lines that a [`Blocks`] record of `units` tag units spans.
@@ -464,6 +468,13 @@ impl Record {
                 Tap::from_code(header.tap)?;
                 r.fits(lines.len()).then_some(Self::Prints(r))?
             }
+            Kind::Message => {
+                let mut all = [[0u64; 8]; 4];
+                all.get_mut(..lines.len())?.copy_from_slice(lines);
+                let r: Message = bytemuck::cast(all);
+                Tap::from_code(header.tap)?;
+                r.fits(lines.len()).then_some(Self::Message(r))?
+            }
             Kind::Note => {
                 let r: Note = whole(lines)?;
                 About::from_code(r.about)?;
@@ -487,6 +498,7 @@ impl Record {
             Self::Named(r) => &r.header,
             Self::File(r) => &r.header,
             Self::Prints(r) => &r.header,
+            Self::Message(r) => &r.header,
         }
     }
 }

@@ -70,6 +70,9 @@ fn facts() -> Facts {
     });
     layout!(f, record::Sample, "sample", { end, print });
     layout!(f, record::Prints, "prints", { header, offset, length, bits, count, pad, samples });
+    layout!(f, record::Message, "message", {
+        header, offset, length, sequence, fingerprint, payload, id, alias, packet, level, text_len, pad, text
+    });
     layout!(f, lane::LaneHead, "lane_head", { head, owner, dropped, tail }, ..);
     layout!(f, arena::ArenaHead, "arena_head", { magic, abi, lanes, id, policy, bell, no_lane, no_object }, ..);
     layout!(f, hello::Request, "request", { magic, abi, pid, inherited_len, pad, inherited });
@@ -77,6 +80,7 @@ fn facts() -> Facts {
     layout!(f, hello::Reply, "reply", { magic, abi, status, arena_bytes, policy, pad, key, resume });
 
     words(&mut f, "KIND", record::Kind::from_code, record::Kind::word);
+    words(&mut f, "PACKET", record::Packet::from_code, record::Packet::word);
     words(&mut f, "TAP", record::Tap::from_code, record::Tap::word);
     words(&mut f, "CHANNEL", record::Channel::from_code, record::Channel::word);
     words(&mut f, "REASON", record::Reason::from_code, record::Reason::word);
@@ -118,6 +122,11 @@ fn facts() -> Facts {
         record::MADE_EMPTY,
         record::LAST,
         record::MAX_SAMPLES,
+        record::QOS,
+        record::RETAINED,
+        record::DUPLICATE,
+        record::BROKER,
+        record::MAX_TEXT,
         prints::WINDOW,
         prints::DISTINCT,
         prints::MAX_BITS,
@@ -133,6 +142,7 @@ fn facts() -> Facts {
         arena::POLICY_SHA256,
         arena::POLICY_FINGERPRINTS,
         arena::POLICY_TURNED_UP,
+        arena::POLICY_MESSAGES,
         hello::MAX_INHERITED,
         hello::GRANTED,
         hello::WRONG_ABI,

@@ -8,6 +8,7 @@
 //! and a comparison: [`Content::passed`].
 
 mod fingerprints;
+mod messages;
 
 use crate::process;
 use crate::stream::Pieces;
@@ -18,6 +19,7 @@ use counterfoil_abi::UNKNOWN;
 use counterfoil_abi::arena::POLICY_TURNED_UP;
 use counterfoil_abi::record::Tap;
 use fingerprints::Fingerprints;
+use messages::Messages;
 
 /// Whose bytes they are.
 pub struct Place<'a> {
@@ -134,6 +136,7 @@ macro_rules! looks {
 
 looks! {
     0 fingerprints: Fingerprints,
+    2 messages: Messages,
 }
 
 impl Content {
