@@ -158,6 +158,13 @@ impl Desk {
         self
     }
 
+    /// With the key of all tags.
+    #[must_use]
+    pub fn keyed(mut self, key: [u8; 16]) -> Self {
+        self.station.keyed(key);
+        self
+    }
+
     /// With digests that files are expected to have.
     #[must_use]
     pub fn expecting(mut self, expected: Arc<Expected>) -> Self {
@@ -283,6 +290,7 @@ impl Desk {
                     watchers.delivered.deed(&deed);
                 }
             }
+            Judged::Carried(carried) => self.station.operations.carried(&carried),
             Judged::Notice(_) => {}
         }
     }
@@ -305,6 +313,12 @@ impl Desk {
     }
 
     fn found(&mut self, finding: Finding) {
+        let follows = self.station.operations.found(&finding);
+        self.raised(finding);
+        follows.into_iter().for_each(|finding| self.raised(finding));
+    }
+
+    fn raised(&mut self, finding: Finding) {
         let taken = self.alarms.take(finding);
         // A repeat can wait a moment for others; what is raised can't.
         let urgent = taken.alarm.changed.as_ref().is_some_and(|c| c.at == taken.alarm.last);
@@ -452,7 +466,10 @@ impl Desk {
         self.station.finish().into_iter().for_each(|batch| self.reported(batch));
         let places = self.station.places();
         match Station::open(config, places) {
-            Ok(station) => self.station = station,
+            Ok(mut station) => {
+                self.station.key().into_iter().for_each(|key| station.keyed(key));
+                self.station = station;
+            }
             Err(e) => tracing::error!("intakes can't be started: {e}"),
         }
     }
@@ -467,6 +484,8 @@ impl Desk {
         }
         let outside: Vec<Word> = self.entry.1.try_iter().collect();
         outside.into_iter().for_each(|word| self.hear(word));
+        // Behind all findings that say something about a message's way.
+        self.station.operations.finish().into_iter().for_each(|finding| self.raised(finding));
         let alarms = self.alarms.list();
         self.summary.alarms = self.alarms.by_rule();
         for alarm in self.alarms.untold() {
@@ -518,7 +537,7 @@ fn tidy_argv(judged: &mut Judged) {
         Judged::Deed(deed) if deed.process.argv.as_ref().is_some_and(Vec::is_empty) => {
             deed.process.argv = None
         }
-        Judged::Deed(_) | Judged::Coverage(_) | Judged::Counts(_) => {}
+        Judged::Deed(_) | Judged::Coverage(_) | Judged::Counts(_) | Judged::Carried(_) => {}
     }
 }
 
@@ -539,7 +558,7 @@ fn identify(judged: &mut Judged, executables: &Arc<Executables>) {
                 executables.fill(by);
             }
         }
-        Judged::Deed(_) | Judged::Coverage(_) | Judged::Counts(_) => {}
+        Judged::Deed(_) | Judged::Coverage(_) | Judged::Counts(_) | Judged::Carried(_) => {}
     }
 }
 

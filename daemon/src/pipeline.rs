@@ -58,6 +58,8 @@ pub struct Options {
     pub watch: WatchDecision,
     /// Applied to argv before anything keeps it.
     pub redact: Redactor,
+    /// The messages in streams that carry MQTT are told one by one.
+    pub messages: bool,
     /// Users whose processes are listened to; None: all.
     pub allowed_uids: Option<Vec<u32>>,
     /// How blocks are tagged.
@@ -97,6 +99,7 @@ impl Options {
             key: None,
             watch: Arc::new(|_: &Facts| Watch::Watched),
             redact: Arc::new(|argv| argv),
+            messages: false,
             allowed_uids: None,
             stream_digest: StreamDigest::Mac,
             max_arenas: 8192,
@@ -131,7 +134,11 @@ impl Pipeline {
             proc: options.proc.clone(),
             clock_offset: core::clock_offset(),
         };
-        let deciders = Arc::new(RwLock::new(Deciders { watch: options.watch, redact: options.redact }));
+        let deciders = Arc::new(RwLock::new(Deciders {
+            watch: options.watch,
+            redact: options.redact,
+            messages: options.messages,
+        }));
         let surround = options.surround.map(|Around { executables, baseline }| {
             let deciders = deciders.clone();
             let redact: Redactor = Arc::new(move |argv| {
@@ -220,8 +227,8 @@ impl Handle {
     }
 
     /// For SIGHUP: takes effect at the next hello.
-    pub fn reconfigure(&self, watch: WatchDecision, redact: Redactor) {
-        *self.deciders.write().unwrap_or_else(PoisonError::into_inner) = Deciders { watch, redact };
+    pub fn reconfigure(&self, watch: WatchDecision, redact: Redactor, messages: bool) {
+        *self.deciders.write().unwrap_or_else(PoisonError::into_inner) = Deciders { watch, redact, messages };
     }
 
     /// Totals so far.

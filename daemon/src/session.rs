@@ -51,7 +51,9 @@ impl Session {
             .map(|path| JsonLines::create(path).with_context(|| format!("can't write to {}", path.display())))
             .transpose()?;
         let expected = Arc::new(expected::of(config)?);
-        let desk = Desk::open(config, state.map(Path::to_owned))?.expecting(expected).reporting(json);
+        let key = pipeline::random_key().context("random bytes for the key")?;
+        let desk =
+            Desk::open(config, state.map(Path::to_owned))?.keyed(key).expecting(expected).reporting(json);
         // Services drop their privileges after they were started: their users must get through to
         // the socket, by a name that they inherit and others can't guess.
         let root = rustix::process::geteuid().is_root();
@@ -63,6 +65,7 @@ impl Session {
         let options = Options {
             socket_mode: if root { 0o666 } else { 0o600 },
             surround: Some(around),
+            key: Some(key),
             ..options(config, socket.clone())
         };
         let (handle, judged) = Pipeline::start(options)?;
@@ -115,6 +118,7 @@ pub fn options(config: &Config, socket: PathBuf) -> Options {
     Options {
         hostname: rustix::system::uname().nodename().to_string_lossy().into_owned(),
         redact: redact(&Redactor::new(config.privacy.argv)),
+        messages: messages(config),
         stream_digest: match config.integrity.stream_digest {
             StreamDigest::Aegis => pipeline::StreamDigest::Mac,
             StreamDigest::Blake3 => pipeline::StreamDigest::Blake3,
@@ -122,6 +126,11 @@ pub fn options(config: &Config, socket: PathBuf) -> Options {
         },
         ..Options::new(socket)
     }
+}
+
+/// Somebody wants to know what becomes of messages.
+pub fn messages(config: &Config) -> bool {
+    config.carriers.iter().any(|c| !c.topics.is_empty())
 }
 
 /// A redactor as the stages call it.

@@ -66,6 +66,7 @@ impl Assembler {
             Record::Carrier(carrier) => self.carrier(arena, key, carrier),
             Record::Ended(ended) => self.ended(arena, by, number, key, ended),
             Record::Rejected(rejected) => self.rejected(arena, by, key, rejected),
+            Record::Message(message) => self.message(arena, by, key, message),
             Record::Named(_) | Record::File(_) | Record::Prints(_) => {}
             Record::Opened(_) | Record::Forked(_) | Record::Note(_) => {}
         }
@@ -210,6 +211,7 @@ impl Assembler {
         }
         if object.ended() {
             self.settle_soon(key);
+            self.messages_end(key);
         }
         if self.tunnels > 0 {
             self.tunnel_ended(arena, key, ended);

@@ -15,6 +15,7 @@ mod join;
 mod lives;
 mod lost;
 pub mod manifest;
+mod messages;
 pub mod object;
 mod onward;
 mod outward;
@@ -144,6 +145,8 @@ pub struct Assembler {
     counts: Counts,
     /// Records when the tables were last weighed.
     weighed: u64,
+    /// Connections with messages so far.
+    lines: u64,
     /// What was read and written, and what became of it.
     pub files: Files,
     /// What is to be said.
@@ -186,6 +189,7 @@ impl Assembler {
             relays: relay::Relays::default(),
             counts: Counts::default(),
             weighed: 0,
+            lines: 0,
             out: VecDeque::new(),
             seen: Vec::new(),
         }

@@ -212,6 +212,8 @@ pub struct Object {
     pub uses: Vec<Use>,
     /// Bytes that were witnessed or counted, by direction.
     pub reached: [u64; 2],
+    /// It carries messages.
+    pub messages: Option<std::sync::Arc<crate::judged::Line>>,
     /// Its transfers, by direction.
     pub legs: [Option<Key>; 2],
     /// The object at the other end.
@@ -255,6 +257,7 @@ impl Object {
             remote: Address::default(),
             listed: false,
             reached: [0; 2],
+            messages: None,
             accepted: false,
             path: Vec::new(),
             peer_pid: 0,

@@ -9,9 +9,9 @@ use crate::host::keep::Keep;
 use crate::judged::{Judged, Notice, What};
 use crate::keeper::{Beginning, Keeper};
 use crate::ledger::Baseline;
-use crate::pipeline::{Around, Options, Pipeline, raise_descriptor_limit};
+use crate::pipeline::{Around, Options, Pipeline, raise_descriptor_limit, random_key};
 use crate::redact::Redactor;
-use crate::session::{default_state, options, redact, watch};
+use crate::session::{default_state, messages, options, redact, watch};
 use anyhow::{Context, bail};
 use crossbeam::channel::bounded;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
@@ -100,6 +100,11 @@ pub fn daemon(args: &Args) -> anyhow::Result<u8> {
     )?;
     desk.executables().look_up_packages();
     let Kept { keeper, key, kept, returned } = keeper(&state);
+    let key = match key {
+        Some(key) => key,
+        None => random_key().context("random bytes for the key")?,
+    };
+    desk = desk.keyed(key);
     if returned || !kept.is_empty() {
         desk.take(restarted(kept.len()));
     }
@@ -112,7 +117,7 @@ pub fn daemon(args: &Args) -> anyhow::Result<u8> {
         socket_mode: 0o666,
         watch: watch(&config.watch.watched_processes),
         redact: redact(&redactor),
-        key,
+        key: Some(key),
         keeper: keeper.clone().map(|k| k as Arc<dyn Keep>),
         kept,
         ..options(&config, socket.clone())
@@ -146,7 +151,8 @@ pub fn daemon(args: &Args) -> anyhow::Result<u8> {
             Ok((expected, parsed)) => {
                 warn(file.as_deref(), &parsed);
                 let redact = redact(&redactor.mode(parsed.config.privacy.argv));
-                handle.reconfigure(watch(&parsed.config.watch.watched_processes), redact.clone());
+                let messages = messages(&parsed.config);
+                handle.reconfigure(watch(&parsed.config.watch.watched_processes), redact.clone(), messages);
                 let _ = reloads.send(Reload { config: parsed.config, expected, redact });
                 tracing::info!("configuration read again");
             }

@@ -74,6 +74,8 @@ pub enum Word {
         /// The broker had kept it: it may be older than anything that was observed.
         retained: bool,
     },
+    /// Whether the subscription stands from now on.
+    Stands(bool),
     /// The source has been out of reach for a while.
     Lost {
         /// Why.

@@ -23,7 +23,11 @@ const REQUESTS: usize = 64;
 pub(super) fn run(mqtt: &Mqtt, mut door: Door) {
     while !door.is_over() {
         let why = match options(mqtt, &door) {
-            Ok(options) => serve(mqtt, options, &mut door),
+            Ok(options) => {
+                let why = serve(mqtt, options, &mut door);
+                door.hand(vec![Word::Stands(false)], None, None);
+                why
+            }
             Err(why) => why,
         };
         if door.is_over() {
@@ -81,6 +85,7 @@ fn serve(mqtt: &Mqtt, options: MqttOptions, door: &mut Door) -> String {
                     return "it refuses a subscription".into();
                 }
                 door.well();
+                door.hand(vec![Word::Stands(true)], None, None);
             }
             Ok(Event::Incoming(Packet::Publish(message))) => {
                 if !take(&message, door) {

@@ -9,6 +9,7 @@
 //! [`Outcome`]s. Called by `desk`. One alarm for each (source, tag, condition).
 #![forbid(unsafe_code)]
 
+mod carriage;
 pub mod limits;
 mod own;
 pub mod station;
@@ -18,8 +19,9 @@ use crate::config::{Config, intake::OWN};
 use crate::detect::{finding, why};
 use crate::escape;
 use crate::intake::{Condition, Report, State, Word};
-use crate::judged::Counts;
+use crate::judged::{Carried, Counts};
 use crate::model::{AlarmState, Analytic, Finding, Severity, Transfer};
+use carriage::Carriage;
 use jiff::Timestamp;
 use limits::{Edge, Limits};
 use own::Own;
@@ -37,6 +39,8 @@ pub struct Operations {
     /// None: nobody asked for limits of these.
     own: Option<Own>,
     start: Instant,
+    /// None: no carrier is configured.
+    carriage: Option<Carriage>,
 }
 
 impl Operations {
@@ -44,13 +48,18 @@ impl Operations {
     #[must_use]
     pub fn new(config: &Config) -> Self {
         let own = config.limits.iter().any(|l| l.variable.starts_with(OWN));
-        Self { limits: Limits::new(&config.limits), own: own.then(Own::default), start: Instant::now() }
+        Self {
+            limits: Limits::new(&config.limits),
+            own: own.then(Own::default),
+            start: Instant::now(),
+            carriage: Carriage::new(config, None),
+        }
     }
 
     /// True if time means something to it: delays, and variables that are sampled.
     #[must_use]
     pub fn ticks(&self) -> bool {
-        !self.limits.is_empty()
+        !self.limits.is_empty() || self.carriage.is_some()
     }
 
     /// One word of an intake.
@@ -60,8 +69,43 @@ impl Operations {
             Word::Report(report) => self.report(from, &report, now),
             Word::Lost { why } => vec![Outcome::Raise(Box::new(lost(from, &why, now)))],
             Word::Back => vec![returned(lost_key(from), None, now)],
-            Word::Arrived { .. } => vec![],
+            Word::Arrived { topic, payload, retained } => {
+                if let Some(carriage) = &mut self.carriage {
+                    carriage.arrived(from, &topic, &payload, retained, crate::core::now());
+                }
+                vec![]
+            }
+            Word::Stands(stands) => {
+                if let Some(carriage) = &mut self.carriage {
+                    carriage.stands(from, stands.then(crate::core::now));
+                }
+                vec![]
+            }
         }
+    }
+
+    /// What messages are fingerprinted with.
+    pub fn keyed(&mut self, key: [u8; 16]) {
+        if let Some(carriage) = &mut self.carriage {
+            carriage.keyed(key);
+        }
+    }
+
+    /// A packet of an observed connection.
+    pub fn carried(&mut self, carried: &Carried) {
+        if let Some(carriage) = &mut self.carriage {
+            carriage.carried(carried);
+        }
+    }
+
+    /// A finding of any rule. Gives what follows from it.
+    pub fn found(&mut self, finding: &Finding) -> Vec<Finding> {
+        self.carriage.as_mut().map(|c| c.found(finding)).unwrap_or_default()
+    }
+
+    /// The end: what can still be said.
+    pub fn finish(&mut self) -> Vec<Finding> {
+        self.carriage.as_mut().map(Carriage::finish).unwrap_or_default()
     }
 
     /// A final transfer.
@@ -88,7 +132,11 @@ impl Operations {
         }
         edges.extend(self.limits.tick(since));
         let now = Timestamp::now();
-        edges.into_iter().map(|edge| by_limit(edge, None, now)).collect()
+        let mut said: Vec<Outcome> = edges.into_iter().map(|edge| by_limit(edge, None, now)).collect();
+        if let Some(carriage) = &mut self.carriage {
+            said.extend(carriage.tick(crate::core::now()).into_iter().map(|f| Outcome::Raise(Box::new(f))));
+        }
+        said
     }
 
     fn report(&mut self, from: &str, report: &Report, now: Timestamp) -> Vec<Outcome> {

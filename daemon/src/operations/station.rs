@@ -23,6 +23,7 @@ pub struct Station {
     pub clock: Receiver<Instant>,
     intakes: Option<Intakes>,
     settings: Config,
+    key: Option<[u8; 16]>,
     /// Up to where each intake was read.
     places: HashMap<String, String>,
 }
@@ -41,7 +42,19 @@ impl Station {
             false => Some(Intakes::start(&config.intakes, recalled)?),
         };
         let batches = intakes.as_ref().map_or_else(never, Intakes::batches);
-        Ok(Self { operations, batches, clock, intakes, settings: config.clone(), places })
+        Ok(Self { operations, batches, clock, intakes, settings: config.clone(), key: None, places })
+    }
+
+    /// What messages are fingerprinted with.
+    pub fn keyed(&mut self, key: [u8; 16]) {
+        self.key = Some(key);
+        self.operations.keyed(key);
+    }
+
+    /// The key, for the station that follows.
+    #[must_use]
+    pub fn key(&self) -> Option<[u8; 16]> {
+        self.key
     }
 
     /// All that a batch means.
