@@ -38,6 +38,7 @@ pub struct Broker {
     pub ca: PathBuf,
     /// The words that start it.
     pub words: Vec<String>,
+    log: PathBuf,
     service: Option<Service>,
 }
 
@@ -57,15 +58,16 @@ impl Broker {
         scratch.write(
             "mosquitto.conf",
             format!(
-                "per_listener_settings false\nallow_anonymous true\npersistence false\nlog_dest stderr\n\
+                "user root\nper_listener_settings false\nallow_anonymous true\npersistence false\nlog_dest file {2}\nlog_type all\n\
                  listener {tls} 127.0.0.1\ncafile {0}\ncertfile {0}\nkeyfile {1}\nlistener {plain} 127.0.0.1\n",
                 at("cert.pem"),
-                at("key.pem")
+                at("key.pem"),
+                at("mosquitto.log")
             ),
         );
         let program = find("mosquitto").expect("mosquitto").display().to_string();
         let words = vec![program, "-c".into(), at("mosquitto.conf")];
-        Self { tls, plain, ca, words, service: None }
+        Self { tls, plain, ca, words, log: scratch.at("mosquitto.log"), service: None }
     }
 
     /// Starts it, or starts it again.
@@ -86,6 +88,15 @@ impl Broker {
     /// Ends it.
     pub fn stop(&mut self) {
         self.service = None;
+    }
+
+    /// Waits until the broker has answered so many subscriptions of a client.
+    pub fn subscribed(&self, client: &str, times: usize) {
+        wait::until(LIMIT, format!("{client} subscribed"), || {
+            let log = std::fs::read(&self.log).unwrap_or_default();
+            let said = format!("Sending SUBACK to {client}\n");
+            (String::from_utf8_lossy(&log).matches(&said).count() >= times).then_some(())
+        });
     }
 
     /// The options of a client over TLS.
