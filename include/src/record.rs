@@ -386,6 +386,8 @@ pub enum Record {
     File(File),
     /// See [`Prints`].
     Prints(Prints),
+    /// See [`Body`].
+    Body(Body),
 }
 
 /// Lines that a [`Blocks`] record of `units` tag units spans.
@@ -464,6 +466,11 @@ impl Record {
                 Tap::from_code(header.tap)?;
                 r.fits(lines.len()).then_some(Self::Prints(r))?
             }
+            Kind::Body => {
+                let r: Body = whole(lines)?;
+                Tap::from_code(header.tap)?;
+                r.fits().then_some(Self::Body(r))?
+            }
             Kind::Note => {
                 let r: Note = whole(lines)?;
                 About::from_code(r.about)?;
@@ -487,6 +494,7 @@ impl Record {
             Self::Named(r) => &r.header,
             Self::File(r) => &r.header,
             Self::Prints(r) => &r.header,
+            Self::Body(r) => &r.header,
         }
     }
 }

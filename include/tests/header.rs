@@ -70,6 +70,7 @@ fn facts() -> Facts {
     });
     layout!(f, record::Sample, "sample", { end, print });
     layout!(f, record::Prints, "prints", { header, offset, length, bits, count, pad, samples });
+    layout!(f, record::Body, "body", { header, at, offset, length, message, head, pad, tag });
     layout!(f, lane::LaneHead, "lane_head", { head, owner, dropped, tail }, ..);
     layout!(f, arena::ArenaHead, "arena_head", { magic, abi, lanes, id, policy, bell, no_lane, no_object }, ..);
     layout!(f, hello::Request, "request", { magic, abi, pid, inherited_len, pad, inherited });
@@ -118,6 +119,8 @@ fn facts() -> Facts {
         record::MADE_EMPTY,
         record::LAST,
         record::MAX_SAMPLES,
+        record::WHOLE,
+        record::UNFRAMED,
         prints::WINDOW,
         prints::DISTINCT,
         prints::MAX_BITS,
