@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod apply;
+mod bodies;
 mod claims;
 mod filed;
 mod finish;
@@ -19,10 +20,12 @@ pub mod object;
 mod onward;
 mod outward;
 pub mod pair;
+mod passed;
 pub mod pending;
 pub mod program;
 mod relay;
 pub mod runs;
+mod samples;
 pub mod slab;
 mod ssh;
 #[cfg(test)]
@@ -57,6 +60,8 @@ const MAX_SEEN: usize = 4096;
 /// Ticks after an `Ended` until it counts: by then every lane was read again.
 const SETTLE: u64 = 2;
 
+/// Fingerprints and bodies' tags of all streams, bytes.
+const CONTENT_BYTES: usize = 64 << 20;
 /// Objects that are found without a look into the tables.
 const RECENT: usize = 128;
 
@@ -141,6 +146,8 @@ pub struct Assembler {
     later: BTreeSet<(u64, Key)>,
     suspects: Vec<(u64, Suspect)>,
     relays: relay::Relays,
+    /// Room for what is kept of streams' content.
+    shelf: samples::Shelf,
     counts: Counts,
     /// Records when the tables were last weighed.
     weighed: u64,
@@ -184,6 +191,7 @@ impl Assembler {
             later: BTreeSet::new(),
             suspects: Vec::new(),
             relays: relay::Relays::default(),
+            shelf: samples::Shelf::new(CONTENT_BYTES),
             counts: Counts::default(),
             weighed: 0,
             out: VecDeque::new(),
@@ -275,6 +283,7 @@ impl Assembler {
         if !self.suspects.is_empty() {
             self.look_at_suspects();
         }
+        self.settle_relays(false);
         let standing = Standing {
             programs: &self.programs,
             objects: &self.objects,
@@ -295,7 +304,7 @@ impl Assembler {
 
     /// Is anything due soon, so that ticks should not be far apart?
     pub fn restless(&self) -> bool {
-        !self.settling.is_empty() || !self.suspects.is_empty() || self.files.busy()
+        !self.settling.is_empty() || !self.suspects.is_empty() || self.relays.hesitates() || self.files.busy()
     }
 
     fn forget_early(&mut self) {
@@ -322,6 +331,7 @@ impl Assembler {
         for key in self.transfers.keys() {
             self.judge(key);
         }
+        self.settle_relays(true);
         let standing = Standing {
             programs: &self.programs,
             objects: &self.objects,
