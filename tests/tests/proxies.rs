@@ -44,7 +44,8 @@ fn whole(run: &Run) -> Option<Transfer> {
 fn other_heads_and_frames_accuse_nobody() {
     need!("curl", "openssl");
     for kind in ["tls", "tcp"] {
-        for (observed, deeds) in [(false, ""), (true, ""), (false, "chunk"), (true, "chunk"), (false, "host")] {
+        for (observed, deeds) in [(false, ""), (true, ""), (false, "chunk"), (true, "chunk"), (false, "host")]
+        {
             let run = through(kind, observed, deeds, CURL, 1);
             truth::blameless(&run);
             let what = format!("{kind}, {deeds:?}, proxy observed: {observed}");
@@ -67,7 +68,8 @@ fn other_heads_and_frames_accuse_nobody() {
 fn a_flipped_byte_is_found_in_the_file_and_on_the_way() {
     need!("curl", "openssl");
     for kind in ["tls", "tcp"] {
-        for (observed, deeds) in [(false, "flip:200000"), (true, "flip:200000"), (false, "chunk flip:200000")] {
+        for (observed, deeds) in [(false, "flip:200000"), (true, "flip:200000"), (false, "chunk flip:200000")]
+        {
             let what = format!("{kind}, {deeds:?}, proxy observed: {observed}");
             let run = through(kind, observed, deeds, CURL, 1);
             truth::sound(&run);
@@ -77,10 +79,14 @@ fn a_flipped_byte_is_found_in_the_file_and_on_the_way() {
             let Some(whole) = whole(&run) else { panic!("{what}: not laid together\n{}", run.shown()) };
             check!(run, whole.verdict() == "altered", "{what}: {}", whole.shown());
             let [(offset, length)] = whole.altered()[..] else { panic!("{what}: {}", whole.shown()) };
-            check!(run, length == 16_384 && (196_608..197_608).contains(&offset), "{what}: {}", whole.shown());
+            check!(
+                run,
+                length == 16_384 && (196_608..197_608).contains(&offset),
+                "{what}: {}",
+                whole.shown()
+            );
             let alarms = run.report.alarms();
-            let places: Vec<_> =
-                alarms.iter().filter_map(|a| a.0["evidence"]["place"].as_str()).collect();
+            let places: Vec<_> = alarms.iter().filter_map(|a| a.0["evidence"]["place"].as_str()).collect();
             let place = if observed { "inside python3" } else { "between curl and python3" };
             check!(run, places.iter().any(|p| p.contains(place)), "{what}: places {places:?}");
         }

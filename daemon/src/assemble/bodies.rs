@@ -139,6 +139,46 @@ fn differences(a: &Message, b: &Message, samples: [&Samples; 2]) -> Option<Vec<u
     (a.blocks.len() == 1 && equal >= ENOUGH && equal * 2 >= of).then_some(found)
 }
 
+/// Where something was put into a body or taken out of it, up to the longer one's end; None: they are not one
+/// body. That something differs must show within what both have: one that ends early is no sign of that.
+fn shifted(a: &Message, b: &Message, samples: [&Samples; 2]) -> Option<Range> {
+    if a.length == b.length {
+        return None;
+    }
+    let whole = (a.length.min(b.length) / BLOCK) as usize;
+    let tag = |block: &Block| block.map(|(_, tag)| tag);
+    let same = a.blocks.iter().zip(&b.blocks).take(whole).take_while(|(x, y)| tag(x) == tag(y)).count();
+    let alike = same >= ENOUGH_BLOCKS || same * 2 >= whole.max(1);
+    let early = || {
+        // Before the change windows stand where the heads put them, after it further on by what was put in,
+        // and there is no third kind.
+        let straight = |m: &Message| {
+            let first = m.blocks.first()?.as_ref()?.0;
+            let at =
+                |(i, block): (usize, &Block)| block.is_some_and(|(at, _)| at == first + i as u64 * BLOCK);
+            m.blocks.iter().enumerate().all(at).then_some(())
+        };
+        (straight(a)?, straight(b)?);
+        let shift = (b.body as i64).wrapping_sub(a.body as i64);
+        let more = (b.length as i64).wrapping_sub(a.length as i64);
+        let span = (a.body, a.body + a.length);
+        let (of, before) = samples[0].shared(span.0, span.1, samples[1], shift);
+        let (_, after) = samples[0].shared(span.0, span.1, samples[1], shift.wrapping_add(more));
+        let looked_at = samples[1].reach().saturating_add_signed(-shift);
+        let (of_both, _) = samples[0].shared(span.0, span.1.min(looked_at), samples[1], shift);
+        let enough = before >= ENOUGH && after >= ENOUGH && (before + after) * 5 >= of_both.min(of) * 4;
+        enough.then_some(())
+    };
+    if !(same < whole && alike) && early().is_none() {
+        return None;
+    }
+    let offset = a.blocks.get(same).copied().flatten()?.0;
+    Some(Range { offset, length: a.length.max(b.length) - same as u64 * BLOCK })
+}
+
+/// Blocks in common at the start that make two bodies of different length one that was changed; fewer do where
+/// they are half of it.
+const ENOUGH_BLOCKS: usize = 4;
 /// Windows in common that make two bodies of one block one that was changed.
 const ENOUGH: usize = 4;
 
@@ -165,12 +205,20 @@ pub fn compare(a: &Bodies, b: &Bodies, samples: [&Samples; 2]) -> Compared {
         }
     }
     for (ours, from) in left {
-        let near = theirs.iter().enumerate().skip(from).take(LOOK_AHEAD).filter(|(i, _)| !used[*i]);
-        let best = near
+        let near = || theirs.iter().enumerate().skip(from).take(LOOK_AHEAD).filter(|(i, _)| !used[*i]);
+        let best = near()
             .filter_map(|(i, m)| Some((i, differences(ours, m, samples)?)))
             .min_by_key(|(_, differs)| differs.len());
         let Some((place, differs)) = best else {
-            compared.alone += ours.length;
+            let cut = near().filter_map(|(i, m)| Some((i, shifted(ours, m, samples)?))).next();
+            match cut {
+                Some((place, differs)) => {
+                    used[place] = true;
+                    compared.alike += ours.length;
+                    compared.differs.push(differs);
+                }
+                None => compared.alone += ours.length,
+            }
             continue;
         };
         used[place] = true;

@@ -289,6 +289,7 @@ impl Assembler {
             objects: &self.objects,
             transfers: &self.transfers,
             passages: &self.passages,
+            relays: &self.relays,
         };
         self.files.tick(now, self.tick, &standing, &mut self.out);
         if self.tick.is_multiple_of(64) {
@@ -337,6 +338,7 @@ impl Assembler {
             objects: &self.objects,
             transfers: &self.transfers,
             passages: &self.passages,
+            relays: &self.relays,
         };
         self.files.finish(&standing, &mut self.out);
         let with_lost: Vec<ArenaId> = self.programs.keys().copied().collect();

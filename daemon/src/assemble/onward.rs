@@ -27,6 +27,7 @@ impl Assembler {
     }
 
     fn say_relayed(&mut self, relayed: Relayed) {
+        self.relays.remember(&relayed);
         if relayed.two_sessions() {
             self.say_two_sessions(&relayed);
         }

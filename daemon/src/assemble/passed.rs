@@ -45,6 +45,10 @@ pub struct Found {
     pub how: How,
     /// Bytes.
     pub bytes: u64,
+    /// All that the first one carried is known to be in the second, or to differ.
+    pub complete: bool,
+    /// That is what whole bodies of messages say.
+    pub framed: bool,
     /// Where the second differs, at the first one's offsets ([`How::Altered`]).
     pub differs: Vec<Range>,
 }
@@ -66,27 +70,30 @@ impl Passed {
     /// Is this stream's content in `other`, passed on? `strangers`: nothing else says that the two belong
     /// together.
     pub fn found_in(&self, other: &Self, strangers: bool) -> Option<Found> {
+        let found = |how, bytes, complete| Found { how, bytes, complete, framed: false, differs: Vec::new() };
         let compared = bodies::compare(&self.bodies, &other.bodies, [&self.samples, &other.samples]);
         let blocks = match (&self.content, &other.content) {
             (Some(a), Some(b)) => a.differences(b),
             _ => None,
         };
         if blocks.as_ref().is_some_and(Vec::is_empty) {
-            return Some(Found { how: How::Same, bytes: self.total, differs: Vec::new() });
+            return Some(found(How::Same, self.total, true));
         }
         if compared.same + compared.alike > compared.alone {
             let how = if compared.differs.is_empty() { How::Reframed } else { How::Altered };
-            let bytes = compared.same + compared.alike;
-            return Some(Found { how, bytes, differs: compared.differs });
+            let complete = compared.alone == 0 && !self.bodies.unframed();
+            let found = found(how, compared.same + compared.alike, complete);
+            return Some(Found { framed: true, differs: compared.differs, ..found });
         }
         if let Some(blocks) = blocks {
             // A relay may turn one head into another of the same length. Who speaks HTTP is accused for
             // what is in bodies, and who speaks what nobody followed for nothing.
-            let framed = [self, other].iter().any(|p| p.bodies.any() || p.bodies.unframed());
-            let differs = if framed { Vec::new() } else { ranges(&blocks, self.total) };
-            let how = if framed { How::Reframed } else { How::Altered };
-            let same = self.total.saturating_sub(blocks.len() as u64 * BLOCK);
-            return Some(Found { how, bytes: if framed { same } else { self.total }, differs });
+            if [self, other].iter().any(|p| p.bodies.any() || p.bodies.unframed()) {
+                let differ = blocks.len() as u64 * BLOCK;
+                return Some(found(How::Reframed, self.total.saturating_sub(differ), false));
+            }
+            let differs = ranges(&blocks, self.total);
+            return Some(Found { differs, ..found(How::Altered, self.total, true) });
         }
         let common = samples::common(&self.samples, &other.samples);
         let enough = if strangers {
@@ -94,7 +101,7 @@ impl Passed {
         } else {
             common.equal >= ENOUGH && common.equal * 2 >= common.of
         };
-        enough.then_some(Found { how: How::Reframed, bytes: common.bytes, differs: Vec::new() })
+        enough.then(|| found(How::Reframed, common.bytes, false))
     }
 }
 

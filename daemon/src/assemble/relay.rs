@@ -13,6 +13,7 @@ use super::program::ArenaId;
 use crate::judged::Context;
 use crate::model::{Channel, Transfer};
 use std::collections::VecDeque;
+use uuid::Uuid;
 
 /// How long a transfer is remembered after it was judged, nanoseconds: that of the other side of a relay is
 /// judged when its connection has ended, too.
@@ -82,6 +83,8 @@ pub struct Relays {
     entries: usize,
     /// When pairs that differ are looked for; 0: there may be none.
     due: u64,
+    /// What observed relays made of what they got: program, transfer into it, transfer out of it.
+    inside: VecDeque<(ArenaId, Uuid, Uuid, Found)>,
 }
 
 impl Relays {
@@ -114,6 +117,28 @@ impl Relays {
             self.forget(0);
         }
         None
+    }
+
+    /// What a program that was found to be a relay made of one transfer's content.
+    pub fn inside(&self, program: ArenaId, before: Uuid, after: Uuid) -> Option<&Found> {
+        let is = |(p, b, a, _): &&(ArenaId, Uuid, Uuid, Found)| (*p, *b, *a) == (program, before, after);
+        self.inside.iter().rev().find(is).map(|(.., found)| found)
+    }
+
+    /// Remembers it.
+    pub fn remember(&mut self, relayed: &Relayed) {
+        if let Some(program) = relayed.first.programs[1] {
+            if self.inside.len() >= MAX_CROSSINGS {
+                self.inside.pop_front();
+            }
+            let [before, after] = [&relayed.first, &relayed.second].map(|c| c.transfer.id);
+            self.inside.push_back((program, before, after, relayed.found.clone()));
+        }
+    }
+
+    /// A transfer of this program waits for its other half.
+    pub fn waits_for(&self, program: ArenaId) -> bool {
+        self.waiting.iter().any(|(_, c)| c.programs.contains(&Some(program)))
     }
 
     /// Something is to be looked at soon.
@@ -213,5 +238,7 @@ fn way(first: &Crossing, second: &Crossing) -> Option<Found> {
         ends.into_iter().flatten().find_map(|process| process.uid)
     };
     let believed = first.proven && second.proven || user(first).is_some() && user(first) == user(second);
-    (found.how != How::Altered || first.counted && second.counted && believed).then_some(found)
+    // A body that is as long as its head says was seen as a whole, whatever else the kernel may have moved.
+    let seen = found.framed || first.counted && second.counted;
+    (found.how != How::Altered || seen && believed).then_some(found)
 }

@@ -93,6 +93,11 @@ impl Samples {
         self
     }
 
+    /// Where the last one ends. Sorted ones only.
+    pub fn reach(&self) -> u64 {
+        self.points.last().map_or(0, |(end, _)| *end)
+    }
+
     /// Those of windows that end behind `from` and not behind `to`. Sorted ones only.
     fn within(&self, from: u64, to: u64) -> &[(u64, u64)] {
         let at = |limit: u64| self.points.partition_point(|(end, _)| *end <= limit);
