@@ -35,8 +35,10 @@ macro_rules! wire_enum {
     };
 }
 
+mod content;
 mod file;
 mod words;
+pub use content::*;
 pub use file::*;
 pub use words::*;
 
@@ -384,6 +386,8 @@ pub enum Record {
     File(File),
     /// See [`Chunks`].
     Chunks(Chunks),
+    /// See [`Classed`].
+    Classed(Classed),
 }
 
 /// Lines that a [`Blocks`] record of `units` tag units spans.
@@ -462,6 +466,10 @@ impl Record {
                 Tap::from_code(header.tap)?;
                 r.fits(lines.len()).then_some(Self::Chunks(r))?
             }
+            Kind::Class => {
+                let r: Classed = whole(lines)?;
+                r.fits().then_some(Self::Classed(r))?
+            }
             Kind::Note => {
                 let r: Note = whole(lines)?;
                 About::from_code(r.about)?;
@@ -485,6 +493,7 @@ impl Record {
             Self::Named(r) => &r.header,
             Self::File(r) => &r.header,
             Self::Chunks(r) => &r.header,
+            Self::Classed(r) => &r.header,
         }
     }
 }

@@ -31,6 +31,8 @@ Kind {
     File = 11 "file",
     /// [`Chunks`]: fingerprints of content.
     Chunks = 12 "chunks",
+    /// [`Classed`]: what kind of content passes.
+    Class = 13 "class",
 }
 }
 
