@@ -195,7 +195,7 @@ fn writes_of_any_size_partly_accepted_say_only_what_is_true() {
             }
             object.out.release();
         }
-        object.out.try_tell(&guard, object.number(), Tap::SockSend);
+        object.out.try_tell(&guard, object.number(), Tap::SockSend, false);
         let number = object.number();
         assert_eq!(object.out.offset(), content.len() as u64);
         let said = Said::of(number, Tap::SockSend);
@@ -229,7 +229,7 @@ fn reads_in_pieces_say_only_what_is_true() {
             content.extend_from_slice(&data);
             object.into.release();
             if dice.below(3) == 0 {
-                object.into.try_tell(&guard, object.number(), Tap::SockRecv);
+                object.into.try_tell(&guard, object.number(), Tap::SockRecv, false);
             }
         }
         let number = object.number();
@@ -250,7 +250,7 @@ fn a_buffer_that_changes_while_it_is_partly_written_is_a_gap() {
     data[35_000] ^= 1;
     object.out.accepted(&guard, object.number(), Tap::SockSend, &data[..], &mut offer, 36_000);
     object.out.release();
-    object.out.try_tell(&guard, object.number(), Tap::SockSend);
+    object.out.try_tell(&guard, object.number(), Tap::SockSend, false);
     let said = Said::of(object.number(), Tap::SockSend);
     assert_eq!(said.whole.len(), 2, "the blocks before it stand");
     assert!(said.partial.is_empty());
