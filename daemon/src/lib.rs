@@ -2,6 +2,7 @@
 
 pub mod alarms;
 pub mod arena;
+pub mod aside;
 pub mod assemble;
 pub mod collect;
 pub mod commands;
