@@ -35,10 +35,10 @@ macro_rules! wire_enum {
     };
 }
 
-mod content;
+mod class;
 mod file;
 mod words;
-pub use content::*;
+pub use class::*;
 pub use file::*;
 pub use words::*;
 

@@ -7,6 +7,8 @@
 //! A look is one file in `content/` and one line in [`looks!`]. Where none is open, a call costs two loads
 //! and a comparison: [`Content::passed`].
 
+mod class;
+
 use crate::process;
 use crate::stream::Pieces;
 use crate::thread::Guard;
@@ -118,7 +120,10 @@ macro_rules! looks {
     };
 }
 
-looks! {}
+looks! {
+    /// What kind of content it is.
+    1 class: class::Class,
+}
 
 impl Content {
     /// As new. Nobody else has the stream.

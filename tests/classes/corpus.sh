@@ -2,7 +2,7 @@
 # Makes a corpus of real files, one folder a class, for `make classes`. Takes what this host has (documentation, headers,
 # programs, pictures), the sample files of Debian packages, and archives and ciphertext made of those with the real tools.
 #
-#   corpus.sh FOLDER [PACKAGE.deb …]
+#   corpus.sh FOLDER [PACKAGE …]      Debian packages, or tars of sources
 #
 # What a tool is not there for is left out, and said.
 set -eu
@@ -22,14 +22,21 @@ keep() { # class prefix
         head -c 200000 "$file" >"$into/$1/$2-$n-$(basename "$file" | tr -c 'A-Za-z0-9.\n' _)" 2>/dev/null || true
     done
 }
-for package in "$@"; do dpkg -x "$package" "$work/packages"; done
 mkdir -p "$work/packages" "$work/plain"
+for package in "$@"; do
+    case $package in
+    *.deb) dpkg -x "$package" "$work/packages" ;;
+    *) tar -C "$work/packages" -xf "$package" ;;
+    esac
+done
 
 # Text: prose and source code.
 find /usr/share/common-licenses /usr/share/doc /usr/share/perl -type f \( -iname 'readme*' -o -iname 'news*' -o -name 'changelog' \
-    -o -iname 'todo*' -o -name '*.txt' -o -name '*.pod' -o -name 'GPL-*' \) ! -name '*.gz' -size +1 | some 150 | keep text prose
+    -o -iname 'todo*' -o -name '*.txt' -o -name '*.pod' -o -name 'GPL-*' \) ! -name '*.gz' ! -name '*.html' -size +1 | some 150 | keep text prose
 find /usr/include /usr/share/perl /usr/lib/python3 /usr/lib/git-core -type f \( -name '*.h' -o -name '*.pm' -o -name '*.py' -o -name '*.sh' \) \
     -size +8 | some 200 | keep text source
+find /usr/include /usr/share/perl /usr/lib /usr/src "${CARGO_HOME:-$HOME/.cargo}" "$work/packages" -type f \( -name '*.h' -o -name '*.pm' -o -name '*.py' -o -name '*.pl' -o -name '*.rs' \
+    -o -name '*.c' -o -name '*.md' \) -size +128 2>/dev/null | some 200 | keep text long
 find /usr/share/doc /usr/share/man -type f \( -name 'changelog*.gz' -o -name '*.1.gz' -o -name '*.8.gz' \) -size +8 | some 200 |
     while IFS= read -r file; do zcat "$file" >"$work/plain/$(basename "$file" .gz)" 2>/dev/null || true; done
 find "$work/plain" -type f | keep text unpacked
@@ -47,7 +54,9 @@ find /usr/share -type f \( -name '*.mo' -o -name '*.ttf' -o -name '*.pdf' -o -na
 # Pictures, sound and video.
 find /usr/share /usr/lib "$work/packages" -type f \( -iname '*.png' -o -iname '*.jpg' -o -iname '*.jpeg' -o -iname '*.gif' -o -iname '*.tif*' \
     -o -iname '*.bmp' -o -iname '*.webp' -o -iname '*.mp3' -o -iname '*.ogg' -o -iname '*.wav' -o -iname '*.mp4' -o -iname '*.avi' -o -iname '*.mpeg' \
-    -o -iname '*.flac' -o -iname '*.ico' \) -size +1 | some 300 | keep media found
+    -o -iname '*.flac' -o -iname '*.ico' -o -iname '*.mpc' -o -iname '*.ape' -o -iname '*.wv' -o -iname '*.tta' -o -iname '*.aac' -o -iname '*.wma' -o -iname '*.m4a' -o -iname '*.opus' -o -iname '*.dsf' -o -iname '*.mid' \) -size +8 >"$work/media"
+some 200 <"$work/media" | keep media found
+xargs -d '\n' -r sh -c 'find "$@" -size +127' - <"$work/media" | some 100 | keep media large
 if have ffmpeg; then
     for end in mp3 ogg opus flac wav aac m4a aiff; do
         ffmpeg -v quiet -y -f lavfi -i 'anoisesrc=d=8:c=pink:a=0.5' -f lavfi -i 'sine=f=440:d=8' -filter_complex amix "$into/media/made.$end" </dev/null || true
@@ -81,19 +90,20 @@ for source in "$work"/sources/*; do
     [ -s "$source" ] || continue
     name=$(basename "$source")
     out="$into/compressed/$name"
+    mkdir -p "$into/bare"
     for level in 1 9; do gzip -c -$level "$source" >"$out-$level.gz"; done
     bzip2 -c "$source" >"$out.bz2"
     xz -c "$source" >"$out.xz"
     xz -c --format=lzma "$source" >"$out.lzma"
     have zstd && zstd -q -c "$source" >"$out.zst"
     have lz4 && lz4 -q -c "$source" >"$out.lz4" 2>/dev/null
-    have brotli && brotli -c "$source" >"$out.br"
+    have brotli && brotli -c "$source" >"$into/bare/$name.br"
     have zip && (cd "$work/sources" && zip -q "$out.zip" "$name")
     have 7z && 7z a -bd -bso0 "$out.7z" "$source" >/dev/null
     tar -C "$work/sources" -czf "$out.tgz" "$name"
-    # No container at all.
+    # No container at all: nothing but their numbers tells what these are.
     python3 -c 'import sys,zlib; c=zlib.compressobj(9,8,-15); sys.stdout.buffer.write(c.compress(open(sys.argv[1],"rb").read())+c.flush())' \
-        "$source" >"$out.deflate" || rm -f "$out.deflate"
+        "$source" >"$into/bare/$name.deflate" || rm -f "$into/bare/$name.deflate"
     out="$into/encrypted/$name"
     openssl enc -aes-256-cbc -pbkdf2 -pass pass:x -in "$source" -out "$out.salted"
     openssl enc -aes-256-cbc -pbkdf2 -pass pass:x -a -in "$source" -out "$out.salted.txt"

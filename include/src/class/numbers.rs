@@ -10,7 +10,7 @@ pub(super) const ENOUGH: u32 = 256;
 
 /// χ² of evenly spread bytes: mean 255, deviation 22.6. One in a thousand lies above; compressed data of 64 KiB
 /// lies above by hundreds, but for xz and its kin, whose range coder leaves no trace (and whose magic tells them).
-const LEAST: u32 = 185;
+const LEAST: u32 = 170;
 const MOST: u32 = 335;
 /// Entropy, corrected for the number of bytes, above which content has been compressed.
 const DENSE_FROM: u32 = 7_450;
@@ -21,6 +21,13 @@ const DENSE_FROM: u32 = 7_450;
 #[repr(C)]
 pub(super) struct Counts([[u16; 256]; 4]);
 
+/// Wraps: the memory is shared, and a count that overflows is only a wrong one.
+#[inline(always)]
+fn bump(table: &mut [u16; 256], byte: u8) {
+    let count = &mut table[usize::from(byte)];
+    *count = count.wrapping_add(1);
+}
+
 impl Counts {
     /// `at`: bytes before these. At most 64 KiB in all: no table counts beyond a fourth of that.
     pub fn add(&mut self, at: usize, piece: &[u8]) {
@@ -28,13 +35,13 @@ impl Counts {
         let mut fours = piece.chunks_exact(4);
         for four in &mut fours {
             let &[w, x, y, z] = four else { continue };
-            a[usize::from(w)] += 1;
-            b[usize::from(x)] += 1;
-            c[usize::from(y)] += 1;
-            d[usize::from(z)] += 1;
+            bump(a, w);
+            bump(b, x);
+            bump(c, y);
+            bump(d, z);
         }
         for (i, &byte) in fours.remainder().iter().enumerate() {
-            self.0[(at + i) % 4][usize::from(byte)] += 1;
+            bump(&mut self.0[(at + i) % 4], byte);
         }
     }
 
@@ -81,10 +88,12 @@ impl Counts {
         let never = self.within(0xc0..0xc2) + self.within(0xf5..0x100);
         // Of a character at the end, or at the start of the second part, the rest is missing.
         let utf8 = never == 0 && follow.abs_diff(need) <= 3 + bytes / 500;
-        // One byte a character: Latin, Cyrillic, Greek. Words are short in all of them.
+        // One byte a character: Latin, Cyrillic, Greek. Words are short in all of them. Or two: of those no byte
+        // is a control character, which one in nine of ciphertext is.
         let space = self.of(usize::from(b' ')) + self.of(usize::from(b'\n'));
-        let legacy = bytes >= 64 && entropy < 6_200 && space >= bytes / 40;
-        utf8 || legacy
+        let one = bytes >= 64 && entropy < 6_200 && space >= bytes / 40;
+        let two = bytes >= 1024 && entropy < 7_300 && controls == 0;
+        utf8 || one || two
     }
 }
 

@@ -155,33 +155,39 @@ fn json(text: &[u8]) -> bool {
     tokens > 1
 }
 
-/// Base64 or hexadecimal digits, and nothing else.
+/// Base64 or hexadecimal digits, and nothing else: in lines of one length, or in one that is long and mixed.
 fn encoded(head: &[u8]) -> bool {
-    let (mut upper, mut lower, mut digits, mut others, mut longest, mut line) = (0, 0, 0, 0, 0usize, 0usize);
+    let (mut upper, mut lower, mut digits, mut others) = (0, 0, 0, 0);
+    let (mut line, mut first, mut lines, mut even) = (0usize, None, 0, true);
     for &byte in head {
         match byte {
             b'A'..=b'Z' => upper += 1,
             b'a'..=b'z' => lower += 1,
             b'0'..=b'9' => digits += 1,
             b'+' | b'/' | b'=' | b'-' | b'_' => others += 1,
-            b'\r' | b'\n' => {
-                line = 0;
+            b'\r' => continue,
+            b'\n' => {
+                even &= *first.get_or_insert(line) == line;
+                (line, lines) = (0, lines + 1);
                 continue;
             }
             _ => return false,
         }
         line += 1;
-        longest = longest.max(line);
     }
     let all = upper + lower + digits + others;
+    let longest = first.unwrap_or(line);
+    if longest < 32 || all < 40 {
+        return false;
+    }
     let hex = head.iter().all(|b| b.is_ascii_hexdigit() || matches!(b, b'\r' | b'\n'));
     let mixed = upper * 8 > all && lower * 8 > all && digits * 40 > all && others * 5 < all;
-    all >= 40 && longest >= 32 && (mixed || hex && digits * 4 > all)
+    mixed || hex && digits * 4 > all || lines > 2 && even && longest % 4 == 0
 }
 
 /// `key = value` or `key: value`, in each line that is no comment, section or continuation.
 fn settings(lines: Lines<'_>) -> bool {
-    let (mut pairs, mut equals, mut sections, mut others) = (0, 0, 0, 0);
+    let (mut pairs, mut equals, mut sections, mut others, mut continued) = (0, 0, 0, 0, 0);
     for line in lines {
         let indented = matches!(line.first(), Some(b' ' | b'\t'));
         let line = line.trim_ascii();
@@ -195,9 +201,10 @@ fn settings(lines: Lines<'_>) -> bool {
             b"---" | b"..." => continue,
             _ => {}
         }
+        continued += usize::from(indented);
         let key = line.iter().take_while(|b| b.is_ascii_alphanumeric() || b"_-./[]@".contains(b)).count();
         let rest = line.get(key..).unwrap_or_default();
-        let starts = line[0].is_ascii_alphanumeric() || line[0] == b'_';
+        let starts = line[0].is_ascii_alphabetic() || line[0] == b'_';
         let after = rest.trim_ascii_start();
         match after {
             _ if !starts || key == 0 || key > 64 => others += usize::from(!indented),
@@ -211,17 +218,23 @@ fn settings(lines: Lines<'_>) -> bool {
         }
     }
     let enough = pairs >= 3 || pairs >= 1 && sections >= 1 || pairs >= 2 && equals == pairs;
-    enough && others * 10 <= pairs + sections
+    enough && others * 10 <= pairs + sections && continued <= 4 * pairs
 }
 
 /// Lines with a delimiter as often as the others have it.
 fn table(lines: Lines<'_>, by: u8) -> bool {
+    let whole = lines.whole;
     let (mut expected, mut rows) = (0, 0);
     for line in lines {
         if line.is_empty() || line.starts_with(b"#") {
             continue;
         }
-        if line[0] == by && by == b'\t' {
+        // A tab indents, a semicolon at the end is code; and whose name has blanks is no column of a list of users.
+        let first = line.iter().take_while(|&&b| b != by);
+        if line[0] == by && by == b'\t'
+            || line.ends_with(b";") && by == b';'
+            || by == b':' && first.clone().any(|b| b.is_ascii_whitespace())
+        {
             return false;
         }
         let (mut count, mut quoted) = (0usize, false);
@@ -242,7 +255,7 @@ fn table(lines: Lines<'_>, by: u8) -> bool {
         (b':', 0..=2) => false,
         (b',' | b';' | b'|', 1) => rows >= 6,
         (_, 1 | 2) => rows >= 4,
-        (_, 3..) => rows >= 2,
+        (_, 3..) => rows >= 3 || rows == 2 && whole,
         _ => false,
     }
 }
@@ -264,6 +277,7 @@ mod tests {
             ("<mail@example.org> wrote:", None),
             ("a,b,c,d\n1,2,3,4\n\"5,5\",6,7,8\n", Some(Magic::Table)),
             ("root:x:0:0:root:/root:/bin/sh\nbin:x:2:2:bin:/bin:/usr/sbin/nologin\n", Some(Magic::Table)),
+            ("pub a: c::d;\npub b: c::e;\npub f: c::g;\n", None),
             ("Dear John, it rains.\nYours, me.\n", None),
             ("[main]\nname = value\nother=1\n", Some(Magic::Settings)),
             ("Package: a\nVersion: 1\nDescription: b\n more\n", Some(Magic::Settings)),
