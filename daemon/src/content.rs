@@ -88,7 +88,8 @@ impl Content {
     #[must_use]
     pub fn transformed(&self) -> bool {
         self.magic.is_some_and(|magic| {
-            matches!(magic.class(), record::Class::Compressed | record::Class::Encrypted) || magic == Magic::Encoding
+            matches!(magic.class(), record::Class::Compressed | record::Class::Encrypted)
+                || magic == Magic::Encoding
         })
     }
 }

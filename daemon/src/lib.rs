@@ -14,6 +14,7 @@ pub mod demo;
 pub mod desk;
 pub mod detect;
 pub mod doctor;
+pub mod egress;
 pub mod escape;
 pub mod expected;
 pub mod files;

@@ -36,9 +36,11 @@ macro_rules! wire_enum {
 }
 
 mod class;
+mod content;
 mod file;
 mod words;
 pub use class::*;
+pub use content::*;
 pub use file::*;
 pub use words::*;
 
@@ -384,8 +386,8 @@ pub enum Record {
     Named(Named),
     /// See [`File`].
     File(File),
-    /// See [`Chunks`].
-    Chunks(Chunks),
+    /// See [`Prints`].
+    Prints(Prints),
     /// See [`Classed`].
     Classed(Classed),
 }
@@ -459,12 +461,12 @@ impl Record {
                 r.fits().then_some(Self::Named(r))?
             }
             Kind::File => Self::File(whole(lines)?),
-            Kind::Chunks => {
+            Kind::Prints => {
                 let mut all = [[0u64; 8]; MAX_LINES];
                 all.get_mut(..lines.len())?.copy_from_slice(lines);
-                let r: Chunks = bytemuck::cast(all);
+                let r: Prints = bytemuck::cast(all);
                 Tap::from_code(header.tap)?;
-                r.fits(lines.len()).then_some(Self::Chunks(r))?
+                r.fits(lines.len()).then_some(Self::Prints(r))?
             }
             Kind::Class => {
                 let r: Classed = whole(lines)?;
@@ -492,7 +494,7 @@ impl Record {
             Self::Note(r) => &r.header,
             Self::Named(r) => &r.header,
             Self::File(r) => &r.header,
-            Self::Chunks(r) => &r.header,
+            Self::Prints(r) => &r.header,
             Self::Classed(r) => &r.header,
         }
     }

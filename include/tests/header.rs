@@ -3,7 +3,7 @@
 //! walked by their codes, so what is added here and forgotten there fails.
 #![cfg(not(loom))]
 
-use counterfoil_abi::{ABI_VERSION, BLOCK, UNKNOWN, arena, hello, lane, record};
+use counterfoil_abi::{ABI_VERSION, BLOCK, UNKNOWN, arena, hello, lane, prints, record};
 use std::fmt::Write as _;
 use std::process::Command;
 
@@ -72,8 +72,8 @@ fn facts() -> Facts {
     layout!(f, record::File, "file", {
         header, opened_with, pad, before, after, read_bytes, write_bytes, read_digest, write_digest, written, pad2
     });
-    layout!(f, record::Chunk, "chunk", { length, fingerprint });
-    layout!(f, record::Chunks, "chunks", { header, offset, count, pad, chunks, pad2 });
+    layout!(f, record::Sample, "sample", { end, print });
+    layout!(f, record::Prints, "prints", { header, offset, length, bits, count, pad, samples });
     layout!(f, record::Classed, "class", {
         header, class, magic, entropy, chi_squared, looked, passed, offset, pad
     });
@@ -128,8 +128,10 @@ fn facts() -> Facts {
         record::LAST,
         record::CLASS_FINAL,
         record::CLASS_HTTP,
-        record::MAX_CHUNKS,
-        record::MAX_CHUNK,
+        record::MAX_SAMPLES,
+        prints::WINDOW,
+        prints::DISTINCT,
+        prints::MAX_BITS,
         lane::LANE_LINES,
         arena::LANES,
         arena::LANE_HEADS_AT,
@@ -140,7 +142,8 @@ fn facts() -> Facts {
         arena::POLICY_OFF,
         arena::POLICY_BLAKE3,
         arena::POLICY_SHA256,
-        arena::POLICY_CHUNKS,
+        arena::POLICY_FINGERPRINTS,
+        arena::POLICY_TURNED_UP,
         hello::MAX_INHERITED,
         hello::GRANTED,
         hello::WRONG_ABI,

@@ -33,8 +33,18 @@ fn corpus() {
 /// Ciphertext is never called text nor the other way round, and at least so much of each is right.
 fn sound(matrix: &Matrix, classes: &[Class], least: f64) {
     for readable in [Class::Text, Class::Structured] {
-        assert_eq!(matrix.called(Class::Encrypted, readable), 0, "ciphertext called text: {:?}", matrix.wrong);
-        assert_eq!(matrix.called(readable, Class::Encrypted), 0, "text called ciphertext: {:?}", matrix.wrong);
+        assert_eq!(
+            matrix.called(Class::Encrypted, readable),
+            0,
+            "ciphertext called text: {:?}",
+            matrix.wrong
+        );
+        assert_eq!(
+            matrix.called(readable, Class::Encrypted),
+            0,
+            "text called ciphertext: {:?}",
+            matrix.wrong
+        );
     }
     for &class in classes {
         let right = matrix.right(class);
@@ -55,11 +65,12 @@ fn archives_and_ciphertext_of_what_is_here() {
             }
         }
     };
-    let licences: Vec<u8> = ["Apache-2.0", "GPL-1", "GPL-2", "GPL-3", "LGPL-2.1", "GFDL-1.3", "MPL-2.0", "Artistic"]
-        .iter()
-        .filter_map(|name| std::fs::read(format!("/usr/share/common-licenses/{name}")).ok())
-        .flatten()
-        .collect();
+    let licences: Vec<u8> =
+        ["Apache-2.0", "GPL-1", "GPL-2", "GPL-3", "LGPL-2.1", "GFDL-1.3", "MPL-2.0", "Artistic"]
+            .iter()
+            .filter_map(|name| std::fs::read(format!("/usr/share/common-licenses/{name}")).ok())
+            .flatten()
+            .collect();
     let program = std::fs::read("/bin/bash").expect("a shell");
     let sources = [("licences", &licences, Class::Text), ("program", &program, Class::Binary)];
     for (name, content, class) in sources {
@@ -78,7 +89,8 @@ fn archives_and_ciphertext_of_what_is_here() {
             let mut words = words.split(' ');
             let made = Command::new(words.next().expect("a program")).args(words).arg(&plain).output();
             let made = made.expect("the tool starts").stdout;
-            let class = if tool.contains("zip") || tool == "xz" { Class::Compressed } else { Class::Encrypted };
+            let class =
+                if tool.contains("zip") || tool == "xz" { Class::Compressed } else { Class::Encrypted };
             assert!(made.len() > 4096, "{tool} made something of {name}");
             sort(class, &format!("{tool} of {name}"), &made);
         }
@@ -129,7 +141,9 @@ fn transfers_have_a_class() {
         .report
         .on("tcp")
         .iter()
-        .filter(|t| t.program("origin").starts_with("python3") && t.program("destination").starts_with("curl"))
+        .filter(|t| {
+            t.program("origin").starts_with("python3") && t.program("destination").starts_with("curl")
+        })
         .map(|t| t.0["class"].as_str().unwrap_or("null").to_owned())
         .collect();
     classes.sort();

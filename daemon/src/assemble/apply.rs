@@ -68,7 +68,7 @@ impl Assembler {
             Record::Ended(ended) => self.ended(arena, by, number, key, ended),
             Record::Rejected(rejected) => self.rejected(arena, by, key, rejected),
             Record::Classed(classed) => self.classed(key, classed),
-            Record::Named(_) | Record::File(_) | Record::Chunks(_) => {}
+            Record::Named(_) | Record::File(_) | Record::Prints(_) => {}
             Record::Opened(_) | Record::Forked(_) | Record::Note(_) => {}
         }
     }

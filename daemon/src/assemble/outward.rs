@@ -49,7 +49,11 @@ fn first_user(object: &Object, direction: Direction) -> Option<&Use> {
 
 /// What kind of content went from one to the other: as it was written, else as it was read.
 fn class(origin: Option<&Object>, destination: Option<&Object>) -> Option<Class> {
-    let ends = || [(origin, Direction::Out), (destination, Direction::In)].into_iter().filter_map(|(o, d)| Some((o?, d)));
+    let ends = || {
+        [(origin, Direction::Out), (destination, Direction::In)]
+            .into_iter()
+            .filter_map(|(o, d)| Some((o?, d)))
+    };
     let known = ends().find_map(|(object, direction)| object.content[direction as usize]);
     let nothing = || ends().all(|(object, direction)| object.total(direction) == 0);
     known.map(|content| content.class).or_else(|| nothing().then_some(Class::Empty))

@@ -4,10 +4,12 @@
 //! once, each with line and column. Called by `commands` at the start and on SIGHUP.
 #![forbid(unsafe_code)]
 
+pub mod egress;
 mod read;
 mod section;
 pub(crate) mod values;
 
+pub use egress::Egress;
 pub use read::parse;
 pub use values::{Cidr, Facility, Ports, SyslogAddress};
 
@@ -47,12 +49,31 @@ pub struct Config {
     pub watch: Watch,
     /// `[integrity]`
     pub integrity: Integrity,
+    /// `[egress]`
+    pub egress: Egress,
     /// `[[sink]]`, in the file's order.
     pub sinks: Vec<Sink>,
     /// `[privacy]`
     pub privacy: Privacy,
     /// `[ledger]`
     pub ledger: Ledger,
+    /// `[alarms]`
+    pub alarms: Alarms,
+}
+
+/// `[alarms]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Alarms {
+    /// For how long an alarm is shelved where nobody says.
+    pub shelving: Duration,
+    /// For how long it can be at most: what is shelved for ever is forgotten.
+    pub shelving_limit: Duration,
+}
+
+impl Default for Alarms {
+    fn default() -> Self {
+        Self { shelving: Duration::from_secs(8 * 3600), shelving_limit: Duration::from_secs(7 * 86_400) }
+    }
 }
 
 /// `[watch]`: what the host's daemon tags.

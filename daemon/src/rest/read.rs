@@ -127,8 +127,15 @@ impl<'a> Work<'a> {
     fn new(ask: &Ask, tagger: &'a Tagger) -> Self {
         let tags = Tags { units: if ask.tags { tagger.units() } else { 0 }, ..Tags::default() };
         let tagger = ask.tags.then_some(tagger);
-        let mut work =
-            Self { bytes: 0, sha: Sha256::new(), look: Box::new(Look::zeroed()), tagger, tags, wanted_prefix: ask.prefix, prefix: None };
+        let mut work = Self {
+            bytes: 0,
+            sha: Sha256::new(),
+            look: Box::new(Look::zeroed()),
+            tagger,
+            tags,
+            wanted_prefix: ask.prefix,
+            prefix: None,
+        };
         work.prefix_within(&[]);
         work
     }

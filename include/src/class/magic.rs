@@ -134,7 +134,7 @@ fn archive(head: &[u8]) -> Option<Magic> {
         // A skippable frame of zstd.
         [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Some(Magic::Zstd),
         // .lzma: properties, a dictionary of a power of two (or three halves), a length that is known or not.
-        [0x5d, 0, 0, dictionary @ .., ] if lzma(dictionary) => Some(Magic::Lzma),
+        [0x5d, 0, 0, dictionary @ ..] if lzma(dictionary) => Some(Magic::Lzma),
         [_, _, b'-', b'l', b'h' | b'z', b'0'..=b'9' | b'd' | b's', b'-', ..] => Some(Magic::Archive),
         _ => None,
     }
@@ -186,9 +186,10 @@ fn picture(head: &[u8]) -> Option<Magic> {
         [b'P', b'1'..=b'6', b'\n' | b' ' | b'\r' | b'\t', b'0'..=b'9' | b'#', ..] => Some(Magic::Pnm),
         [b'P', b'7', b'\n', b'W' | b'H' | b'D' | b'#', ..] => Some(Magic::Pnm),
         _ if at(head, 128, b"DICM") => Some(Magic::Picture),
-        _ if at(head, 4, b"ftyp") && [&b"heic"[..], b"heix", b"heif", b"mif1", b"msf1", b"avif", b"avis", b"crx "]
-            .iter()
-            .any(|brand| at(head, 8, brand)) =>
+        _ if at(head, 4, b"ftyp")
+            && [&b"heic"[..], b"heix", b"heif", b"mif1", b"msf1", b"avif", b"avis", b"crx "]
+                .iter()
+                .any(|brand| at(head, 8, brand)) =>
         {
             Some(Magic::Heif)
         }
@@ -348,8 +349,17 @@ mod tests {
 
     #[test]
     fn texts_that_begin_like_others() {
-        for text in ["ID3 tags are …", "BMW", "PK means …", "RIFF raff", "MAC address", "P5 is next", "7z l", "Rar", "II. Kapitel"]
-        {
+        for text in [
+            "ID3 tags are …",
+            "BMW",
+            "PK means …",
+            "RIFF raff",
+            "MAC address",
+            "P5 is next",
+            "7z l",
+            "Rar",
+            "II. Kapitel",
+        ] {
             assert_eq!(of(text.as_bytes()), None, "{text}");
         }
     }

@@ -79,7 +79,8 @@ impl Counts {
     /// Nothing speaks against text.
     fn reads(&self, bytes: u32, entropy: u64) -> bool {
         // Backspace (overstrike), tab, newline, form feed, return and escape (colours) are in texts.
-        let controls = self.within(0..8) + self.of(11) + self.within(14..27) + self.within(28..32) + self.of(127);
+        let controls =
+            self.within(0..8) + self.of(11) + self.within(14..27) + self.within(28..32) + self.of(127);
         if controls > bytes / 200 {
             return false;
         }

@@ -65,15 +65,21 @@ impl<'a> Iterator for Lines<'a> {
 /// `<name …>`, `<?xml`, `<!DOCTYPE`.
 fn markup(text: &[u8]) -> bool {
     let Some(rest) = text.strip_prefix(b"<") else { return false };
-    if rest.starts_with(b"?xml") || rest.starts_with(b"!DOCTYPE") || rest.starts_with(b"!doctype") || rest.starts_with(b"!--")
+    if rest.starts_with(b"?xml")
+        || rest.starts_with(b"!DOCTYPE")
+        || rest.starts_with(b"!doctype")
+        || rest.starts_with(b"!--")
     {
         return true;
     }
-    let name = rest.iter().take_while(|b| b.is_ascii_alphanumeric() || matches!(b, b':' | b'-' | b'_')).count();
+    let name =
+        rest.iter().take_while(|b| b.is_ascii_alphanumeric() || matches!(b, b':' | b'-' | b'_')).count();
     let named = name > 0 && rest[0].is_ascii_alphabetic();
     let after = rest.get(name..).unwrap_or_default();
     let closes = after.iter().any(|&b| b == b'>');
-    named && closes && (matches!(after.first(), Some(b' ' | b'>' | b'\n' | b'\r' | b'\t')) || after.starts_with(b"/>"))
+    named
+        && closes
+        && (matches!(after.first(), Some(b' ' | b'>' | b'\n' | b'\r' | b'\t')) || after.starts_with(b"/>"))
 }
 
 /// An object or array whose tokens follow each other as RFC 8259 wants, as far as they go.
@@ -132,14 +138,16 @@ fn json(text: &[u8]) -> bool {
                 if value { Next::CommaOrEnd } else { Next::Colon }
             }
             b'-' | b'0'..=b'9' if value => {
-                at += text.get(at..).map_or(0, |rest| rest.iter().take_while(|b| b"0123456789.eE+-".contains(b)).count());
+                at += text
+                    .get(at..)
+                    .map_or(0, |rest| rest.iter().take_while(|b| b"0123456789.eE+-".contains(b)).count());
                 Next::CommaOrEnd
             }
             b't' | b'f' | b'n' if value => {
                 let rest = text.get(at - 1..).unwrap_or_default();
-                let word = [&b"true"[..], b"false", b"null"].into_iter().find(|w| {
-                    rest.starts_with(w) || w.starts_with(rest)
-                });
+                let word = [&b"true"[..], b"false", b"null"]
+                    .into_iter()
+                    .find(|w| rest.starts_with(w) || w.starts_with(rest));
                 let Some(word) = word else { return false };
                 at += word.len() - 1;
                 Next::CommaOrEnd
