@@ -13,7 +13,7 @@ use toml::de::{DeTable, DeValue};
 const HEARTBEAT: Duration = Duration::from_secs(60);
 
 /// Sections of later versions: known, and without effect.
-const LATER: &[&str] = &["egress", "media", "intake", "fleet"];
+const LATER: &[&str] = &["media", "intake", "fleet"];
 
 /// Reads a configuration.
 ///
@@ -34,6 +34,9 @@ pub fn parse(source: &str) -> Result<Parsed, Vec<Mistake>> {
     }
     if let Some(s) = section(&mut file, "integrity", "[integrity]", &mut m) {
         integrity(s, &mut config.integrity, &mut m);
+    }
+    if let Some(s) = section(&mut file, "egress", "[egress]", &mut m) {
+        super::egress::egress(s, &mut config.egress, &mut m);
     }
     if let Some(mut s) = section(&mut file, "privacy", "[privacy]", &mut m) {
         let modes =
