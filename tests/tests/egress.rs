@@ -38,7 +38,8 @@ fn exe(alarm: &Alarm) -> &str {
 fn left(run: &Run, program: &str, confidence: &str) -> Alarm {
     let found = leaks(run);
     let from = |a: &&Alarm| exe(a).starts_with(program);
-    let alarm = found.iter().find(|a| from(a) && a.0["confidence"] == confidence);
+    // An alarm is told again when more is known.
+    let alarm = found.iter().rfind(from).filter(|a| a.0["confidence"] == confidence);
     let all: Vec<_> = found.iter().map(|a| (exe(a).to_owned(), a.0["confidence"].to_string())).collect();
     check!(run, alarm.is_some(), "no {confidence} sensitive-egress by {program}, but {all:?}");
     let alarm = alarm.expect("checked").clone();
@@ -134,9 +135,9 @@ fn python() {
 fn through_pipes_and_programs() {
     need!("gzip", "openssl", "base64", "nc", "curl");
     let run = leaking("tar c secret | gzip | nc -N 127.0.0.1 $P");
-    assert_eq!(chain(&left(&run, "nc", "correlated")), ["tar", "gzip", "nc"]);
+    assert_eq!(chain(&left(&run, "nc", "correlated")), ["tar", "gzip", "nc.openbsd"]);
     let run = leaking("openssl enc -aes-256-cbc -pbkdf2 -k x -in secret/shadow | nc -N 127.0.0.1 $P");
-    assert_eq!(chain(&left(&run, "nc", "correlated")), ["openssl", "nc"]);
+    assert_eq!(chain(&left(&run, "nc", "correlated")), ["openssl", "nc.openbsd"]);
     // What a child prints its parent puts on another child's command line.
     let run = leaking("curl -sS \"http://127.0.0.1:$P/$(base64 -w0 secret/shadow)\" >/dev/null");
     let alarm = left(&run, "curl", "correlated");
@@ -171,10 +172,10 @@ fn over_tls() {
     let scratch = Scratch::new();
     peers::certificate(&scratch);
     let port = peers::free_port();
-    let listening = counterfoil_tests::observed::listening(port);
     let commands = format!(
-        "openssl s_server -quiet -accept {port} -key key.pem -cert cert.pem >got 2>&1 & server=$!\n{listening}\n\
-         cat secret/shadow | openssl s_client -quiet -connect 127.0.0.1:{port} 2>/dev/null; kill $server"
+        "mkfifo hold\nopenssl s_server -accept 127.0.0.1:{port} -cert cert.pem -key key.pem -quiet -naccept 1 <hold >got & server=$!\n\
+         exec 9>hold\nlistening {port}\n\
+         cat secret/shadow | openssl s_client -connect 127.0.0.1:{port} -quiet -no_ign_eof -nocommands >/dev/null 2>&1\nwait $server"
     );
     let run = with_secret(scratch, &commands).go();
     left(&run, "openssl", "proven");
@@ -193,7 +194,7 @@ fn over_ssh() {
     left(&to("ssh far 'cat >got' <secret/shadow"), "ssh", "proven");
     left(&to("tar c secret | ssh far 'cat >got'"), "ssh", "correlated");
     if peers::find("rsync").is_some() {
-        left(&to("rsync -a -e \"$RSH\" secret/shadow far:$here/got"), "ssh", "correlated");
+        left(&to("rsync -a secret/shadow far:$here/got"), "ssh", "correlated");
     }
 }
 

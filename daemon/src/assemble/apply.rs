@@ -219,6 +219,7 @@ impl Assembler {
         if object.ended() {
             self.settle_soon(key);
         }
+        self.sent_unseen(arena, number, key, ended);
         if self.tunnels > 0 {
             self.tunnel_ended(arena, key, ended);
         }

@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::gifts::Standing;
-use super::object::{Direction, Object, Place, Use, place};
+use super::object::{Direction, Object, Place, Use, known, place};
 use super::outward::{connection, flow};
 use super::program::{ArenaId, Program};
 use super::slab::{Key, Slab};
@@ -11,7 +11,7 @@ use crate::files::chains::Gift;
 use crate::model;
 use crate::sensitive::lineage::{Given, Sending, World};
 use crate::sensitive::{Setup, Trail};
-use counterfoil_abi::record::{self, Blocks, Channel, Tap};
+use counterfoil_abi::record::{self, Blocks, Channel, Ended, Tap};
 use std::collections::{HashMap, HashSet};
 
 /// Objects of one program that are looked at.
@@ -95,6 +95,23 @@ impl World for Standing<'_> {
 }
 
 impl Assembler {
+    /// A connection on which no hook saw a byte was sent on: the kernel says so. (libc sends what went through stdio.)
+    pub(super) fn sent_unseen(&mut self, arena: ArenaId, number: u32, key: Key, ended: &Ended) {
+        let Some(trail) = &mut self.trail else { return };
+        let Some(object) = self.objects.get(key).filter(|o| o.channel == Channel::Tcp) else { return };
+        let sent = known(ended.kernel_out).filter(|&sent| sent > 0 && ended.out_total == 0);
+        if let Some(bytes) = sent
+            && outward(object)
+            && connected(object)
+            && let Some(user) = object.uses.iter().find(|u| u.arena == arena && u.number == number)
+            && let Some(sending) = sending(&self.programs, &self.transfers, object, user)
+        {
+            let mut sending = Sending { bytes, grew: ended.header.time, ..sending };
+            sending.connection.bytes_out = Some(bytes);
+            trail.sent(arena, sending);
+        }
+    }
+
     /// A transfer is over: who sent on that connection is remembered for what may be found later.
     pub(super) fn remember_sending(&mut self, transfer: &Transfer) {
         let Some(trail) = &mut self.trail else { return };
@@ -143,7 +160,7 @@ impl Assembler {
             transfers: &self.transfers,
             passages: &self.passages,
         };
-        trail.look(self.now, &standing, &mut self.out);
+        trail.look(u64::MAX, &standing, &mut self.out);
         self.trail = Some(trail);
     }
 }

@@ -10,6 +10,9 @@ use crate::model::{FileFact, Range};
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
+/// Before the same session is ground enough, nanoseconds.
+const PATIENCE: u64 = 1_000_000_000;
+
 /// A reading, as far as a walk needs it.
 struct From {
     id: u64,
@@ -38,7 +41,7 @@ impl Trail {
                     self.say(from.id, &from.source, &sending, Ground::Lineage, steps, out);
                 }
             }
-            self.session(&from, &reached, window, world, out);
+            self.session(&from, &reached, now, world, out);
         }
     }
 
@@ -108,10 +111,11 @@ impl Trail {
         &mut self,
         from: &From,
         reached: &[Reach],
-        window: u64,
+        now: u64,
         world: &dyn World,
         out: &mut VecDeque<Judged>,
     ) {
+        let window = self.window();
         let Some(facts) = self.lineage.facts(from.arena).cloned() else { return };
         let Some(session) = facts.process.session.filter(|&s| s != 0) else { return };
         let reached: HashSet<u64> = reached.iter().map(|r| r.arena).collect();
@@ -121,7 +125,9 @@ impl Trail {
             for sending in self.lineage.sendings(world, arena) {
                 let after =
                     sending.opened >= from.since && sending.opened <= from.last.saturating_add(window);
-                if same_user && after && sending.grew >= sending.opened {
+                // A better ground may come to be known; at the end there is nothing to wait for.
+                let waited = now >= sending.grew.saturating_add(PATIENCE);
+                if same_user && after && waited {
                     self.say(from.id, &from.source, &sending, Ground::Session, from.chain.clone(), out);
                 }
             }
