@@ -4,7 +4,7 @@
 //! once, each with line and column. Called by `commands` at the start and on SIGHUP.
 #![forbid(unsafe_code)]
 
-mod egress;
+pub mod egress;
 mod read;
 mod section;
 pub(crate) mod values;
@@ -57,6 +57,23 @@ pub struct Config {
     pub privacy: Privacy,
     /// `[ledger]`
     pub ledger: Ledger,
+    /// `[alarms]`
+    pub alarms: Alarms,
+}
+
+/// `[alarms]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Alarms {
+    /// For how long an alarm is shelved where nobody says.
+    pub shelving: Duration,
+    /// For how long it can be at most: what is shelved for ever is forgotten.
+    pub shelving_limit: Duration,
+}
+
+impl Default for Alarms {
+    fn default() -> Self {
+        Self { shelving: Duration::from_secs(8 * 3600), shelving_limit: Duration::from_secs(7 * 86_400) }
+    }
 }
 
 /// `[watch]`: what the host's daemon tags.

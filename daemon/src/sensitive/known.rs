@@ -112,7 +112,7 @@ pub struct Known {
     generation: AtomicU64,
     unread: AtomicBool,
     /// Programs to be held against their packages, and those that were not what these brought.
-    asked: Mutex<HashSet<PathBuf>>,
+    asked: Mutex<HashMap<PathBuf, Option<String>>>,
     altered: RwLock<HashSet<PathBuf>>,
     stop: AtomicBool,
     wake: OwnedFd,
@@ -149,16 +149,16 @@ impl Known {
         self.wake();
     }
 
-    /// Has a program held against what its package brought.
-    pub fn doubt(&self, exe: &str) {
+    /// Has a program held against this digest, or against what its package brought.
+    pub fn doubt(&self, exe: &str, sha256: Option<String>) {
         let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
-        if asked.len() < 256 && asked.insert(exe.into()) {
+        if asked.len() < 256 && asked.insert(exe.into(), sha256).is_none() {
             drop(asked);
             self.wake();
         }
     }
 
-    /// It is not what its package brought.
+    /// It is not what it should be.
     #[must_use]
     pub fn altered(&self, exe: &str) -> bool {
         self.altered.read().unwrap_or_else(PoisonError::into_inner).contains(Path::new(exe))
@@ -268,8 +268,8 @@ impl Look {
 
     fn hold_programs(&self) {
         let asked = std::mem::take(&mut *self.known.asked.lock().unwrap_or_else(PoisonError::into_inner));
-        for program in asked {
-            let altered = readers::altered(&program);
+        for (program, sha256) in asked {
+            let altered = readers::altered(&program, sha256.as_deref());
             let mut known = self.known.altered.write().unwrap_or_else(PoisonError::into_inner);
             if altered {
                 known.insert(program)

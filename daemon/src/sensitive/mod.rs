@@ -210,11 +210,11 @@ impl Trail {
     }
 
     fn excuses(&self, process: &Process, source: &Source) -> bool {
-        let may = self.readers.read().is_ok_and(|r| r.0.may(process, &source.label));
-        if let (true, Some(exe)) = (may, process.exe.as_deref()) {
-            self.known.doubt(exe);
-        }
-        may
+        let may = self.readers.read().ok().and_then(|r| r.0.may(process, &source.label));
+        let (Some(sha256), Some(exe)) = (may, process.exe.as_deref()) else { return false };
+        // That it is still what it should be takes longer to find out than there is time for here.
+        self.known.doubt(exe, sha256);
+        true
     }
 
     fn window(&self) -> u64 {
