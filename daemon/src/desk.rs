@@ -231,7 +231,7 @@ impl Desk {
                     watchers.delivered.deed(&deed);
                 }
             }
-            Judged::Notice(_) => {}
+            Judged::Notice(_) | Judged::Traffic(_) => {}
         }
     }
 
@@ -336,10 +336,13 @@ fn tidy_argv(judged: &mut Judged) {
             process(&mut context.destination);
         }
         Judged::Notice(notice) => process(&mut notice.process),
+        Judged::Traffic(reading) if reading.process.argv.as_ref().is_some_and(Vec::is_empty) => {
+            reading.process.argv = None
+        }
         Judged::Deed(deed) if deed.process.argv.as_ref().is_some_and(Vec::is_empty) => {
             deed.process.argv = None
         }
-        Judged::Deed(_) | Judged::Coverage(_) | Judged::Counts(_) => {}
+        Judged::Traffic(_) | Judged::Deed(_) | Judged::Coverage(_) | Judged::Counts(_) => {}
     }
 }
 
@@ -360,7 +363,8 @@ fn identify(judged: &mut Judged, executables: &Arc<Executables>) {
                 executables.fill(by);
             }
         }
-        Judged::Deed(_) | Judged::Coverage(_) | Judged::Counts(_) => {}
+        // Egress asks for itself: what is usual goes by the digest.
+        Judged::Traffic(_) | Judged::Deed(_) | Judged::Coverage(_) | Judged::Counts(_) => {}
     }
 }
 

@@ -107,7 +107,7 @@ impl Assembler {
         (outward, context)
     }
 
-    fn flow_text(&self, object: Option<&Object>) -> Option<String> {
+    pub(super) fn flow_text(&self, object: Option<&Object>) -> Option<String> {
         let object = object?;
         match (&object.tls, object.model_channel()) {
             (Some(tls), _) => Some(hex(&tls.flow)),

@@ -62,7 +62,7 @@ impl Rules {
                 found
             }
             Judged::Notice(notice) => vec![Self::notice(notice)],
-            Judged::Coverage(_) | Judged::Deed(_) | Judged::Counts(_) => vec![],
+            Judged::Coverage(_) | Judged::Deed(_) | Judged::Traffic(_) | Judged::Counts(_) => vec![],
         };
         for finding in &mut found {
             self.enrich(finding);
