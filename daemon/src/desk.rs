@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! Judged ─┬► detect ──────────────┬► alarms ─► sinks, JSON Lines
-//!         ├► habits ──────────────┤     └────► ledger
+//!         ├► habits, egress ──────┤     └────► ledger
 //!         └► delivered, workflow ─┘ (threads of their own)
 //! ```
 //! Comes in: [`Judged`] from a channel. Goes out: alarms to sinks, transfers and alarms to the
@@ -14,6 +14,7 @@ use crate::alarms::Alarms;
 use crate::config::Config;
 use crate::delivered;
 use crate::detect::Rules;
+use crate::egress::{Egress, Usual};
 use crate::expected::Expected;
 use crate::habits::{self, Habits};
 use crate::host::executables::Executables;
@@ -47,6 +48,7 @@ pub struct Desk {
     json: Option<JsonLines>,
     gathered: Option<Gathered>,
     executables: Arc<Executables>,
+    egress: Egress,
     summary: Summary,
 }
 
@@ -92,7 +94,9 @@ impl Desk {
         let recalled = ledger.as_ref().map(|l| l.recall(habits::KIND)).transpose()?;
         let scribe = ledger.map(Scribe::start).transpose().map_err(LedgerError::Thread)?;
         let habits = recalled.map(|r| Habits::new(r, scribe.as_ref().map(|s| s.memory(habits::KIND))));
+        let executables: Arc<Executables> = Arc::default();
         Ok(Self {
+            egress: Egress::new(config, Arc::default(), Arc::clone(&executables)),
             rules: Rules::new(config.watch.clone()),
             alarms,
             sinks: Sinks::start(&config.sinks, state.as_deref()),
@@ -103,7 +107,7 @@ impl Desk {
             late: crossbeam::channel::never(),
             json: None,
             gathered: None,
-            executables: Arc::default(),
+            executables,
             summary: Summary::default(),
         })
     }
@@ -126,6 +130,13 @@ impl Desk {
     #[must_use]
     pub fn expecting(mut self, expected: Arc<Expected>) -> Self {
         self.rules = self.rules.expecting(expected);
+        self
+    }
+
+    /// With what is usual on this host; without it every destination is first seen.
+    #[must_use]
+    pub fn knowing(mut self, config: &Config, usual: Usual) -> Self {
+        self.egress = Egress::new(config, Arc::new(usual), Arc::clone(&self.executables));
         self
     }
 
@@ -205,6 +216,7 @@ impl Desk {
         if let (Judged::Transfer { transfer, context }, Some(habits)) = (&judged, &mut self.habits) {
             findings.extend(habits.take(transfer, context));
         }
+        findings.extend(self.egress.take(&mut judged));
         findings.into_iter().for_each(|finding| self.found(finding));
         if let Some(watchers) = &self.watchers {
             watchers.workflow.take(&judged);
@@ -272,6 +284,7 @@ impl Desk {
     fn reload(&mut self, news: Reload) {
         let config = &news.config;
         self.rules = Rules::new(config.watch.clone()).expecting(news.expected);
+        self.egress.reload(config);
         if let Some(watchers) = &self.watchers {
             watchers.delivered.reload(&config.integrity);
             watchers.workflow.reload(&config.watch, &news.redact);
@@ -307,6 +320,7 @@ impl Desk {
         }
         self.sinks.finish(FAREWELL);
         drop(self.habits);
+        self.egress.finish();
         if let Some(scribe) = self.scribe {
             scribe.finish();
         }

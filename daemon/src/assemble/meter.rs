@@ -99,8 +99,10 @@ impl Assembler {
         let kernel = if counted && !last { self.kernel_counts(object) } else { None };
         let (sent, received) = kernel.unwrap_or_default();
         let told = object.meter.told;
-        let totals =
-            [object.total(Direction::Out).max(sent).max(told[0]), object.total(Direction::In).max(received).max(told[1])];
+        let totals = [
+            object.total(Direction::Out).max(sent).max(told[0]),
+            object.total(Direction::In).max(received).max(told[1]),
+        ];
         // What passed before it was observed was not seen to pass now.
         let late = !object.meter.begun && self.began_before(object);
         let now = self.now;
@@ -191,5 +193,6 @@ fn outgoing(object: &Object, assembler: &Assembler) -> bool {
     }
     object.connected
         || outward::text(&object.remote).is_some()
-            && ends::served_by(&assembler.connection(object, Direction::Out)).is_some_and(|(_, remote)| remote)
+            && ends::served_by(&assembler.connection(object, Direction::Out))
+                .is_some_and(|(_, remote)| remote)
 }

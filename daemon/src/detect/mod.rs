@@ -165,7 +165,7 @@ pub(crate) fn why(value: impl Into<Value>, threshold: impl Into<Value>) -> Value
 
 /// What repeats are counted by: rule, executable, file, origin, destination, user. Ports that the
 /// kernel picked are left out, or every connection would be an alarm of its own.
-fn key(
+pub(crate) fn key(
     rule: &str,
     process: Option<&Process>,
     connection: Option<&Connection>,
