@@ -10,7 +10,8 @@
 //! receiver: sinks and scribe have their own.
 #![forbid(unsafe_code)]
 
-use crate::alarms::Alarms;
+use crate::alarms::entry::{Entry, Word};
+use crate::alarms::{Alarms, Taken, room};
 use crate::config::Config;
 use crate::delivered;
 use crate::detect::Rules;
@@ -26,10 +27,16 @@ use crate::report::Gathered;
 use crate::sinks::{JsonLines, Message, Sinks};
 use crate::workflow;
 use crossbeam::channel::Receiver;
-use std::path::PathBuf;
+use jiff::Timestamp;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+use uuid::Uuid;
 
+/// How long the ledger may not know of a repeat. What is raised or changed goes there at once.
+const SETTLE: Duration = Duration::from_millis(250);
+/// A clock that jumps is noticed after this long.
+const LOOK: Duration = Duration::from_secs(60);
 /// How long sinks may take at the end to send what they have.
 const FAREWELL: Duration = Duration::from_secs(2);
 
@@ -45,6 +52,14 @@ pub struct Desk {
     watchers: Option<Watchers>,
     /// What the watchers find.
     late: Receiver<Finding>,
+    /// Alarms from outside.
+    entry: (Entry, Receiver<Word>),
+    /// When repeats have to be in the ledger, and shelves may be over.
+    settle: Option<Instant>,
+    /// When a shelf may be over.
+    shelves: Option<Instant>,
+    /// For findings that are no longer in memory.
+    reader: Option<Reader>,
     json: Option<JsonLines>,
     gathered: Option<Gathered>,
     executables: Arc<Executables>,
@@ -87,10 +102,11 @@ impl Desk {
     /// The ledger can't be opened.
     pub fn open(config: &Config, state: Option<PathBuf>) -> Result<Self, LedgerError> {
         let ledger = state.as_deref().map(|dir| Ledger::open(dir, config.ledger.clone())).transpose()?;
-        let mut alarms = Alarms::default();
-        if let Some(ledger) = &ledger {
-            alarms.resume(ledger.alarms()?);
-        }
+        let mut alarms = match &ledger {
+            Some(ledger) => Alarms::resume(ledger.standing(room::ALL)?),
+            None => Alarms::default(),
+        };
+        alarms.shelving(config.alarms.shelving);
         let recalled = ledger.as_ref().map(|l| l.recall(habits::KIND)).transpose()?;
         let scribe = ledger.map(Scribe::start).transpose().map_err(LedgerError::Thread)?;
         let habits = recalled.map(|r| Habits::new(r, scribe.as_ref().map(|s| s.memory(habits::KIND))));
@@ -105,11 +121,21 @@ impl Desk {
             habits,
             watchers: None,
             late: crossbeam::channel::never(),
+            entry: Entry::new(),
+            settle: None,
+            shelves: None,
+            reader: None,
             json: None,
             gathered: None,
             executables,
             summary: Summary::default(),
         })
+    }
+
+    /// The door for alarms from outside.
+    #[must_use]
+    pub fn entry(&self) -> Entry {
+        self.entry.0.clone()
     }
 
     /// The digests and packages that its alarms show.
@@ -180,8 +206,15 @@ impl Desk {
     /// Works until `judged` ends. A configuration that comes through `reloads` holds from then on.
     #[must_use]
     pub fn serve(mut self, judged: &Receiver<Judged>, reloads: &Receiver<Reload>) -> Outcome {
+        self.plan_shelves();
         loop {
+            let next = [self.settle, self.shelves].into_iter().flatten().min();
+            let time = next.map_or_else(crossbeam::channel::never, crossbeam::channel::at);
             crossbeam::channel::select! {
+                recv(time) -> _ => self.on_time(),
+                recv(self.entry.1) -> word => if let Ok(word) = word {
+                    self.hear(word);
+                },
                 recv(judged) -> word => match word {
                     Ok(word) => self.take(word),
                     Err(_) => break,
@@ -249,14 +282,99 @@ impl Desk {
 
     fn found(&mut self, finding: Finding) {
         let taken = self.alarms.take(finding);
+        // A repeat can wait a moment for others; what is raised can't.
+        let urgent = taken.alarm.changed.as_ref().is_some_and(|c| c.at == taken.alarm.last);
+        self.say(taken);
+        if urgent {
+            self.write();
+        } else {
+            self.settle.get_or_insert_with(|| Instant::now() + SETTLE);
+        }
+    }
+
+    /// A word from outside.
+    fn hear(&mut self, word: Word) {
+        let (state, reader) = (&self.state, &mut self.reader);
+        let fetch = |id| fetch(state.as_deref(), reader, id);
+        let taken = match word {
+            Word::Raise(finding) => return self.found(*finding),
+            Word::Returned(word) => self.alarms.returned(&word, fetch),
+            Word::Said(word) => self.alarms.said(&word, fetch),
+        };
+        if let Some(taken) = taken {
+            self.say(taken);
+        }
+        self.plan_shelves();
+        self.write();
+    }
+
+    fn on_time(&mut self) {
+        let now = Instant::now();
+        if self.shelves.is_some_and(|t| t <= now) {
+            let (state, reader) = (&self.state, &mut self.reader);
+            let back = self.alarms.end_shelves(Timestamp::now(), |id| fetch(state.as_deref(), reader, id));
+            back.into_iter().for_each(|taken| self.say(taken));
+            self.plan_shelves();
+        }
+        self.write();
+    }
+
+    /// When to look at the shelves again.
+    fn plan_shelves(&mut self) {
+        self.shelves = self.alarms.next_end().map(|end| {
+            let left = Duration::try_from(end.duration_since(Timestamp::now())).unwrap_or_default();
+            Instant::now() + left.min(LOOK)
+        });
+    }
+
+    /// Tells the sinks, where they are to hear of it.
+    fn say(&mut self, taken: Taken) {
         if taken.tell {
-            self.sinks.send(&Message::Alarm(Arc::new(taken.alarm.clone())));
-            if let Some(json) = &mut self.json {
-                json.alarm(&taken.alarm);
+            self.tell(taken.alarm);
+        }
+        for alarm in self.alarms.leaving() {
+            self.tell(alarm);
+        }
+    }
+
+    fn tell(&mut self, alarm: Alarm) {
+        if let Some(json) = &mut self.json {
+            json.alarm(&alarm);
+        }
+        self.sinks.send(&Message::Alarm(Arc::new(alarm)));
+    }
+
+    /// Gives the ledger what it doesn't have yet, as far as it has room.
+    fn write(&mut self) {
+        self.settle = None;
+        let Some(scribe) = &self.scribe else { return };
+        while scribe.has_room() {
+            let Some(row) = self.alarms.next_write() else { break };
+            if let Err(row) = scribe.alarm(row, None) {
+                self.alarms.put_back(row);
+                break;
             }
         }
-        if let Some(scribe) = &self.scribe {
-            scribe.alarm(Arc::new(taken.alarm));
+        let minutes = self.alarms.minutes();
+        if !minutes.is_empty() {
+            scribe.minutes(minutes);
+        }
+        if self.alarms.unwritten() > 0 {
+            self.settle = Some(Instant::now() + SETTLE);
+        }
+    }
+
+    /// At the end: everything, unless the disk takes nothing any more.
+    fn write_all(&mut self) {
+        let end = Instant::now() + FAREWELL;
+        self.write();
+        while self.scribe.is_some() && self.alarms.unwritten() > 0 {
+            if Instant::now() >= end {
+                tracing::error!("{} alarms could not be written down", self.alarms.unwritten());
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+            self.write();
         }
     }
 
@@ -283,6 +401,7 @@ impl Desk {
     /// Takes up a new configuration. Messages on their way to the old sinks are still sent.
     fn reload(&mut self, news: Reload) {
         let config = &news.config;
+        self.alarms.shelving(config.alarms.shelving);
         self.rules = Rules::new(config.watch.clone()).expecting(news.expected);
         self.egress.reload(config);
         if let Some(watchers) = &self.watchers {
@@ -304,17 +423,14 @@ impl Desk {
             let late: Vec<Finding> = self.late.try_iter().collect();
             late.into_iter().for_each(|finding| self.found(finding));
         }
-        let alarms: Vec<Alarm> = self.alarms.list().into_iter().cloned().collect();
-        let untold: Vec<Alarm> = self.alarms.untold().into_iter().cloned().collect();
-        for alarm in &alarms {
-            *self.summary.alarms.entry(alarm.finding.rule.clone()).or_default() += 1;
+        let outside: Vec<Word> = self.entry.1.try_iter().collect();
+        outside.into_iter().for_each(|word| self.hear(word));
+        let alarms = self.alarms.list();
+        self.summary.alarms = self.alarms.by_rule();
+        for alarm in self.alarms.untold() {
+            self.tell(alarm);
         }
-        for alarm in untold {
-            if let Some(json) = &mut self.json {
-                json.alarm(&alarm);
-            }
-            self.sinks.send(&Message::Alarm(Arc::new(alarm)));
-        }
+        self.write_all();
         if let Some(json) = &mut self.json {
             json.summary(&self.summary);
         }
@@ -331,6 +447,14 @@ impl Desk {
             json_lost: self.json.map_or(0, |j| j.lost()),
         }
     }
+}
+
+/// A finding that only the ledger has.
+fn fetch(state: Option<&Path>, reader: &mut Option<Reader>, id: Uuid) -> Option<Finding> {
+    if reader.is_none() {
+        *reader = Reader::open(state?).inspect_err(|e| tracing::error!("{e}")).ok();
+    }
+    reader.as_ref()?.alarm(id).inspect_err(|e| tracing::error!("{e}")).ok()?.map(|a| a.finding)
 }
 
 /// An argument list that `[privacy]` or the kernel left empty is absent.

@@ -373,6 +373,30 @@ pub struct Alarm {
     pub count: u64,
     pub raised: Timestamp,
     pub last: Timestamp,
+    /// How it came into its state. Null in what older versions wrote.
+    #[serde(default)]
+    pub changed: Option<Change>,
+}
+
+/// One step of an alarm from one state into another.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Change {
+    /// When.
+    pub at: Timestamp,
+    /// Null: it was raised.
+    pub from: Option<AlarmState>,
+    /// The state since then.
+    pub to: AlarmState,
+    /// Who asked for it, as the kernel says; null: nobody, it came of itself.
+    pub uid: Option<u32>,
+    /// That user's name, or what a process alarm's source calls who did it.
+    pub user: Option<String>,
+    /// What brought it about: `raised`, `occurred again`, `acknowledge` ….
+    pub why: String,
+    /// What the asker had to say.
+    pub comment: Option<String>,
+    /// When a shelved alarm comes back.
+    pub until: Option<Timestamp>,
 }
 
 /// Whether a process was observed, and if not, why.

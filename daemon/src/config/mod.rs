@@ -57,6 +57,23 @@ pub struct Config {
     pub privacy: Privacy,
     /// `[ledger]`
     pub ledger: Ledger,
+    /// `[alarms]`
+    pub alarms: Alarms,
+}
+
+/// `[alarms]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Alarms {
+    /// For how long an alarm is shelved where nobody says.
+    pub shelving: Duration,
+    /// For how long it can be at most: what is shelved for ever is forgotten.
+    pub shelving_limit: Duration,
+}
+
+impl Default for Alarms {
+    fn default() -> Self {
+        Self { shelving: Duration::from_secs(8 * 3600), shelving_limit: Duration::from_secs(7 * 86_400) }
+    }
 }
 
 /// `[watch]`: what the host's daemon tags.

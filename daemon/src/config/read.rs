@@ -4,7 +4,7 @@
 use super::egress;
 use super::section::{Mistakes, Section, article};
 use super::values::{absolute, cidr, duration, facility, one_of, ports, severity, size, syslog_address};
-use super::{Config, Integrity, Mistake, Parsed, Ports, Sink, SinkKind, StreamDigest};
+use super::{Alarms, Config, Integrity, Mistake, Parsed, Ports, Sink, SinkKind, StreamDigest};
 use crate::model::Severity;
 use crate::redact::ArgvPrivacy;
 use std::time::Duration;
@@ -57,8 +57,8 @@ pub fn parse(source: &str) -> Result<Parsed, Vec<Mistake>> {
         s.finish(&mut m);
     }
     if let Some(mut s) = section(&mut file, "alarms", "[alarms]", &mut m) {
-        s.later(&["limits", "deadbands", "delays", "shelving"], &mut m);
-        s.finish(&mut m);
+        s.later(&["limits", "deadbands", "delays"], &mut m);
+        alarms(s, &mut config.alarms, &mut m);
     }
     sinks(&mut file, &mut config, &mut m);
     for &name in LATER {
@@ -177,6 +177,25 @@ fn integrity(mut s: Section<'_, '_>, integrity: &mut Integrity, m: &mut Mistakes
     }
     if let Some(path) = s.parsed("integrity_baseline", m, absolute) {
         integrity.integrity_baseline = Some(path);
+    }
+    s.finish(m);
+}
+
+fn alarms(mut s: Section<'_, '_>, alarms: &mut Alarms, m: &mut Mistakes) {
+    let span = |text: &str| match duration(text)? {
+        span if span < Duration::from_secs(1) => Err("at least 1s".into()),
+        span => Ok(span),
+    };
+    let place = s.span.clone();
+    if let Some(limit) = s.parsed("shelving_limit", m, span) {
+        alarms.shelving_limit = limit;
+    }
+    match s.parsed("shelving", m, span) {
+        Some(shelf) if shelf > alarms.shelving_limit => {
+            m.at(&place, "shelving must not be longer than shelving_limit (7d unless configured)");
+        }
+        Some(shelf) => alarms.shelving = shelf,
+        None => alarms.shelving = alarms.shelving.min(alarms.shelving_limit),
     }
     s.finish(m);
 }

@@ -5,6 +5,7 @@ use crate::{objects, process, start};
 use counterfoil_abi::Tag;
 use counterfoil_abi::arena::{ARENA_BYTES, ArenaHead, LANES, POLICY_WATCHED, lane_head_at, ring_at};
 use counterfoil_abi::lane::Consumer;
+use counterfoil_abi::prints::Sampler;
 use counterfoil_abi::record::{Channel, Record};
 use std::collections::BTreeMap;
 use std::sync::{LazyLock, Mutex, MutexGuard};
@@ -14,6 +15,9 @@ struct Arena(*mut u8);
 unsafe impl Send for Arena {}
 // SAFETY: as above.
 unsafe impl Sync for Arena {}
+
+/// The key of these tests: what none was set to is the same.
+pub const KEY: &[u8; 16] = &[0; 16];
 
 static ALONE: Mutex<()> = Mutex::new(());
 static ARENA: LazyLock<Arena> = LazyLock::new(|| {
@@ -31,7 +35,12 @@ static ARENA: LazyLock<Arena> = LazyLock::new(|| {
     // SAFETY: as above.
     unsafe { (*arena.cast::<ArenaHead>()).policy.store(POLICY_WATCHED, Ordering::Relaxed) };
     process::activate(
-        process::Settings { arena: arena.cast(), key: *b"0123456789abcdef", function: mac::Function::Aegis },
+        process::Settings {
+            arena: arena.cast(),
+            key: *KEY,
+            function: mac::Function::Aegis,
+            sampler: Sampler::new(KEY),
+        },
         mark,
     );
     Arena(arena.cast())
