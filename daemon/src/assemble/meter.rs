@@ -140,6 +140,7 @@ impl Assembler {
         }
         (connection.bytes_out, connection.bytes_in) = (Some(totals[0]), Some(totals[1]));
         let leg = object.legs[Direction::Out as usize];
+        let content = object.content[Direction::Out as usize];
         let reading = Reading {
             seen: self.timestamp(self.now),
             opened: self.timestamp(object.opened),
@@ -148,8 +149,8 @@ impl Assembler {
             channel: object.model_channel(),
             flow: self.flow_text(Some(object)),
             transfer: leg.and_then(|leg| self.transfers.get(leg)).map(|t| t.id),
-            class: None,
-            entropy: None,
+            class: content.map(|c| c.class),
+            entropy: content.map(|c| c.bits()),
             sealed: object.carries_tls.is_some() || object.tunnels,
             sent: moved[0],
             received: moved[1],
