@@ -15,6 +15,7 @@ mod join;
 mod lives;
 mod lost;
 pub mod manifest;
+pub mod meter;
 pub mod object;
 mod onward;
 mod outward;
@@ -142,6 +143,8 @@ pub struct Assembler {
     /// Objects looked at again later, by time.
     later: BTreeSet<(u64, Key)>,
     suspects: Vec<(u64, Suspect)>,
+    /// Connections that are read from time to time, by when.
+    metered: BTreeSet<(u64, Key)>,
     relays: relay::Relays,
     counts: Counts,
     /// Records when the tables were last weighed.
@@ -188,6 +191,7 @@ impl Assembler {
             settling: VecDeque::new(),
             later: BTreeSet::new(),
             suspects: Vec::new(),
+            metered: BTreeSet::new(),
             relays: relay::Relays::default(),
             counts: Counts::default(),
             weighed: 0,
@@ -277,6 +281,7 @@ impl Assembler {
             }
             self.settle(key);
         }
+        self.read_meters();
         if !self.suspects.is_empty() {
             self.look_at_suspects();
         }
@@ -327,6 +332,7 @@ impl Assembler {
         self.tick += SETTLE;
         self.follow_to_the_end();
         for key in self.objects.keys() {
+            self.read_last(key);
             self.say_cipher(key);
             self.say_tunnel(key);
         }
