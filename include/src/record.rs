@@ -35,9 +35,11 @@ macro_rules! wire_enum {
     };
 }
 
+mod class;
 mod content;
 mod file;
 mod words;
+pub use class::*;
 pub use content::*;
 pub use file::*;
 pub use words::*;
@@ -388,6 +390,8 @@ pub enum Record {
     Prints(Prints),
     /// See [`Body`].
     Body(Body),
+    /// See [`Classed`].
+    Classed(Classed),
 }
 
 /// Lines that a [`Blocks`] record of `units` tag units spans.
@@ -471,6 +475,10 @@ impl Record {
                 Tap::from_code(header.tap)?;
                 r.fits().then_some(Self::Body(r))?
             }
+            Kind::Class => {
+                let r: Classed = whole(lines)?;
+                r.fits().then_some(Self::Classed(r))?
+            }
             Kind::Note => {
                 let r: Note = whole(lines)?;
                 About::from_code(r.about)?;
@@ -495,6 +503,7 @@ impl Record {
             Self::File(r) => &r.header,
             Self::Prints(r) => &r.header,
             Self::Body(r) => &r.header,
+            Self::Classed(r) => &r.header,
         }
     }
 }

@@ -8,6 +8,7 @@
 //! and a comparison: [`Content::passed`].
 
 mod bodies;
+mod class;
 mod fingerprints;
 
 use crate::process;
@@ -144,6 +145,8 @@ macro_rules! looks {
 looks! {
     0 fingerprints: Fingerprints,
     3 bodies: Bodies,
+    /// What kind of content it is.
+    1 class: class::Class,
 }
 
 impl Content {

@@ -33,6 +33,8 @@ Kind {
     Prints = 12 "prints",
     /// [`Body`]: what an HTTP message carries.
     Body = 15 "body",
+    /// [`Classed`]: what kind of content passes.
+    Class = 13 "class",
 }
 }
 
