@@ -158,7 +158,8 @@ fn shifted(a: &Message, b: &Message, samples: [&Samples; 2]) -> Option<Range> {
                 |(i, block): (usize, &Block)| block.is_some_and(|(at, _)| at == first + i as u64 * BLOCK);
             m.blocks.iter().enumerate().all(at).then_some(())
         };
-        (straight(a)?, straight(b)?);
+        straight(a)?;
+        straight(b)?;
         let shift = (b.body as i64).wrapping_sub(a.body as i64);
         let more = (b.length as i64).wrapping_sub(a.length as i64);
         let span = (a.body, a.body + a.length);
