@@ -232,3 +232,109 @@ impl Look {
 }
 
 const _: () = assert!(TELLING <= HEAD && PREFACE.len() <= TELLING);
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use super::super::Look;
+    use crate::record::{Class, Magic};
+    use bytemuck::Zeroable;
+    use std::vec::Vec;
+
+    fn png() -> Vec<u8> {
+        let mut png = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR".to_vec();
+        png.extend((0..5000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8));
+        png
+    }
+
+    /// However it is cut into pieces, the same comes out.
+    fn found(stream: &[u8]) -> crate::class::Found {
+        let whole = crate::class::of(stream);
+        for step in [1, 2, 3, 7, 23, 24, 25, 1000] {
+            let mut look: Look = Zeroable::zeroed();
+            for piece in stream.chunks(step) {
+                look.add(piece);
+            }
+            assert_eq!(look.found(), whole, "in pieces of {step}");
+        }
+        whole
+    }
+
+    fn joined(parts: &[&[u8]]) -> Vec<u8> {
+        parts.concat()
+    }
+
+    #[test]
+    fn what_stands_behind_headers_counts() {
+        let png = png();
+        for (what, stream) in [
+            ("a response", joined(&[b"HTTP/1.1 200 OK\r\nServer: x\r\n\r\n", &png])),
+            ("a request", joined(&[b"PUT /a HTTP/1.1\r\nHost: x\r\n\r\n", &png])),
+            ("the second", joined(&[b"GET / HTTP/1.1\r\n\r\nPUT /a HTTP/1.1\r\n\r\n", &png])),
+            ("chunks", joined(&[b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1f40\r\n", &png])),
+            (
+                "a form",
+                joined(&[
+                    b"POST /a HTTP/1.1\r\nContent-Type: multipart/form-data; boundary=--x\r\n\r\n",
+                    b"----x\r\nContent-Disposition: form-data; name=\"f\"\r\n\r\n",
+                    &png,
+                ]),
+            ),
+            (
+                "HTTP/2",
+                joined(&[
+                    super::PREFACE,
+                    b"\0\0\x06\x04\0\0\0\0\0\0\x03\0\0\0\x64",
+                    b"\0\0\x03\x01\x04\0\0\0\x01\x82\x86\x84",
+                    b"\0\x03\xe8\0\0\0\0\0\x01",
+                    &png[..1000],
+                    b"\0\x0f\xb0\0\0\0\0\0\x01",
+                    &png[1000..],
+                ]),
+            ),
+        ] {
+            let found = found(&stream);
+            assert_eq!((found.class, found.magic), (Class::Media, Some(Magic::Png)), "{what}");
+            assert!(found.http && found.passed > 0, "{what}");
+        }
+    }
+
+    #[test]
+    fn headers_alone_are_text() {
+        let found = found(b"GET / HTTP/1.1\r\nHost: x\r\n\r\nGET /2 HTTP/1.1\r\n\r\n");
+        assert_eq!((found.class, found.looked), (Class::Text, 0));
+    }
+
+    #[test]
+    fn what_only_begins_like_it() {
+        for text in ["GET", "PUT /", "PO", "HTTP", "PRI * HTTP/2", "\n"] {
+            assert_eq!(found(text.as_bytes()).class, Class::Text, "{text}");
+        }
+        assert_eq!(found(&[0, 0, 6]).class, Class::Binary);
+        assert_eq!(found(b"").class, Class::Empty);
+    }
+
+    #[test]
+    fn a_body_that_says_it_is_compressed() {
+        let body: Vec<u8> = (0..3000u32).map(|i| (i * 7 % 60) as u8).collect();
+        for (header, class) in
+            [("Content-Encoding: br", Class::Compressed), ("Content-Encoding: identity", Class::Binary)]
+        {
+            let head = std::format!("HTTP/1.1 200 OK\r\n{header}\r\n\r\n");
+            assert_eq!(found(&joined(&[head.as_bytes(), &body])).class, class, "{header}");
+        }
+    }
+
+    #[test]
+    fn ciphertext_behind_a_head_of_text() {
+        let mut x = 1u64;
+        let noise: Vec<u8> = core::iter::repeat_with(|| {
+            x = x.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (x >> 56) as u8
+        })
+        .take(20_000)
+        .collect();
+        let head = b"name: picture of a cat\n".repeat(100);
+        assert_eq!(found(&joined(&[&head, &noise])).class, Class::Encrypted);
+    }
+}

@@ -66,7 +66,7 @@ impl Counts {
         }
         let n = u64::from(bytes);
         // H = log n - (1/n) Σ c log c, in 1/65536 bits.
-        let entropy = (log2(n) - (sum / n).min(log2(n))) * 1000 >> 16;
+        let entropy = ((log2(n) - (sum / n).min(log2(n))) * 1000) >> 16;
         let chi_squared = (256 * squares / n).saturating_sub(n).min(u64::from(u32::MAX));
         Numbers {
             bytes,
@@ -132,7 +132,7 @@ fn log2(n: u64) -> u64 {
     let fraction = ((n << (63 - whole)) >> 47) & 0xffff;
     let (index, rest) = ((fraction >> 8) as usize, fraction & 0xff);
     let (low, high) = (u64::from(LOG[index]), u64::from(LOG[index + 1]));
-    (u64::from(whole) << 16) + low + ((high - low) * rest >> 8)
+    (u64::from(whole) << 16) + low + (((high - low) * rest) >> 8)
 }
 
 /// log2(1 + i/256) in 1/65536 bits.

@@ -76,7 +76,7 @@ fn markup(text: &[u8]) -> bool {
         rest.iter().take_while(|b| b.is_ascii_alphanumeric() || matches!(b, b':' | b'-' | b'_')).count();
     let named = name > 0 && rest[0].is_ascii_alphabetic();
     let after = rest.get(name..).unwrap_or_default();
-    let closes = after.iter().any(|&b| b == b'>');
+    let closes = after.contains(&b'>');
     named
         && closes
         && (matches!(after.first(), Some(b' ' | b'>' | b'\n' | b'\r' | b'\t')) || after.starts_with(b"/>"))

@@ -67,3 +67,61 @@ impl Look for Class {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::objects::{self, Object};
+    use crate::process;
+    use crate::stream::tests as streams;
+    use crate::thread::Guard;
+    use counterfoil_abi::record::{self, Channel, Magic, Record};
+    use std::sync::atomic::Ordering::Relaxed;
+
+    fn told() -> Vec<(u8, u8, u32, bool)> {
+        let of = |record| match record {
+            Record::Classed(r) => Some((r.class, r.magic, r.looked, r.header.flags & CLASS_FINAL != 0)),
+            _ => None,
+        };
+        streams::drain().into_iter().filter_map(of).collect()
+    }
+
+    fn object() -> &'static Object {
+        process::arena().policy.store(POLICY_WATCHED, Relaxed);
+        objects::make(Channel::Tcp).and_then(objects::get).unwrap()
+    }
+
+    fn receive(object: &Object, content: &[u8]) {
+        let guard = Guard::enter().unwrap();
+        assert!(object.into.claim(&guard, object.number(), Tap::SockRecv));
+        object.into.took(&guard, object.number(), Tap::SockRecv, content, content.len() as u64);
+        object.into.release();
+    }
+
+    #[test]
+    fn said_at_the_milestones_and_no_more() {
+        let _alone = streams::alone();
+        let object = object();
+        let (media, png) = (record::Class::Media as u8, Magic::Png as u8);
+        receive(object, b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR");
+        assert_eq!(told(), []);
+        receive(object, &[7; 5000]);
+        assert_eq!(told(), [(media, png, 5016, false)]);
+        receive(object, &[7; 100_000]);
+        assert_eq!(told(), [(media, png, 65_536, true)]);
+        receive(object, &[7; 100_000]);
+        object.tell(&Guard::enter().unwrap(), true);
+        assert_eq!(told(), []);
+    }
+
+    #[test]
+    fn said_at_the_end_of_what_is_short() {
+        let _alone = streams::alone();
+        let object = object();
+        receive(object, b"a few words");
+        object.tell(&Guard::enter().unwrap(), false);
+        assert_eq!(told(), [], "a turn is no end");
+        object.tell(&Guard::enter().unwrap(), true);
+        assert_eq!(told(), [(record::Class::Text as u8, 0, 11, true)]);
+    }
+}
