@@ -43,7 +43,8 @@ fn take(mut stream: TcpStream, count: &AtomicU64) {
         count.fetch_add(n as u64, Ordering::Relaxed);
         if buffer.starts_with(b"GET") {
             let body = scratch::payload(9, 8 << 20);
-            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+            let head =
+                format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
             let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&body));
             return;
         }
@@ -106,6 +107,42 @@ fn a_hundred_megabytes_over_one_socket_while_it_is_open() {
     // Its last word has all of it.
     let last = run.report.lines.iter().rfind(|l| l["rule"] == "bulk-egress").expect("an alarm");
     check!(run, last["connection"]["bytes_out"].as_u64() >= Some(100_000_000), "{last}");
+}
+
+#[test]
+fn a_process_that_is_only_counted_while_its_connection_is_open() {
+    let daemon = Daemon::watching("baseline_days = 0");
+    let sink = Sink::open();
+    let script = format!(
+        "import os, socket, time\ns = socket.create_connection(('127.0.0.1', {}))\n\
+         for i in range(64): s.sendall(os.urandom(131072))\n\
+         while not os.path.exists('go'): time.sleep(0.02)\n",
+        sink.port
+    );
+    let running = daemon.observing(&[peers::PYTHON, "-c", &script]).start();
+    let report = daemon.until_reported("the alarm comes while it is open", |r| r.fired("bulk-egress"));
+    running.scratch.write("go", "");
+    running.finish().well();
+    let alarm = alarms(&report).pop().expect("an alarm");
+    assert!(alarm["process"]["exe"].as_str().is_some_and(|exe| exe.contains("python")), "{alarm}");
+    assert_eq!(alarm["evidence"]["connection_open"], true, "{alarm}");
+    assert_eq!(alarm["evidence"]["class"], "encrypted", "{alarm}");
+    assert!(alarm["connection"]["bytes_out"].as_u64() >= Some(1 << 20), "{alarm}");
+    // Text of the same process is not it, nor what it downloads.
+    let mut daemon = Daemon::watching("baseline_days = 0");
+    let script = format!(
+        "import socket\ns = socket.create_connection(('127.0.0.1', {0}))\n\
+         for i in range(300000): s.sendall(b'line %d of a text\\n' % i)\ns.close()\n\
+         s = socket.create_connection(('127.0.0.1', {0}))\ns.sendall(b'GET / HTTP/1.0\\r\\n\\r\\n')\n\
+         while s.recv(65536): pass\n",
+        sink.port
+    );
+    daemon.observing(&[peers::PYTHON, "-c", &script]).go().well();
+    // Its end judges all of it.
+    daemon.stop();
+    let report = daemon.report();
+    assert!(report.on("tcp").len() >= 3, "{}", daemon.shown("both are told"));
+    assert!(!report.fired("bulk-egress"), "{}", daemon.shown("text and a download"));
 }
 
 #[test]
@@ -178,7 +215,9 @@ fn a_drip_over_many_connections() {
 fn a_program_is_believed_for_what_it_is_and_not_for_its_name() {
     need!("openssl", "nc");
     if !peers::root() {
-        counterfoil_tests::skip!("only root's programs are believed by their paths, and their folders must be root's");
+        counterfoil_tests::skip!(
+            "only root's programs are believed by their paths, and their folders must be root's"
+        );
     }
     let sink = Sink::open();
     let nc = std::fs::canonicalize(peers::find("nc").expect("nc")).expect("nc");
@@ -263,7 +302,9 @@ fn a_backup_that_was_learnt_and_one_that_is_new() {
     let id = entry["id"].as_str().expect("id").to_owned();
     baseline(&daemon, &["reset", &id]).well();
     sends(&daemon, &backup);
-    let raised = |r: &Report| alarms(r).iter().any(|a| a["connection"]["remote"] == format!("127.0.0.1:{}", server.port()));
+    let raised = |r: &Report| {
+        alarms(r).iter().any(|a| a["connection"]["remote"] == format!("127.0.0.1:{}", server.port()))
+    };
     wait::until(PATIENCE, daemon.shown("the reset backup is raised"), || {
         // The daemon takes the reset up within a second.
         sends(&daemon, &backup);
@@ -289,7 +330,11 @@ fn what_an_operator_approves_is_in_order() {
     let (port, nc) = (sink.port.to_string(), peers::find("nc").expect("nc").display().to_string());
     let what = ["approve", "--exe", &nc, "--destination", "127.0.0.0/8", "--port", &port];
     let bare = baseline(&daemon, &what);
-    check!(bare, bare.code() == 2 && bare.stderr.contains("--owner") && bare.stderr.contains("--expires"), "usage");
+    check!(
+        bare,
+        bare.code() == 2 && bare.stderr.contains("--owner") && bare.stderr.contains("--expires"),
+        "usage"
+    );
     let with = ["--owner", "ops", "--reason", "nightly copy", "--expires", "90d", "--json"];
     let approved = baseline(&daemon, &[&what[..], &with[..]].concat()).well();
     let approval = lines(&approved).pop().expect("an approval");
@@ -304,7 +349,11 @@ fn what_an_operator_approves_is_in_order() {
     send(other.port);
     assert!(!raised(sink.port), "{}", daemon.shown("approved"));
     let listed = baseline(&daemon, &[]).well();
-    check!(listed, listed.stdout.contains("nightly copy") && listed.stdout.contains("1 approved"), "the list");
+    check!(
+        listed,
+        listed.stdout.contains("nightly copy") && listed.stdout.contains("1 approved"),
+        "the list"
+    );
     // Taken back.
     baseline(&daemon, &["reset", approval["id"].as_str().expect("id")]).well();
     wait::until(PATIENCE, daemon.shown("it is raised again"), || {
