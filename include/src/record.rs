@@ -35,10 +35,12 @@ macro_rules! wire_enum {
     };
 }
 
+mod class;
 mod content;
 mod file;
 mod message;
 mod words;
+pub use class::*;
 pub use content::*;
 pub use file::*;
 pub use message::*;
@@ -390,6 +392,10 @@ pub enum Record {
     Prints(Prints),
     /// See [`Message`].
     Message(Message),
+    /// See [`Body`].
+    Body(Body),
+    /// See [`Classed`].
+    Classed(Classed),
 }
 
 /// Lines that a [`Blocks`] record of `units` tag units spans.
@@ -475,6 +481,15 @@ impl Record {
                 Tap::from_code(header.tap)?;
                 r.fits(lines.len()).then_some(Self::Message(r))?
             }
+            Kind::Body => {
+                let r: Body = whole(lines)?;
+                Tap::from_code(header.tap)?;
+                r.fits().then_some(Self::Body(r))?
+            }
+            Kind::Class => {
+                let r: Classed = whole(lines)?;
+                r.fits().then_some(Self::Classed(r))?
+            }
             Kind::Note => {
                 let r: Note = whole(lines)?;
                 About::from_code(r.about)?;
@@ -499,6 +514,8 @@ impl Record {
             Self::File(r) => &r.header,
             Self::Prints(r) => &r.header,
             Self::Message(r) => &r.header,
+            Self::Body(r) => &r.header,
+            Self::Classed(r) => &r.header,
         }
     }
 }

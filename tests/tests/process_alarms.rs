@@ -44,7 +44,12 @@ impl Plant {
     }
 
     /// An observed subscriber, subscribed.
-    fn subscriber(&self, id: &str, words: &[&str], how: impl FnOnce(counterfoil_tests::Observed) -> counterfoil_tests::Observed) -> Running {
+    fn subscriber(
+        &self,
+        id: &str,
+        words: &[&str],
+        how: impl FnOnce(counterfoil_tests::Observed) -> counterfoil_tests::Observed,
+    ) -> Running {
         let mut all = self.client("mosquitto_sub", &["-i", id, "-k", "5", "-t", "plant/#"]);
         all.extend(words.iter().map(|w| (*w).to_owned()));
         let running = how(self.observing(&all)).start();
@@ -53,7 +58,12 @@ impl Plant {
     }
 
     /// Publishes as an observed gateway does.
-    fn publish(&self, qos: &str, payload: &str, how: impl FnOnce(counterfoil_tests::Observed) -> counterfoil_tests::Observed) {
+    fn publish(
+        &self,
+        qos: &str,
+        payload: &str,
+        how: impl FnOnce(counterfoil_tests::Observed) -> counterfoil_tests::Observed,
+    ) {
         let words = self.client("mosquitto_pub", &["-q", qos, "-t", TOPIC, "-m", payload]);
         how(self.observing(&words)).limit(30).go().well();
     }
@@ -83,7 +93,6 @@ impl Plant {
 fn as_it_is(o: counterfoil_tests::Observed) -> counterfoil_tests::Observed {
     o
 }
-
 
 /// The words of a client behind the middleware.
 fn behind(words: Vec<String>) -> Vec<String> {
@@ -143,7 +152,8 @@ fn a_value_that_was_rewritten_is_altered() {
         plant.observing(&behind(words)).env("REWRITE", "92.4=61.0").go().well();
         plant.said(&subscriber, "61.0");
         let report = plant.alarmed("process-alarm-altered");
-        let alarm = report.alarms().into_iter().find(|a| a.rule() == "process-alarm-altered").expect("it fired");
+        let alarm =
+            report.alarms().into_iter().find(|a| a.rule() == "process-alarm-altered").expect("it fired");
         assert_eq!(alarm.0["severity"], "critical");
         assert_eq!(alarm.0["analytic"], "DC0109");
         assert_eq!(alarm.0["point"]["tag"], TOPIC);
@@ -158,8 +168,7 @@ fn a_value_that_was_rewritten_behind_the_broker_is_altered() {
     needs!();
     let plant = Plant::new();
     let words = plant.client("mosquitto_sub", &["-i", "s1", "-q", "1", "-t", "plant/#"]);
-    let subscriber =
-        plant.observing(&behind(words)).env("REWRITE", "92.4=61.0").env("WHERE", "in").start();
+    let subscriber = plant.observing(&behind(words)).env("REWRITE", "92.4=61.0").env("WHERE", "in").start();
     plant.broker.subscribed("s1", 1);
     plant.publish("1", HI, as_it_is);
     plant.said(&subscriber, "61.0");
@@ -200,7 +209,8 @@ fn an_alarm_that_was_swallowed_on_the_network_is_suppressed() {
     let _relay = Service(relay);
     listening(port, "the relay");
     let port = port.to_string();
-    let words = ["mosquitto_sub", "-h", "127.0.0.1", "-p", &port, "-i", "s1", "-k", "5", "-q", "1", "-t", "plant/#"];
+    let words =
+        ["mosquitto_sub", "-h", "127.0.0.1", "-p", &port, "-i", "s1", "-k", "5", "-q", "1", "-t", "plant/#"];
     let subscriber = plant.daemon.observing(&words).start();
     plant.broker.subscribed("s1", 1);
     plant.publish("1", "well", as_it_is);

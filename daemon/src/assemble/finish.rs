@@ -33,6 +33,7 @@ impl Assembler {
             // It needs no other end, which may be long in coming.
             self.say_cipher(key);
         }
+        self.read_last(key);
         for leg in legs.into_iter().flatten() {
             self.judge_if_final(leg);
         }
@@ -175,6 +176,7 @@ impl Assembler {
             }
         }
         self.remember_gifts(transfer, &judgement);
+        self.remember_sending(transfer);
         let said = self.outward(transfer, judgement, &from, &to);
         let crossing = self.crossing(transfer, [from.as_ref(), to.as_ref()], &said);
         self.out.push_back(Judged::Transfer { transfer: Box::new(said.0), context: Box::new(said.1) });

@@ -156,15 +156,6 @@ impl<'v, 'i> Section<'v, 'i> {
         Some(found)
     }
 
-    /// Keys that a later version will act on.
-    pub(super) fn later(&mut self, keys: &[&'static str], m: &mut Mistakes) {
-        for &key in keys {
-            if let Some((span, _, _)) = self.take(key) {
-                m.warn(&span, format!("{key} in {} does nothing yet in this version", self.name));
-            }
-        }
-    }
-
     /// Everything that is left is unknown.
     pub(super) fn finish(self, m: &mut Mistakes) {
         for (key, (span, _, _)) in &self.left {

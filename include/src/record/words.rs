@@ -33,6 +33,10 @@ Kind {
     Prints = 12 "prints",
     /// [`Message`]: a packet of a stream that carries messages.
     Message = 14 "message",
+    /// [`Body`]: what an HTTP message carries.
+    Body = 15 "body",
+    /// [`Classed`]: what kind of content passes.
+    Class = 13 "class",
 }
 }
 

@@ -393,7 +393,8 @@ impl Carriage {
         self.places.retain(|_, p| p.ended.is_none());
         // Many at once, so that this is rare; the oldest first, but for our own.
         let surplus = self.places.len().saturating_sub(PLACES * 3 / 4);
-        let oldest: Vec<u64> = self.places.keys().copied().take_while(|n| *n < INTAKES).take(surplus).collect();
+        let oldest: Vec<u64> =
+            self.places.keys().copied().take_while(|n| *n < INTAKES).take(surplus).collect();
         oldest.into_iter().for_each(|number| _ = self.places.remove(&number));
     }
 }
