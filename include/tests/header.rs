@@ -76,6 +76,7 @@ fn facts() -> Facts {
     layout!(f, record::Prints, "prints", { header, offset, length, bits, count, pad, samples });
     layout!(f, record::Message, "message", {
         header, offset, length, sequence, fingerprint, payload, id, alias, packet, level, text_len, pad, text
+    });
     layout!(f, record::Body, "body", { header, at, offset, length, message, head, pad, tag });
     layout!(f, record::Classed, "class", {
         header, class, magic, entropy, chi_squared, looked, passed, offset, pad

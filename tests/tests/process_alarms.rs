@@ -4,8 +4,8 @@
 use counterfoil_tests::daemon::Daemon;
 use counterfoil_tests::observed::Running;
 use counterfoil_tests::peers::{PYTHON, free_port, script};
-use counterfoil_tests::plant::{Broker, Service, listening};
-use counterfoil_tests::{Report, Scratch, need, wait};
+use counterfoil_tests::plant::{Broker, Database, Service, listening, postgres_programs};
+use counterfoil_tests::{Observed, Report, Scratch, check, need, skip, wait};
 use std::process::Command;
 use std::time::Duration;
 
@@ -39,17 +39,12 @@ impl Plant {
         all
     }
 
-    fn observing(&self, words: &[String]) -> counterfoil_tests::Observed {
+    fn observing(&self, words: &[String]) -> Observed {
         self.daemon.observing(&words.iter().map(String::as_str).collect::<Vec<_>>())
     }
 
     /// An observed subscriber, subscribed.
-    fn subscriber(
-        &self,
-        id: &str,
-        words: &[&str],
-        how: impl FnOnce(counterfoil_tests::Observed) -> counterfoil_tests::Observed,
-    ) -> Running {
+    fn subscriber(&self, id: &str, words: &[&str], how: impl FnOnce(Observed) -> Observed) -> Running {
         let mut all = self.client("mosquitto_sub", &["-i", id, "-k", "5", "-t", "plant/#"]);
         all.extend(words.iter().map(|w| (*w).to_owned()));
         let running = how(self.observing(&all)).start();
@@ -58,12 +53,7 @@ impl Plant {
     }
 
     /// Publishes as an observed gateway does.
-    fn publish(
-        &self,
-        qos: &str,
-        payload: &str,
-        how: impl FnOnce(counterfoil_tests::Observed) -> counterfoil_tests::Observed,
-    ) {
+    fn publish(&self, qos: &str, payload: &str, how: impl FnOnce(Observed) -> Observed) {
         let words = self.client("mosquitto_pub", &["-q", qos, "-t", TOPIC, "-m", payload]);
         how(self.observing(&words)).limit(30).go().well();
     }
@@ -90,7 +80,7 @@ impl Plant {
     }
 }
 
-fn as_it_is(o: counterfoil_tests::Observed) -> counterfoil_tests::Observed {
+fn as_it_is(o: Observed) -> Observed {
     o
 }
 
@@ -222,4 +212,102 @@ fn an_alarm_that_was_swallowed_on_the_network_is_suppressed() {
     let alarm = report.alarms().into_iter().find(|a| a.rule() == "alarm-suppressed").expect("it fired");
     assert_eq!(alarm.0["confidence"], "correlated");
     assert!(!report.fired("process-alarm-altered"), "{}", plant.daemon.shown(""));
+}
+
+/// PostgreSQL as the operational database: who writes alarms there and the server are observed, the daemon reads the rows.
+struct Operations {
+    database: Database,
+    daemon: Daemon,
+    _server: Running,
+}
+
+impl Operations {
+    fn new() -> Self {
+        let database = Database::configured(true);
+        let daemon = Daemon::start(&format!(
+            "[[intake]]\nkind = \"sql\"\nname = \"historian\"\ndatabase = \"{}?sslmode=require\"\nca = {:?}\ntable = \"alarms\"\n\
+             key = \"id\"\nevery = \"100ms\"\nfrom = \"start\"\n\
+             [[alarms.carrier]]\ntag = \"TI-101\"\nprogram = \"psql\"\nservice = \"{}\"",
+            database.url(),
+            database.ca(),
+            database.port
+        ));
+        let mut words: Vec<String> = vec![];
+        if let Some(uid) = database.uid {
+            let id = uid.to_string();
+            words.extend(["setpriv", "--reuid", &id, "--regid", &id, "--clear-groups"].map(str::to_owned));
+        }
+        words.extend(database.words.iter().cloned());
+        let server = daemon.observing(&words.iter().map(String::as_str).collect::<Vec<_>>()).start();
+        database.ready();
+        database.sql("CREATE TABLE alarms (id serial, tag text, condition text, value float8, state text)");
+        Self { database, daemon, _server: server }
+    }
+
+    fn gateway(&self) -> Vec<String> {
+        let insert =
+            "INSERT INTO alarms (tag, condition, value, state) VALUES ('TI-101', 'HI', 92.4, 'active')";
+        let url = format!("{}?sslmode=require", self.database.url());
+        ["psql", "-X", "-q", &url, "-c", insert].map(str::to_owned).to_vec()
+    }
+
+    fn observing(&self, words: &[String]) -> Observed {
+        self.daemon.observing(&words.iter().map(String::as_str).collect::<Vec<_>>())
+    }
+
+    fn value(&self) -> f64 {
+        let report = self.daemon.until_reported("the HI alarm", |r| r.fired("process-alarm"));
+        let alarm = report.alarms().into_iter().find(|a| a.rule() == "process-alarm").expect("it fired");
+        assert_eq!(
+            (&alarm.0["point"]["tag"], &alarm.0["point"]["condition"]),
+            (&"TI-101".into(), &"HI".into())
+        );
+        alarm.0["point"]["value"].as_f64().expect("a value")
+    }
+}
+
+macro_rules! needs_postgresql {
+    () => {
+        need!("psql", "openssl", "setpriv");
+        if postgres_programs().is_none() {
+            skip!("postgresql is not installed (tests/install-peers.sh)");
+        }
+    };
+}
+
+#[test]
+fn the_operational_database_by_a_clean_way() {
+    needs_postgresql!();
+    let mut operations = Operations::new();
+    operations.observing(&operations.gateway()).go().well();
+    assert_eq!(operations.value(), 92.4);
+    operations.daemon.stop();
+    let report = operations.daemon.report();
+    for rule in ["process-alarm-altered", "alarm-suppressed", "payload-altered", "cipher-mismatch"] {
+        assert!(!report.fired(rule), "{}", operations.daemon.shown(rule));
+    }
+}
+
+#[test]
+fn a_value_that_was_rewritten_on_its_way_to_the_database() {
+    needs_postgresql!();
+    let operations = Operations::new();
+    operations.observing(&behind(operations.gateway())).env("REWRITE", "92.4=61.0").go().well();
+    assert_eq!(operations.value(), 61.0, "the database has what was made of it");
+    let report = operations.daemon.until_reported("altered", |r| r.fired("process-alarm-altered"));
+    let alarm = report.alarms().into_iter().find(|a| a.rule() == "process-alarm-altered").expect("it fired");
+    assert_eq!((&alarm.0["severity"], &alarm.0["point"]["tag"]), (&"critical".into(), &"TI-101".into()));
+}
+
+#[test]
+fn an_alarm_that_was_swallowed_on_its_way_to_the_database() {
+    needs_postgresql!();
+    let operations = Operations::new();
+    // psql waits for an answer that can't come.
+    let mut words = vec!["timeout".to_owned(), "3".into()];
+    words.extend(behind(operations.gateway()));
+    let run = operations.observing(&words).env("SWALLOW", "INSERT").go();
+    check!(run, run.code() == 124, "psql was answered");
+    operations.daemon.until_reported("suppressed", |r| r.fired("alarm-suppressed"));
+    assert_eq!(operations.database.sql("SELECT count(*) FROM alarms"), "0");
 }
