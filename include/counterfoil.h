@@ -370,6 +370,8 @@ struct counterfoil_message {
     uint16_t text_len;
     uint8_t pad[4];
     uint8_t text[COUNTERFOIL_MAX_TEXT];
+};
+
 #define COUNTERFOIL_WHOLE 1
 #define COUNTERFOIL_UNFRAMED 2
 

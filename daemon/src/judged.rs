@@ -234,6 +234,9 @@ pub enum What {
         tap: Tap,
         /// Where, in that tap's stream.
         altered: Vec<Range>,
+        /// Bytes at the end that the program gave to TLS and that were never encrypted; all before them were, as
+        /// they are.
+        lacking: u64,
     },
     /// What passed through ssh is not the same at two of its taps.
     SshMismatch {

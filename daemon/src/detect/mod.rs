@@ -80,7 +80,9 @@ impl Rules {
             What::AlteredWhileOpen { channel, altered, peer } => {
                 payload::altered_while_open(notice, *channel, altered, peer.as_ref())
             }
-            What::CipherMismatch { tap, altered } => tls::cipher_mismatch(notice, *tap, altered),
+            What::CipherMismatch { tap, altered, lacking } => {
+                tls::cipher_mismatch(notice, *tap, altered, *lacking)
+            }
             What::SshMismatch { place, altered, peer } => {
                 ssh::mismatch(notice, *place, altered, peer.as_ref())
             }

@@ -31,6 +31,8 @@ pub(super) struct Taint {
     pid: Option<u32>,
     out: bool,
     altered: Vec<Range>,
+    /// What is missing never left, and all before it did.
+    gone: bool,
 }
 
 impl Taint {
@@ -47,6 +49,7 @@ impl Taint {
             pid: finding.process.as_ref().map(|p| p.pid),
             out: finding.connection.as_ref().and_then(|c| c.direction.as_deref()) != Some("in"),
             altered: finding.altered.clone(),
+            gone: never_left(finding),
         })
     }
 
@@ -65,6 +68,11 @@ impl Taint {
     fn json(&self) -> Value {
         json!({"rule": self.rule, "title": self.title, "transfer": self.transfer, "altered": self.altered})
     }
+}
+
+/// The end of the stream is missing, and what came before is as it was.
+fn never_left(finding: &Finding) -> bool {
+    finding.rule == "payload-truncated" || finding.evidence["never_encrypted"].as_u64().is_some_and(|n| n > 0)
 }
 
 /// What there is about a message that did not arrive as it was sent.
@@ -147,7 +155,7 @@ fn sent_json(sent: &Sent) -> Value {
 
 /// The stream of a message was altered where the message is, and nobody that we see was to get it.
 pub(super) fn in_its_stream(carrier: &Carrier, sent: &Sent, from: &Line, taint: &Taint) -> Finding {
-    let gone = taint.rule == "payload-truncated";
+    let gone = taint.gone;
     let rule = if gone { SUPPRESSED } else { ALTERED };
     let tag = tag(carrier, &sent.topic);
     let mut f = about(rule, carrier, &sent.topic, from, Some(taint), Timestamp::now());
@@ -191,7 +199,7 @@ pub(super) fn tied(carriers: &[Carrier], finding: &Finding) -> Vec<Finding> {
         })
         .map(|carrier| {
             let tag = tag(carrier, "");
-            let gone = finding.rule == "payload-truncated";
+            let gone = never_left(finding);
             let rule = if gone { SUPPRESSED } else { ALTERED };
             let mut f = finding.clone();
             f.analytic = Analytic::Dc0109;
