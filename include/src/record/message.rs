@@ -24,6 +24,8 @@ Packet {
     Suback = 9 "suback",
     /// One filter of those that are not wanted any more.
     Unsubscribe = 10 "unsubscribe",
+    /// The client asks whether the broker lives.
+    Pingreq = 12 "pingreq",
     /// The broker lives.
     Pingresp = 13 "pingresp",
     /// The client, or the broker, goes.

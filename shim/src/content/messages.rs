@@ -237,6 +237,7 @@ impl Messages {
             8 => self.filters(place, Packet::Subscribe, 1),
             9 => self.answers(place),
             10 => self.filters(place, Packet::Unsubscribe, 0),
+            12 => self.short(place, Packet::Pingreq),
             13 => self.short(place, Packet::Pingresp),
             14 => self.short(place, Packet::Disconnect),
             _ => true,

@@ -55,16 +55,18 @@ pub struct Place {
     pub arrived: VecDeque<Arrival>,
     /// How many of them have this content, and are not claimed.
     unclaimed: HashMap<[u8; 16], u32>,
-    /// Topics of which something that was sent arrived here.
-    pub good: HashSet<String>,
+    /// Topics of which something that was sent arrived here, and when the newest of it was sent.
+    pub good: HashMap<String, u64>,
     /// Topics that somebody sends whom nobody observes.
     pub others: HashSet<String>,
     /// When it ended.
     pub ended: Option<u64>,
     /// Since when it can't be followed, in either direction: sent, came.
     pub lost: [Option<u64>; 2],
-    /// The last packet that came.
-    pub last_in: u64,
+    /// When it asked whether the broker lives.
+    pub asked: Option<u64>,
+    /// When it asked so, and was answered.
+    pub answered_at: u64,
     sequence: [u32; 2],
     aliases: [HashMap<u16, String>; 2],
 }
@@ -179,9 +181,12 @@ impl Place {
     }
 
     /// Something that was sent arrived here.
-    pub fn gets(&mut self, topic: &str) {
-        if self.good.len() < MOST {
-            self.good.insert(topic.to_owned());
+    pub fn gets(&mut self, topic: &str, sent: u64) {
+        let room = self.good.len() < MOST;
+        match self.good.get_mut(topic) {
+            Some(newest) => *newest = sent.max(*newest),
+            None if room => _ = self.good.insert(topic.to_owned(), sent),
+            None => {}
         }
     }
 

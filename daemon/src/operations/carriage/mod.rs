@@ -8,7 +8,8 @@
 //!
 //! * Another payload arrived in its place, and it did not: **altered**.
 //! * Nothing did, and the place had not ended: **suppressed**, if the stream that carried it was seen to be altered; or if
-//!   the broker owes it (QoS 1 or 2 at both ends), both connections lived on, and this place got this topic before.
+//!   the broker owes it (QoS 1 or 2 at both ends), this place got this topic before, and something that the broker sent
+//!   later came: a message that was sent after the broker had taken this one, or the answer to a ping.
 //!
 //! What a broker may drop (QoS 0), keeps for others (shared subscriptions), sends again (duplicates, retained messages), or
 //! never had (it was restarted, the connection broke) accuses nobody. Nor does what was not followed from its start.
@@ -28,7 +29,7 @@ use filter::covers;
 use findings::{Evidence, Taint};
 use jiff::Timestamp;
 use lines::{Arrival, Place};
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 const SECOND: u64 = 1_000_000_000;
@@ -59,6 +60,9 @@ struct Sent {
     at: u64,
     seen: Timestamp,
     span: (u64, u64),
+    id: u16,
+    /// When the broker was known to have had all up to this.
+    reached: Option<u64>,
     carrier: usize,
     /// Where it has arrived.
     arrived: Vec<u64>,
@@ -137,15 +141,27 @@ impl Carriage {
             }
             Said::Packet(packet) => packet,
         };
-        if !carried.sent {
-            place.last_in = place.last_in.max(carried.at);
-        }
         match (packet, carried.sent) {
             (Packet::Lost, sent) => place.lost[usize::from(!sent)] = Some(carried.at),
             (Packet::Subscribe, true) => place.asks(&carried.text, carried.id, carried.qos),
             (Packet::Unsubscribe, true) => place.leaves(&carried.text),
             (Packet::Suback, false) => place.answered(carried.id, &carried.codes, carried.at),
             (Packet::Publish, sent) => self.message(carried, sent),
+            (Packet::Puback | Packet::Pubrec, false) => {
+                let its = |s: &&mut Sent| s.line == number && s.id == carried.id && s.reached.is_none();
+                if let Some(sent) = self.sent.iter_mut().find(its) {
+                    sent.reached = Some(carried.at);
+                }
+            }
+            (Packet::Pingreq, true) => place.asked = Some(carried.at),
+            (Packet::Pingresp, false) => {
+                let Some(asked) = place.asked.take() else { return };
+                place.answered_at = asked;
+                // The broker has read its stream up to there.
+                for sent in self.sent.iter_mut().filter(|s| s.line == number && s.at < asked) {
+                    sent.reached.get_or_insert(carried.at);
+                }
+            }
             _ => {}
         }
     }
@@ -188,6 +204,8 @@ impl Carriage {
             at: carried.at,
             seen: carried.seen,
             span,
+            id: carried.id,
+            reached: None,
             carrier,
             arrived: vec![],
             said: vec![],
@@ -202,7 +220,6 @@ impl Carriage {
         let (Some(key), Some((number, _))) = (&self.key, self.intakes.get(intake)) else { return };
         let Some(place) = self.places.get_mut(number) else { return };
         self.now = self.now.max(at);
-        place.last_in = at;
         if retained || !self.carriers.iter().any(|c| c.topics.iter().any(|f| covers(f, topic))) {
             return;
         }
@@ -257,7 +274,9 @@ impl Carriage {
         }
         let mut found = Vec::new();
         let mut sent = std::mem::take(&mut self.sent);
-        sent.retain_mut(|s| self.look(s, last, &mut found));
+        // Where an earlier message is still missing: that place may just be slow.
+        let mut behind = HashSet::new();
+        sent.retain_mut(|s| self.look(s, last, &mut behind, &mut found));
         self.sent = sent;
         self.strangers(last, &mut found);
         self.places.retain(|_, p| p.ended.is_none_or(|at| self.now.saturating_sub(at) < REMEMBERED));
@@ -265,7 +284,13 @@ impl Carriage {
     }
 
     /// Looks what became of a message. False: that is settled.
-    fn look(&mut self, sent: &mut Sent, last: bool, found: &mut Vec<Finding>) -> bool {
+    fn look(
+        &mut self,
+        sent: &mut Sent,
+        last: bool,
+        behind: &mut HashSet<u64>,
+        found: &mut Vec<Finding>,
+    ) -> bool {
         let age = self.now.saturating_sub(sent.at);
         if age < GRACE && !last {
             return true;
@@ -285,7 +310,7 @@ impl Carriage {
             };
             let Some(qos) = place.expects(&sent.topic, sent.at) else { continue };
             if place.ended.is_some_and(|at| at < sent.at)
-                || !(same_broker(&from.line, &place.line) || place.good.contains(&sent.topic))
+                || !(same_broker(&from.line, &place.line) || place.good.contains_key(&sent.topic))
             {
                 continue;
             }
@@ -318,17 +343,18 @@ impl Carriage {
                 }
             }
             let ended_in_time = place.ended.is_some_and(|at| at < sent.at.saturating_add(wait));
-            let owed = sent.qos >= 1
-                && qos >= 1
-                && !ended_in_time
-                && place.last_in > sent.at
-                && from.last_in > sent.at
-                && place.good.contains(&sent.topic);
+            let later = sent.reached.is_some_and(|reached| {
+                let got = place.good.get(&sent.topic).is_some_and(|newest| *newest > reached);
+                got || place.answered_at > reached && !behind.contains(&number)
+            });
+            let known = place.good.contains_key(&sent.topic);
+            let owed = sent.qos >= 1 && qos >= 1 && !ended_in_time && known && later;
             if taint.is_some() && (age >= wait.min(GRACE * 2) || last) || owed && age >= wait {
                 found.push(evidence.suppressed(&self.carriers[sent.carrier], wait));
                 sent.said.push(number);
             } else if !ended_in_time && age < wait.saturating_mul(PATIENCE) {
                 open = true;
+                behind.insert(number);
             }
         }
         // Nobody that we see was to get it: what is known of its stream is all there is.
@@ -415,7 +441,7 @@ fn claim(sent: &mut Sent, places: &mut BTreeMap<u64, Place>) {
             arrival.claimed = true;
             place.claimed(&sent.fingerprint);
             sent.arrived.push(*number);
-            place.gets(&sent.topic);
+            place.gets(&sent.topic, sent.at);
         }
     }
 }

@@ -112,6 +112,7 @@ fn a_clients_stream_in_any_pieces() {
                 "subscribe other/+ q0 broker".to_owned(),
                 format!("publish plant/t #1 q0 4 of {} broker", print_of(b"92.4")),
                 format!("publish plant/t #2 q1 70000 of {} retained duplicate broker", print_of(&long)),
+                "pingreq  broker".to_owned(),
                 format!("publish plant/empty #3 q0 0 of {} broker", print_of(b"")),
                 "disconnect  broker".to_owned(),
             ],
