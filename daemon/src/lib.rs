@@ -6,6 +6,7 @@ pub mod assemble;
 pub mod collect;
 pub mod commands;
 pub mod config;
+pub mod control;
 pub mod core;
 pub mod delivered;
 pub mod demo;

@@ -230,11 +230,11 @@ pub(super) fn one(connection: &Connection, id: Uuid) -> rusqlite::Result<Option<
 }
 
 /// What [`overlaid`] reads.
-const OVERLAID: &str = "json, state, count, last, severity,
+pub(super) const OVERLAID: &str = "json, state, count, last, severity,
     (SELECT c.json FROM alarm_changes c WHERE c.alarm = alarms.id ORDER BY c.at DESC, c.rowid DESC LIMIT 1)";
 
 /// An alarm from its JSON, with what is newer in the columns.
-fn overlaid(row: &Row<'_>) -> rusqlite::Result<Alarm> {
+pub(super) fn overlaid(row: &Row<'_>) -> rusqlite::Result<Alarm> {
     let mut alarm: Alarm = json(&row.get::<_, String>(0)?)?;
     alarm.state = json(&format!("{:?}", row.get::<_, String>(1)?))?;
     alarm.count = row.get::<_, i64>(2)?.try_into().unwrap_or(1);
