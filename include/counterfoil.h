@@ -35,7 +35,7 @@ enum {
     COUNTERFOIL_KIND_NOTE = 9,
     COUNTERFOIL_KIND_NAMED = 10,
     COUNTERFOIL_KIND_FILE = 11,
-    COUNTERFOIL_KIND_CHUNKS = 12,
+    COUNTERFOIL_KIND_PRINTS = 12,
 };
 
 /* header.tap */
@@ -311,21 +311,25 @@ struct counterfoil_file {
     uint8_t pad2[32];
 };
 
-#define COUNTERFOIL_MAX_CHUNKS 14
-#define COUNTERFOIL_MAX_CHUNK (1 << 20)
+/* Fingerprints of windows of content: include/src/prints.rs. */
+#define COUNTERFOIL_WINDOW 32   /* bytes of a window */
+#define COUNTERFOIL_DISTINCT 6  /* different bytes that a window must have */
+#define COUNTERFOIL_MAX_BITS 24 /* the sparsest: one place in 2^bits */
+#define COUNTERFOIL_MAX_SAMPLES 24
 
-struct counterfoil_chunk {
-    uint32_t length;
-    uint8_t fingerprint[16];
+struct counterfoil_sample {
+    uint32_t end;
+    uint8_t print[8];
 };
 
-struct counterfoil_chunks {
+struct counterfoil_prints {
     struct counterfoil_header header;
     uint64_t offset;
-    uint32_t count;
-    uint32_t pad;
-    struct counterfoil_chunk chunks[COUNTERFOIL_MAX_CHUNKS];
-    uint8_t pad2[8];
+    uint32_t length;
+    uint8_t bits;
+    uint8_t count;
+    uint8_t pad[2];
+    struct counterfoil_sample samples[COUNTERFOIL_MAX_SAMPLES];
 };
 
 /* ---- lanes and arena ----------------------------------------------------------------------- */
@@ -349,7 +353,8 @@ struct counterfoil_lane_head {
 #define COUNTERFOIL_POLICY_OFF 2
 #define COUNTERFOIL_POLICY_BLAKE3 4
 #define COUNTERFOIL_POLICY_SHA256 8
-#define COUNTERFOIL_POLICY_CHUNKS 16
+#define COUNTERFOIL_POLICY_FINGERPRINTS 16
+#define COUNTERFOIL_POLICY_TURNED_UP 32
 
 #define COUNTERFOIL_ARENA_MAGIC 0x6e72616c696f6663ULL /* "cfoilarn" */
 

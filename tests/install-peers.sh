@@ -22,6 +22,8 @@ want_program socat socat
 want_program sshd openssh-server
 want_program scp openssh-client
 want_program rsync rsync
+want_program gpg gpg
+want_program convert imagemagick
 want_program ip iproute2
 want_program ethtool ethtool
 want_program gdb gdb

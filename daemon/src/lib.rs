@@ -2,6 +2,7 @@
 
 pub mod alarms;
 pub mod arena;
+pub mod aside;
 pub mod assemble;
 pub mod collect;
 pub mod commands;
@@ -13,6 +14,7 @@ pub mod demo;
 pub mod desk;
 pub mod detect;
 pub mod doctor;
+pub mod egress;
 pub mod escape;
 pub mod expected;
 pub mod files;

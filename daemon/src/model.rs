@@ -44,6 +44,42 @@ pub enum Channel {
     Datagram,
 }
 
+/// What kind of content. INTERFACE, `transfer.class`; docs/classes.md says how they are told apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Class {
+    /// Not a byte.
+    Empty,
+    /// What people write: prose, source code, logs.
+    Text,
+    /// Text with a syntax that its beginning shows: JSON, XML, tables, settings, base64.
+    Structured,
+    /// Archives and compressed streams.
+    Compressed,
+    /// Pictures, sound, video.
+    Media,
+    /// Ciphertext: it says so, or nothing tells it from random bytes.
+    Encrypted,
+    /// Anything else.
+    Binary,
+}
+
+impl Class {
+    /// INTERFACE's word.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Empty => "empty",
+            Self::Text => "text",
+            Self::Structured => "structured",
+            Self::Compressed => "compressed",
+            Self::Media => "media",
+            Self::Encrypted => "encrypted",
+            Self::Binary => "binary",
+        }
+    }
+}
+
 /// Why something could not be verified. INTERFACE, `reasons`.
 pub use counterfoil_abi::record::{Reason, Tap};
 
@@ -188,7 +224,7 @@ pub struct Transfer {
     /// Against whom the verdict stands; null where nothing was compared.
     pub assurance: Option<Assurance>,
     /// What kind of content; null where not computed.
-    pub class: Option<String>,
+    pub class: Option<Class>,
     /// Bytes at both ends.
     pub bytes: Bytes,
     /// Whole blocks at origin offsets, neighbours merged.
@@ -277,7 +313,7 @@ pub struct FileFact {
     pub path: Option<String>,
     pub label: Option<String>,
     pub sha256: Option<String>,
-    pub class: Option<String>,
+    pub class: Option<Class>,
 }
 
 /// What a rule saw. `detect` makes it, `alarms` keeps and counts it.

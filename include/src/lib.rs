@@ -8,6 +8,7 @@
 pub mod arena;
 pub mod hello;
 pub mod lane;
+pub mod prints;
 pub mod record;
 
 /// Version of everything in this crate. A daemon refuses a shim of another version, and the

@@ -3,7 +3,7 @@
 //! walked by their codes, so what is added here and forgotten there fails.
 #![cfg(not(loom))]
 
-use counterfoil_abi::{ABI_VERSION, BLOCK, UNKNOWN, arena, hello, lane, record};
+use counterfoil_abi::{ABI_VERSION, BLOCK, UNKNOWN, arena, hello, lane, prints, record};
 use std::fmt::Write as _;
 use std::process::Command;
 
@@ -68,8 +68,8 @@ fn facts() -> Facts {
     layout!(f, record::File, "file", {
         header, opened_with, pad, before, after, read_bytes, write_bytes, read_digest, write_digest, written, pad2
     });
-    layout!(f, record::Chunk, "chunk", { length, fingerprint });
-    layout!(f, record::Chunks, "chunks", { header, offset, count, pad, chunks, pad2 });
+    layout!(f, record::Sample, "sample", { end, print });
+    layout!(f, record::Prints, "prints", { header, offset, length, bits, count, pad, samples });
     layout!(f, lane::LaneHead, "lane_head", { head, owner, dropped, tail }, ..);
     layout!(f, arena::ArenaHead, "arena_head", { magic, abi, lanes, id, policy, bell, no_lane, no_object }, ..);
     layout!(f, hello::Request, "request", { magic, abi, pid, inherited_len, pad, inherited });
@@ -117,8 +117,10 @@ fn facts() -> Facts {
         record::WRITE_AT_REST,
         record::MADE_EMPTY,
         record::LAST,
-        record::MAX_CHUNKS,
-        record::MAX_CHUNK,
+        record::MAX_SAMPLES,
+        prints::WINDOW,
+        prints::DISTINCT,
+        prints::MAX_BITS,
         lane::LANE_LINES,
         arena::LANES,
         arena::LANE_HEADS_AT,
@@ -129,7 +131,8 @@ fn facts() -> Facts {
         arena::POLICY_OFF,
         arena::POLICY_BLAKE3,
         arena::POLICY_SHA256,
-        arena::POLICY_CHUNKS,
+        arena::POLICY_FINGERPRINTS,
+        arena::POLICY_TURNED_UP,
         hello::MAX_INHERITED,
         hello::GRANTED,
         hello::WRONG_ABI,

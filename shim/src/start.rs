@@ -14,6 +14,7 @@ use core::ptr::null_mut;
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use counterfoil_abi::arena::{ARENA_BYTES, ArenaHead, LANES, MAGIC};
 use counterfoil_abi::hello::{self, GRANTED, MAX_INHERITED, Reply, Request};
+use counterfoil_abi::prints::Sampler;
 use counterfoil_abi::record::{Channel, How, INHERITED, RESUMED};
 use counterfoil_abi::{ABI_VERSION, UNKNOWN};
 use rustix::fd::{AsFd, AsRawFd, OwnedFd};
@@ -173,7 +174,8 @@ fn connect_and_activate() -> Option<()> {
     let arena = map_arena(&memory, &reply)?;
     drop(memory);
     reinject::learn();
-    process::activate(Settings { arena, key: reply.key, function: Function::of_policy(reply.policy) }, mark);
+    let (function, sampler) = (Function::of_policy(reply.policy), Sampler::new(&reply.key));
+    process::activate(Settings { arena, key: reply.key, function, sampler }, mark);
     let guard = Guard::enter()?;
     for ((object, fd), resume) in told.iter().flatten().zip(&reply.resume) {
         let number = object.number();

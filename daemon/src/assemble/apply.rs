@@ -66,7 +66,7 @@ impl Assembler {
             Record::Carrier(carrier) => self.carrier(arena, key, carrier),
             Record::Ended(ended) => self.ended(arena, by, number, key, ended),
             Record::Rejected(rejected) => self.rejected(arena, by, key, rejected),
-            Record::Named(_) | Record::File(_) | Record::Chunks(_) => {}
+            Record::Named(_) | Record::File(_) | Record::Prints(_) => {}
             Record::Opened(_) | Record::Forked(_) | Record::Note(_) => {}
         }
     }

@@ -4,10 +4,12 @@
 //! once, each with line and column. Called by `commands` at the start and on SIGHUP.
 #![forbid(unsafe_code)]
 
+pub mod egress;
 mod read;
 mod section;
 pub(crate) mod values;
 
+pub use egress::Egress;
 pub use read::parse;
 pub use values::{Cidr, Facility, Ports, SyslogAddress};
 
@@ -47,6 +49,8 @@ pub struct Config {
     pub watch: Watch,
     /// `[integrity]`
     pub integrity: Integrity,
+    /// `[egress]`
+    pub egress: Egress,
     /// `[[sink]]`, in the file's order.
     pub sinks: Vec<Sink>,
     /// `[privacy]`

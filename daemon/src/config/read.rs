@@ -1,6 +1,7 @@
 //! TOML text to [`Parsed`], section by section; goes on after a mistake, so that all are found.
 #![forbid(unsafe_code)]
 
+use super::egress;
 use super::section::{Mistakes, Section, article};
 use super::values::{absolute, cidr, duration, facility, one_of, ports, severity, size, syslog_address};
 use super::{Alarms, Config, Integrity, Mistake, Parsed, Ports, Sink, SinkKind, StreamDigest};
@@ -13,7 +14,7 @@ use toml::de::{DeTable, DeValue};
 const HEARTBEAT: Duration = Duration::from_secs(60);
 
 /// Sections of later versions: known, and without effect.
-const LATER: &[&str] = &["egress", "media", "intake", "fleet"];
+const LATER: &[&str] = &["media", "intake", "fleet"];
 
 /// Reads a configuration.
 ///
@@ -34,6 +35,9 @@ pub fn parse(source: &str) -> Result<Parsed, Vec<Mistake>> {
     }
     if let Some(s) = section(&mut file, "integrity", "[integrity]", &mut m) {
         integrity(s, &mut config.integrity, &mut m);
+    }
+    if let Some(s) = section(&mut file, "egress", "[egress]", &mut m) {
+        egress::read(s, &mut config.egress, &mut m);
     }
     if let Some(mut s) = section(&mut file, "privacy", "[privacy]", &mut m) {
         let modes =

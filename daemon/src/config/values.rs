@@ -32,7 +32,7 @@ impl Cidr {
     }
 }
 
-pub(super) fn cidr(text: &str) -> Result<Cidr, String> {
+pub(crate) fn cidr(text: &str) -> Result<Cidr, String> {
     let wrong = || format!("`{text}` is no network; write one as `10.0.0.0/8` or `fd00::/8`");
     let (ip, prefix) = text.split_once('/').map_or((text, None), |(ip, p)| (ip, Some(p)));
     let ip: IpAddr = ip.parse().map_err(|_| wrong())?;

@@ -12,6 +12,7 @@
 #![forbid(unsafe_code)]
 
 pub mod carriers;
+mod case;
 pub mod chains;
 mod deeds;
 mod matching;

@@ -1,11 +1,11 @@
 //! From a file's way to the outward transfer, and who was at its ends.
 
+use super::case::Said;
 use super::chains::Gift;
 use super::matching::By;
 use super::open::FileEnd;
 use super::place::{Span, place};
 use super::readings::Reading;
-use super::resolve::Said;
 use super::{Delivery, Files};
 use crate::assemble::program::ArenaId;
 use crate::host::path_text;

@@ -21,6 +21,7 @@ mod read;
 mod scribe;
 #[cfg(test)]
 mod tests;
+pub mod usual;
 
 pub use alarms::AlarmRow;
 pub use baseline::{Baseline, Met};
