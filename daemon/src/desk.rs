@@ -361,9 +361,9 @@ impl Desk {
                 let (done, committed) = crossbeam::channel::bounded(1);
                 let full = "it waits for the disk, with too much else";
                 if let (Some(scribe), Some(row)) = (&self.scribe, self.alarms.write_of(taken.alarm.id))
-                    && let Err(row) = scribe.alarm(row, Some(done.clone()))
+                    && let Err(row) = scribe.alarm(Box::new(row), Some(done.clone()))
                 {
-                    self.alarms.put_back(row);
+                    self.alarms.put_back(*row);
                     let _ = done.send(Err(full.into()));
                 }
                 let alarm = Box::new(taken.alarm.clone());
@@ -419,8 +419,8 @@ impl Desk {
         let Some(scribe) = &self.scribe else { return };
         while scribe.has_room() {
             let Some(row) = self.alarms.next_write() else { break };
-            if let Err(row) = scribe.alarm(row, None) {
-                self.alarms.put_back(row);
+            if let Err(row) = scribe.alarm(Box::new(row), None) {
+                self.alarms.put_back(*row);
                 break;
             }
         }
