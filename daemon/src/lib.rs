@@ -7,6 +7,7 @@ pub mod assemble;
 pub mod collect;
 pub mod commands;
 pub mod config;
+pub mod content;
 pub mod control;
 pub mod core;
 pub mod delivered;
@@ -34,6 +35,7 @@ pub mod report;
 pub mod rest;
 #[cfg(test)]
 pub(crate) mod sample;
+pub mod sensitive;
 pub mod session;
 pub mod sinks;
 pub mod spool;

@@ -35,9 +35,11 @@ macro_rules! wire_enum {
     };
 }
 
+mod class;
 mod content;
 mod file;
 mod words;
+pub use class::*;
 pub use content::*;
 pub use file::*;
 pub use words::*;
@@ -386,6 +388,10 @@ pub enum Record {
     File(File),
     /// See [`Prints`].
     Prints(Prints),
+    /// See [`Body`].
+    Body(Body),
+    /// See [`Classed`].
+    Classed(Classed),
 }
 
 /// Lines that a [`Blocks`] record of `units` tag units spans.
@@ -464,6 +470,15 @@ impl Record {
                 Tap::from_code(header.tap)?;
                 r.fits(lines.len()).then_some(Self::Prints(r))?
             }
+            Kind::Body => {
+                let r: Body = whole(lines)?;
+                Tap::from_code(header.tap)?;
+                r.fits().then_some(Self::Body(r))?
+            }
+            Kind::Class => {
+                let r: Classed = whole(lines)?;
+                r.fits().then_some(Self::Classed(r))?
+            }
             Kind::Note => {
                 let r: Note = whole(lines)?;
                 About::from_code(r.about)?;
@@ -487,6 +502,8 @@ impl Record {
             Self::Named(r) => &r.header,
             Self::File(r) => &r.header,
             Self::Prints(r) => &r.header,
+            Self::Body(r) => &r.header,
+            Self::Classed(r) => &r.header,
         }
     }
 }

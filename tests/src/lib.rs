@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod cases;
+pub mod classes;
 pub mod daemon;
 pub mod fixtures;
 pub mod hostile;
@@ -17,6 +18,7 @@ pub mod program;
 pub mod report;
 pub mod scratch;
 pub mod service_sshd;
+pub mod sink;
 pub mod sshd;
 pub mod truth;
 pub mod undisturbed;
