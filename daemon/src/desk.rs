@@ -20,11 +20,13 @@ use crate::host::executables::Executables;
 use crate::host::facts::{Proc, Redactor};
 use crate::judged::{Anomaly, Judged, What};
 use crate::ledger::{Ledger, LedgerError, Reader, Scribe};
+use crate::metrics::{Metrics, page::Page};
 use crate::model::{Alarm, Endpoint, Finding, Process, Summary, Transfer};
 use crate::report::Gathered;
 use crate::sinks::{JsonLines, Message, Sinks};
 use crate::workflow;
 use crossbeam::channel::Receiver;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,6 +38,9 @@ const FAREWELL: Duration = Duration::from_secs(2);
 pub struct Desk {
     rules: Rules,
     alarms: Alarms,
+    metrics: Metrics,
+    /// Where the metrics can be read, and the page.
+    page: Option<(SocketAddr, Page)>,
     sinks: Sinks,
     state: Option<PathBuf>,
     scribe: Option<Scribe>,
@@ -92,10 +97,14 @@ impl Desk {
         let recalled = ledger.as_ref().map(|l| l.recall(habits::KIND)).transpose()?;
         let scribe = ledger.map(Scribe::start).transpose().map_err(LedgerError::Thread)?;
         let habits = recalled.map(|r| Habits::new(r, scribe.as_ref().map(|s| s.memory(habits::KIND))));
+        let metrics = Metrics::default();
+        alarms.list().into_iter().for_each(|alarm| metrics.alarm(alarm));
         Ok(Self {
             rules: Rules::new(config.watch.clone()),
             alarms,
-            sinks: Sinks::start(&config.sinks, state.as_deref()),
+            sinks: Sinks::start(&config.sinks, state.as_deref(), &metrics),
+            page: config.metrics.listen.and_then(|address| page(address, &metrics)),
+            metrics,
             state,
             scribe,
             habits,
@@ -212,6 +221,7 @@ impl Desk {
         match judged {
             Judged::Transfer { transfer, .. } => self.transfer(*transfer),
             Judged::Coverage(coverage) => {
+                self.metrics.coverage(&coverage);
                 if coverage.observed {
                     self.summary.processes_observed += 1;
                 } else {
@@ -223,6 +233,7 @@ impl Desk {
                 self.sinks.send(&Message::Coverage(Arc::new(coverage)));
             }
             Judged::Counts(counts) => {
+                self.metrics.counts(&counts);
                 self.summary.records = counts.records;
                 self.summary.dropped = counts.dropped;
             }
@@ -237,6 +248,7 @@ impl Desk {
 
     fn found(&mut self, finding: Finding) {
         let taken = self.alarms.take(finding);
+        self.metrics.found(&taken.alarm);
         if taken.tell {
             self.sinks.send(&Message::Alarm(Arc::new(taken.alarm.clone())));
             if let Some(json) = &mut self.json {
@@ -249,6 +261,7 @@ impl Desk {
     }
 
     fn transfer(&mut self, transfer: Transfer) {
+        self.metrics.transfer(&transfer);
         if let Ok(serde_json::Value::String(word)) = serde_json::to_value(transfer.verdict) {
             *self.summary.transfers.entry(word).or_default() += 1;
         }
@@ -281,7 +294,11 @@ impl Desk {
         }
         // The old ones first: they and the new ones may share a spool.
         std::mem::take(&mut self.sinks).finish(FAREWELL);
-        self.sinks = Sinks::start(&config.sinks, self.state.as_deref());
+        self.sinks = Sinks::start(&config.sinks, self.state.as_deref(), &self.metrics);
+        if self.page.as_ref().map(|(address, _)| *address) != config.metrics.listen {
+            self.page = None;
+            self.page = config.metrics.listen.and_then(|address| page(address, &self.metrics));
+        }
     }
 
     fn finish(mut self) -> Outcome {
@@ -317,6 +334,15 @@ impl Desk {
             json_lost: self.json.map_or(0, |j| j.lost()),
         }
     }
+}
+
+/// The page of metrics. Without it the daemon works as well.
+fn page(address: SocketAddr, metrics: &Metrics) -> Option<(SocketAddr, Page)> {
+    let opened = Page::open(address, metrics.clone());
+    opened
+        .map(|page| (address, page))
+        .inspect_err(|e| tracing::error!("no page of metrics at {address}: {e}"))
+        .ok()
 }
 
 /// An argument list that `[privacy]` or the kernel left empty is absent.

@@ -8,7 +8,7 @@
 
 mod upload;
 
-use crate::config::{Config, Facility, Sink, SinkKind, SyslogAddress};
+use crate::config::{Config, Facility, Sink, SinkKind, SyslogAddress, SyslogShape, Tls};
 use crate::desk::Outcome;
 use crate::library;
 use crate::model::Severity;
@@ -131,11 +131,13 @@ fn scene(dir: &Path, tamper: Option<&Path>, out: &mut impl Write, style: &Style)
     let log = dir.join("log");
     let _ = std::fs::remove_file(&log);
     let receiver = UnixDatagram::bind(&log)?;
-    let sink = Sink {
-        kind: SinkKind::Syslog { address: SyslogAddress::Unix(log), facility: Facility::default() },
-        min_severity: Severity::Medium,
-        heartbeat: None,
+    let kind = SinkKind::Syslog {
+        address: SyslogAddress::Unix(log),
+        facility: Facility::default(),
+        shape: SyslogShape::default(),
+        tls: Tls::default(),
     };
+    let sink = Sink { min_severity: Severity::Medium, heartbeat: None, ..Sink::of(kind) };
     let config = Config { sinks: vec![sink], ..Config::default() };
     let session = Session::start(&config, None, None)?;
     let received = upload::upload(

@@ -1,8 +1,9 @@
 use super::syslog::Lines;
 use super::*;
-use crate::config::{Facility, Sink as SinkConfig, SyslogAddress};
+use crate::config::{Facility, Sink as SinkConfig, SyslogAddress, Tls};
 use crate::detect::Rules;
 use crate::judged::{Judged, What};
+use crate::metrics::Metrics;
 use crate::model::{Severity, Verdict};
 use crate::{alarms::Alarms, sample};
 use std::io::Read;
@@ -13,7 +14,7 @@ fn alarm_of(judged: &Judged) -> Alarm {
     Alarms::default().take(Rules::default().findings(judged).remove(0)).alarm
 }
 
-fn alarm() -> Alarm {
+pub(crate) fn alarm() -> Alarm {
     let transfer = Box::new(sample::transfer(Verdict::Altered));
     alarm_of(&Judged::Transfer { transfer, context: Box::new(sample::context()) })
 }
@@ -23,11 +24,13 @@ fn message() -> Message {
 }
 
 fn syslog(address: SyslogAddress, heartbeat: Option<Duration>) -> SinkConfig {
-    SinkConfig {
-        kind: SinkKind::Syslog { address, facility: Facility::default() },
-        min_severity: Severity::Info,
-        heartbeat,
-    }
+    let kind = SinkKind::Syslog {
+        address,
+        facility: Facility::default(),
+        shape: SyslogShape::default(),
+        tls: Tls::default(),
+    };
+    SinkConfig { heartbeat, ..SinkConfig::of(kind) }
 }
 
 /// An SD element: its id and parameters.
@@ -191,7 +194,11 @@ fn unix_datagrams_and_a_receiver_that_is_restarted() {
         String::from_utf8(buffer[..n].to_vec()).unwrap()
     };
     // Nobody there yet: the line waits.
-    let sinks = Sinks::start(&[syslog(SyslogAddress::Unix(path.clone()), None)], Some(dir.path()));
+    let sinks = Sinks::start(
+        &[syslog(SyslogAddress::Unix(path.clone()), None)],
+        Some(dir.path()),
+        &Metrics::default(),
+    );
     sinks.send(&message());
     let first = UnixDatagram::bind(&path).unwrap();
     assert!(take_apart(&receive(&first)).0[5] == "payload-altered");
@@ -208,12 +215,12 @@ fn what_waits_outlives_the_daemon() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("log");
     let config = [syslog(SyslogAddress::Unix(path.clone()), None)];
-    let sinks = Sinks::start(&config, Some(dir.path()));
+    let sinks = Sinks::start(&config, Some(dir.path()), &Metrics::default());
     sinks.send(&message());
     sinks.finish(Duration::from_secs(5));
     let receiver = UnixDatagram::bind(&path).unwrap();
     receiver.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-    Sinks::start(&config, Some(dir.path())).finish(Duration::from_secs(5));
+    Sinks::start(&config, Some(dir.path()), &Metrics::default()).finish(Duration::from_secs(5));
     let mut buffer = [0; 8192];
     assert!(receiver.recv(&mut buffer).expect("the line of the first daemon") > 100);
 }
@@ -223,7 +230,7 @@ fn udp_and_heartbeats() {
     let receiver = UdpSocket::bind("127.0.0.1:0").unwrap();
     receiver.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
     let address = SyslogAddress::Udp(receiver.local_addr().unwrap().to_string());
-    let sinks = Sinks::start(&[syslog(address, Some(Duration::from_millis(100)))], None);
+    let sinks = Sinks::start(&[syslog(address, Some(Duration::from_millis(100)))], None, &Metrics::default());
     let receive = || {
         let mut buffer = [0; 8192];
         let n = receiver.recv(&mut buffer).expect("a line comes");
@@ -263,7 +270,8 @@ fn frame(stream: &mut impl Read) -> Option<String> {
 fn tcp_frames_and_nothing_is_lost_over_a_reconnect() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    let sinks = Sinks::start(&[syslog(SyslogAddress::Tcp(address.to_string()), None)], None);
+    let sinks =
+        Sinks::start(&[syslog(SyslogAddress::Tcp(address.to_string()), None)], None, &Metrics::default());
     sinks.send(&message());
     let (mut stream, _) = listener.accept().unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
@@ -286,11 +294,14 @@ fn tcp_frames_and_nothing_is_lost_over_a_reconnect() {
 fn json_lines_have_every_field_and_follow_rotation() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("out.jsonl");
-    let mut lines = JsonLines::lazy(&path);
+    let kind = SinkKind::Jsonl { path: path.clone(), shape: JsonShape::Counterfoil };
+    let mut post = open(&SinkConfig::of(kind), None);
     let transfer = sample::transfer(Verdict::Altered);
-    lines.send(&Message::Transfer(Arc::new(transfer.clone())));
+    post.send(&Message::Transfer(Arc::new(transfer.clone())));
+    assert_eq!(post.pump(), None);
     std::fs::rename(&path, dir.path().join("out.1")).unwrap();
-    lines.send(&message());
+    post.send(&message());
+    assert_eq!(post.pump(), None);
     let read = |name: &str| -> serde_json::Value {
         serde_json::from_str(std::fs::read_to_string(dir.path().join(name)).unwrap().trim_end()).unwrap()
     };
@@ -336,12 +347,9 @@ fn json_lines_have_every_field_and_follow_rotation() {
 fn a_sink_hears_only_what_is_bad_enough() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("out.jsonl");
-    let config = SinkConfig {
-        kind: SinkKind::Jsonl { path: path.clone() },
-        min_severity: Severity::High,
-        heartbeat: None,
-    };
-    let sinks = Sinks::start(&[config], None);
+    let kind = SinkKind::Jsonl { path: path.clone(), shape: JsonShape::Counterfoil };
+    let config = SinkConfig { min_severity: Severity::High, heartbeat: None, ..SinkConfig::of(kind) };
+    let sinks = Sinks::start(&[config], None, &Metrics::default());
     let mut low = alarm();
     low.finding.severity = Severity::Low;
     sinks.send(&Message::Alarm(Arc::new(low)));
