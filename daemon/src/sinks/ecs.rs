@@ -180,7 +180,7 @@ fn heartbeat(beat: &Heartbeat) -> Value {
 }
 
 fn withheld(what: &Withheld) -> Value {
-    let mut d = document("withheld", "pipeline_error", &what.words(), jiff::Timestamp::now());
+    let mut d = document("withheld", "event", &what.words(), jiff::Timestamp::now());
     d["event"]["action"] = "withheld".into();
     d["labels"] = json!({
         "alarms": what.alarms.to_string(),

@@ -3,8 +3,10 @@
 
 use super::Message;
 use super::post::Shape;
+use crate::escape::acts;
 use crate::model::{Alarm, Coverage, Summary, Transfer};
 use serde_json::{Value, json};
+use std::fmt::Write as _;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -96,11 +98,21 @@ impl Shape for Events {
     }
 }
 
-/// `value` on a line of its own.
+/// `value` on a line of its own. What acts on a terminal is written as `\uNNNN`: a parser reads the same, and who looks at
+/// the file is not acted upon.
 pub(super) fn line(value: &Value) -> Vec<u8> {
-    let mut line = value.to_string().into_bytes();
-    line.push(b'\n');
-    line
+    let text = value.to_string();
+    let mut line = String::with_capacity(text.len() + 1);
+    for c in text.chars() {
+        if acts(c) {
+            // All of them are below U+10000, and can only stand inside a string.
+            let _ = write!(line, "\\u{:04x}", u32::from(c));
+        } else {
+            line.push(c);
+        }
+    }
+    line.push('\n');
+    line.into_bytes()
 }
 
 /// RFC 3339 UTC with microseconds.

@@ -299,4 +299,6 @@ impl Server {
 }
 
 #[cfg(test)]
+mod shape_tests;
+#[cfg(test)]
 pub(crate) mod tests;

@@ -19,6 +19,88 @@ pub(crate) fn alarm() -> Alarm {
     alarm_of(&Judged::Transfer { transfer, context: Box::new(sample::context()) })
 }
 
+/// What hostile programs call themselves and their files.
+pub(crate) const NASTY: &[&str] = &[
+    "a\nb",
+    "a\r\n<0>1 forged",
+    "\u{1b}[2J",
+    "\"] [evil x=\"",
+    "a\\",
+    "\\\"",
+    "]",
+    "\u{202e}",
+    "\0",
+    "\u{9b}1m",
+    "x\\x0a",
+    "ünï",
+    "\u{2028}",
+    "act=normal externalId=1|CEF:0|",
+    "FIELD=x\nPRIORITY=7\n",
+    "\",\"state\":\"normal\"}\n{\"type\":\"alarm\"",
+    "%n%s$!all-json",
+    "\\xff\\xfe",
+];
+
+/// Alarms in which everything that a program can choose is hostile, and one in which it is very long.
+pub(crate) fn hostile() -> Vec<Alarm> {
+    let long = "/".repeat(100_000);
+    let names = NASTY.iter().copied().chain([long.as_str()]);
+    let of = |name: &str| {
+        let mut a = most_of_everything();
+        let f = &mut a.finding;
+        (f.title, f.message, f.next) = (name.into(), name.into(), name.into());
+        let file = f.file.as_mut().unwrap();
+        (file.path, file.label) = (Some(name.into()), Some(name.into()));
+        let p = f.process.as_mut().unwrap();
+        p.exe = Some(name.into());
+        p.argv = Some(vec![name.into(), name.into()]);
+        (p.cwd, p.user, p.unit, p.container) =
+            (Some(name.into()), Some(name.into()), Some(name.into()), Some(name.into()));
+        let c = f.connection.as_mut().unwrap();
+        (c.local, c.server_name) = (Some(name.into()), Some(name.into()));
+        f.point = Some(
+            serde_json::json!({"tag": name, "condition": name, "value": name, "limit": 1, "unit": name}),
+        );
+        a
+    };
+    names.map(of).collect()
+}
+
+/// An alarm with something in every field.
+pub(crate) fn most_of_everything() -> Alarm {
+    let mut a = alarm();
+    let f = &mut a.finding;
+    f.confidence = Some("proven".into());
+    f.file = Some(crate::model::FileFact {
+        path: Some("/srv/out/prices.csv".into()),
+        label: Some("prices".into()),
+        sha256: Some("ab".repeat(32)),
+        class: Some("text".into()),
+    });
+    f.connection = Some(crate::model::Connection {
+        local: Some("10.0.0.1:40000".into()),
+        remote: Some("[2001:db8::1]:443".into()),
+        direction: Some("out".into()),
+        server_name: Some("api.example".into()),
+        bytes_out: Some(1000),
+        bytes_in: Some(10),
+    });
+    let p = f.process.as_mut().unwrap();
+    p.argv = Some(vec!["curl".into(), "-T".into(), "a b".into()]);
+    p.sha256 = Some("cd".repeat(32));
+    p.package = Some("curl 7.88.1".into());
+    p.started = Some(sample::moment());
+    (p.cwd, p.user, p.uid) = (Some("/srv".into()), Some("batch".into()), Some(1001));
+    (p.session, p.unit, p.container) = (Some(3), Some("nightly.service".into()), Some("c0ffee".into()));
+    p.parents = vec![crate::model::ProcessName { pid: 10, exe: Some("/bin/sh".into()) }];
+    f.point =
+        Some(serde_json::json!({"tag": "TI-101", "condition": "HI", "value": 92.4, "limit": 90, "unit": "C",
+        "source_time": "2026-03-04T05:06:07Z"}));
+    f.evidence["sha256_origin"] = "01".repeat(32).into();
+    f.evidence["sha256_destination"] = "02".repeat(32).into();
+    a
+}
+
 fn message() -> Message {
     Message::Alarm(Arc::new(alarm()))
 }
@@ -34,10 +116,10 @@ fn syslog(address: SyslogAddress, heartbeat: Option<Duration>) -> SinkConfig {
 }
 
 /// An SD element: its id and parameters.
-type Element = (String, Vec<(String, String)>);
+pub(crate) type Element = (String, Vec<(String, String)>);
 
 /// Takes an RFC 5424 line apart: header fields, SD elements, message. Panics where it is malformed.
-fn take_apart(line: &str) -> (Vec<String>, Vec<Element>, String) {
+pub(crate) fn take_apart(line: &str) -> (Vec<String>, Vec<Element>, String) {
     assert!(!line.chars().any(char::is_control), "{line:?}");
     let mut fields: Vec<String> = line.splitn(7, ' ').map(str::to_owned).collect();
     let rest = fields.pop().unwrap();
@@ -141,24 +223,9 @@ fn severities_and_sequence() {
 
 #[test]
 fn no_name_can_break_a_line() {
-    let nasty = [
-        "a\nb",
-        "a\r\n<0>1 forged",
-        "\u{1b}[2J",
-        "\"] [evil x=\"",
-        "a\\",
-        "\\\"",
-        "]",
-        "\u{202e}",
-        "\0",
-        "\u{9b}1m",
-        "x\\x0a",
-        "ünï",
-        "\u{2028}",
-    ];
     let mut lines = Lines::new(Facility::default());
-    for exe in nasty {
-        for object in nasty {
+    for &exe in NASTY {
+        for &object in NASTY {
             let what = What::ForeignHook { symbol: exe.into(), object: object.into(), before: true };
             let mut notice = sample::notice(what);
             notice.process.as_mut().unwrap().exe = Some(exe.into());
