@@ -131,6 +131,16 @@ fn scene(dir: &Path, tamper: Option<&Path>, out: &mut impl Write, style: &Style)
     let log = dir.join("log");
     let _ = std::fs::remove_file(&log);
     let receiver = UnixDatagram::bind(&log)?;
+    let end = log.clone();
+    // As a syslog daemon does: it reads all the time. An empty datagram ends it.
+    let reader = std::thread::spawn(move || {
+        let mut lines = Vec::new();
+        let mut buffer = [0; 16384];
+        while let Ok(n @ 1..) = receiver.recv(&mut buffer) {
+            lines.push(String::from_utf8_lossy(&buffer[..n]).into_owned());
+        }
+        lines
+    });
     let kind = SinkKind::Syslog {
         address: SyslogAddress::Unix(log),
         facility: Facility::default(),
@@ -158,12 +168,8 @@ fn scene(dir: &Path, tamper: Option<&Path>, out: &mut impl Write, style: &Style)
     let Outcome { gathered, alarms, summary, .. } = outcome;
     gathered.write(&alarms, &summary, false, style, out)?;
     writeln!(out)?;
-    receiver.set_read_timeout(Some(Duration::from_millis(50)))?;
-    let mut syslog = Vec::new();
-    let mut buffer = [0; 16384];
-    while let Ok(n) = receiver.recv(&mut buffer) {
-        syslog.push(String::from_utf8_lossy(&buffer[..n]).into_owned());
-    }
+    UnixDatagram::unbound()?.send_to(&[], end)?;
+    let syslog = reader.join().unwrap_or_default();
     let outcome_alarms = alarms.iter().map(|a| a.finding.rule.clone()).collect();
     Ok(Scene { body: received.body, transfers: summary.transfers, outcome_alarms, syslog })
 }

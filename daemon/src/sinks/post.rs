@@ -14,9 +14,15 @@ const FIRST: Duration = Duration::from_millis(250);
 const LONGEST: Duration = Duration::from_secs(15);
 /// Breaks further apart than this are not the same trouble.
 const AT_ONCE: Duration = Duration::from_secs(1);
+/// For so long a receiver on this host is looked at without a pause, once it was given something. It takes microseconds to
+/// read, and the sooner that is seen, the less is in doubt when it goes away.
+const AT_HAND: Duration = Duration::from_millis(1);
 /// Between looks at what is under way: from, and at most.
 const LOOK: Duration = Duration::from_micros(50);
-const LOOK_LONGEST: Duration = Duration::from_millis(100);
+const LOOK_LONGEST: Duration = Duration::from_millis(20);
+/// A receiver on this host is looked at as often as this, for so long after it was given something.
+const LOOK_HERE: Duration = Duration::from_micros(200);
+const HERE: Duration = Duration::from_secs(2);
 
 /// Makes lines. None: this kind of message has none.
 pub(super) trait Shape: Send {
@@ -33,6 +39,8 @@ pub(super) struct Post {
     away: Option<Away>,
     /// When the way broke last.
     broke: Option<Instant>,
+    /// When a line was handed over or taken last.
+    moved: Instant,
     look: Duration,
 }
 
@@ -52,7 +60,7 @@ impl Away {
 
 impl Post {
     pub(super) fn new(name: String, shape: Box<dyn Shape>, wire: Box<dyn Wire>, spool: Spool) -> Self {
-        Self { name, shape, wire, spool, away: None, broke: None, look: LOOK }
+        Self { name, shape, wire, spool, away: None, broke: None, moved: Instant::now(), look: LOOK }
     }
 
     pub(super) fn name(&self) -> &str {
@@ -88,6 +96,7 @@ impl Post {
             return Some(left);
         }
         let mut moved = false;
+        let patience = now + AT_HAND;
         loop {
             // A way without lines is looked at, too: to who has closed it nothing is written in vain.
             let (taken, stands) = self.wire.taken();
@@ -98,16 +107,23 @@ impl Post {
                 self.took(taken);
                 return self.broken(&e, now);
             }
-            if taken == 0 && self.spool.under_way() == before {
+            if taken > 0 || self.spool.under_way() > before {
+                moved = true;
+            } else if self.wire.here() && self.spool.under_way() > 0 && Instant::now() < patience {
+                std::thread::yield_now();
+            } else {
                 break;
             }
-            moved = true;
         }
         if self.spool.is_empty() {
             self.look = LOOK;
             return None;
         }
-        self.look = if moved { LOOK } else { (self.look * 2).min(LOOK_LONGEST) };
+        if moved {
+            self.moved = now;
+        }
+        let longest = if self.wire.here() && now - self.moved < HERE { LOOK_HERE } else { LOOK_LONGEST };
+        self.look = if moved { LOOK } else { (self.look * 2).min(longest) };
         Some(self.look)
     }
 
@@ -155,15 +171,13 @@ impl Post {
 
     /// Ends, until `end` at the latest. What was not taken by then stays on disk, for the next daemon.
     pub(super) fn finish(&mut self, end: Instant) {
-        let mut said = false;
         while let Some(pause) = self.pump() {
             let now = Instant::now();
             if now >= end || self.away.as_ref().is_some_and(|a| a.left(now).is_some()) {
                 return;
             }
-            if !said && self.spool.under_way() == self.spool.len() {
+            if self.spool.under_way() == self.spool.len() {
                 self.wire.ending();
-                said = true;
             }
             std::thread::sleep(pause.min(end.saturating_duration_since(Instant::now())));
         }

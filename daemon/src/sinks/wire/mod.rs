@@ -27,6 +27,11 @@ pub(super) trait Wire: Send {
     /// How many lines may be under way at once.
     fn window(&self) -> usize;
 
+    /// The receiver is on this host: what it has taken is known soon.
+    fn here(&self) -> bool {
+        false
+    }
+
     /// Hands a line over, which is then under way. Never waits for a receiver that is slow.
     ///
     /// # Errors
@@ -37,7 +42,7 @@ pub(super) trait Wire: Send {
     /// How many more of the oldest lines under way are known to have been taken; and whether the way still stands.
     fn taken(&mut self) -> (usize, io::Result<()>);
 
-    /// No further lines come: as far as the protocol has a word for that, it is said.
+    /// No further lines come: as far as the protocol has a word for that, it is said, once. Called until all is taken.
     fn ending(&mut self) {}
 }
 

@@ -4,7 +4,7 @@
 //! missing:
 //! * our kernel knows what the other one has acknowledged;
 //! * a kernel closes with FIN only what its program has read to the end (RFC 1122, 4.2.2.13; unread bytes give RST): at a
-//!   FIN, all that was acknowledged was read;
+//!   FIN, all that was acknowledged was read (over TLS that says less: a library that closes reads on, and throws away);
 //! * where the receiver is on this host, its kernel is ours and says what was read.
 //!
 //! Without any of these a line counts as taken [`SETTLED`] after it was acknowledged.
@@ -22,7 +22,7 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 /// After so long without a reset, what was acknowledged was read, too.
-const SETTLED: Duration = Duration::from_secs(5);
+const SETTLED: Duration = Duration::from_secs(2);
 /// With TLS 1.3 a client learns only after its first lines that its certificate is refused.
 const REFUSAL: Duration = Duration::from_secs(1);
 /// Lines under way to a receiver on this host, and to one elsewhere.
@@ -78,13 +78,18 @@ impl Stream {
             queued: 0,
             lines: VecDeque::new(),
             closing: None,
+            ended: false,
         })
     }
 }
 
 impl Wire for Stream {
     fn window(&self) -> usize {
-        if self.link.as_ref().is_some_and(|l| l.receiver.is_some()) { WINDOW_HERE } else { WINDOW }
+        if self.here() { WINDOW_HERE } else { WINDOW }
+    }
+
+    fn here(&self) -> bool {
+        self.link.as_ref().is_some_and(|l| l.receiver.is_some())
     }
 
     fn send(&mut self, line: &[u8]) -> io::Result<()> {
@@ -124,6 +129,8 @@ struct Link {
     lines: VecDeque<Line>,
     /// The receiver has said that it closes.
     closing: Option<Instant>,
+    /// We have said that no more comes.
+    ended: bool,
 }
 
 /// A line under way.
@@ -165,6 +172,18 @@ impl Link {
         Ok(())
     }
 
+    /// Bytes that the other kernel has. Also after a close, as ours keeps these numbers.
+    fn acknowledged(&self) -> u64 {
+        // None: say nothing rather than too much.
+        not_taken(&self.tcp)
+            .and_then(|rest| self.queued.checked_sub(self.unwritten.len() as u64)?.checked_sub(rest))
+            .unwrap_or(0)
+    }
+
+    fn refusable(&self) -> bool {
+        self.session.is_some() && self.since.elapsed() < REFUSAL
+    }
+
     fn flush(&mut self) -> io::Result<()> {
         while !self.unwritten.is_empty() {
             match self.tcp.write(self.unwritten.make_contiguous()) {
@@ -180,23 +199,19 @@ impl Link {
     fn taken(&mut self) -> (usize, io::Result<()>) {
         // A failure to write shows below, too, and there it says more.
         let _ = self.flush();
-        // Before what it has read is asked for: that only grows.
+        let acknowledged = self.acknowledged();
+        let unread = self.receiver.as_ref().map(Receiver::unread);
+        // After those: whoever takes leave with close_notify may read what is left only to throw it away.
         let heard = self.hear();
         let now = Instant::now();
-        // Also after a close: the kernel keeps these numbers. None: say nothing rather than too much.
-        let acknowledged = not_taken(&self.tcp)
-            .and_then(|rest| self.queued.checked_sub(self.unwritten.len() as u64)?.checked_sub(rest))
-            .unwrap_or(0);
         for line in self.lines.iter_mut().filter(|l| l.end <= acknowledged && l.acknowledged.is_none()) {
             line.acknowledged = Some(now);
         }
-        let refusable = self.session.is_some() && self.since.elapsed() < REFUSAL;
-        let read = match (&heard, &self.receiver) {
-            _ if refusable => 0,
-            (Heard::End, _) => acknowledged,
-            (Heard::Nothing, Some(receiver)) => {
-                receiver.unread().map_or(0, |n| acknowledged.saturating_sub(n))
-            }
+        let refusable = self.refusable();
+        let read = match (&heard, unread) {
+            _ if refusable || self.closing.is_some() => 0,
+            (Heard::End, _) if self.session.is_none() => self.acknowledged(),
+            (Heard::Nothing, Some(Some(unread))) => acknowledged.saturating_sub(unread),
             _ => 0,
         };
         let here = self.receiver.is_some();
@@ -250,6 +265,10 @@ impl Link {
     }
 
     fn ending(&mut self) {
+        // While we may still be refused, the answer to this could be a refusal as well.
+        if self.refusable() || std::mem::replace(&mut self.ended, true) {
+            return;
+        }
         if let Some(session) = &mut self.session {
             session.send_close_notify();
             let mut sealed = Vec::new();

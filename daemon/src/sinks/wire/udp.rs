@@ -48,6 +48,10 @@ impl Wire for Udp {
         1
     }
 
+    fn here(&self) -> bool {
+        self.socket.as_ref().is_some_and(|s| s.receiver.is_some())
+    }
+
     fn send(&mut self, line: &[u8]) -> io::Result<()> {
         let socket = match &self.socket {
             Some(socket) => socket,

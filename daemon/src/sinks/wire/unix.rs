@@ -52,6 +52,10 @@ impl Wire for Unix {
         1
     }
 
+    fn here(&self) -> bool {
+        true
+    }
+
     fn send(&mut self, line: &[u8]) -> io::Result<()> {
         // A receiver that was started anew has a new socket at the same path: once again, then.
         for last in [false, true] {
