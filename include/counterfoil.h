@@ -35,7 +35,8 @@ enum {
     COUNTERFOIL_KIND_NOTE = 9,
     COUNTERFOIL_KIND_NAMED = 10,
     COUNTERFOIL_KIND_FILE = 11,
-    COUNTERFOIL_KIND_CHUNKS = 12,
+    COUNTERFOIL_KIND_PRINTS = 12,
+    COUNTERFOIL_KIND_CLASS = 13,
 };
 
 /* header.tap */
@@ -311,21 +312,117 @@ struct counterfoil_file {
     uint8_t pad2[32];
 };
 
-#define COUNTERFOIL_MAX_CHUNKS 14
-#define COUNTERFOIL_MAX_CHUNK (1 << 20)
+/* Fingerprints of windows of content: include/src/prints.rs. */
+#define COUNTERFOIL_WINDOW 32   /* bytes of a window */
+#define COUNTERFOIL_DISTINCT 6  /* different bytes that a window must have */
+#define COUNTERFOIL_MAX_BITS 24 /* the sparsest: one place in 2^bits */
+#define COUNTERFOIL_MAX_SAMPLES 24
 
-struct counterfoil_chunk {
-    uint32_t length;
-    uint8_t fingerprint[16];
+struct counterfoil_sample {
+    uint32_t end;
+    uint8_t print[8];
 };
 
-struct counterfoil_chunks {
+struct counterfoil_prints {
     struct counterfoil_header header;
     uint64_t offset;
-    uint32_t count;
-    uint32_t pad;
-    struct counterfoil_chunk chunks[COUNTERFOIL_MAX_CHUNKS];
-    uint8_t pad2[8];
+    uint32_t length;
+    uint8_t bits;
+    uint8_t count;
+    uint8_t pad[2];
+    struct counterfoil_sample samples[COUNTERFOIL_MAX_SAMPLES];
+};
+
+/* class.class */
+enum {
+    COUNTERFOIL_CLASS_EMPTY = 1,
+    COUNTERFOIL_CLASS_TEXT = 2,
+    COUNTERFOIL_CLASS_STRUCTURED = 3,
+    COUNTERFOIL_CLASS_COMPRESSED = 4,
+    COUNTERFOIL_CLASS_MEDIA = 5,
+    COUNTERFOIL_CLASS_ENCRYPTED = 6,
+    COUNTERFOIL_CLASS_BINARY = 7,
+};
+
+/* class.magic */
+enum {
+    COUNTERFOIL_MAGIC_PNG = 1,
+    COUNTERFOIL_MAGIC_JPEG = 2,
+    COUNTERFOIL_MAGIC_GIF = 3,
+    COUNTERFOIL_MAGIC_BMP = 4,
+    COUNTERFOIL_MAGIC_WEBP = 5,
+    COUNTERFOIL_MAGIC_TIFF = 6,
+    COUNTERFOIL_MAGIC_HEIF = 7,
+    COUNTERFOIL_MAGIC_PNM = 8,
+    COUNTERFOIL_MAGIC_ICO = 9,
+    COUNTERFOIL_MAGIC_PSD = 10,
+    COUNTERFOIL_MAGIC_JPEG2000 = 11,
+    COUNTERFOIL_MAGIC_PICTURE = 12,
+    COUNTERFOIL_MAGIC_MP3 = 32,
+    COUNTERFOIL_MAGIC_FLAC = 33,
+    COUNTERFOIL_MAGIC_WAV = 34,
+    COUNTERFOIL_MAGIC_OGG = 35,
+    COUNTERFOIL_MAGIC_AAC = 36,
+    COUNTERFOIL_MAGIC_AIFF = 37,
+    COUNTERFOIL_MAGIC_MIDI = 38,
+    COUNTERFOIL_MAGIC_SOUND = 39,
+    COUNTERFOIL_MAGIC_MP4 = 64,
+    COUNTERFOIL_MAGIC_MATROSKA = 65,
+    COUNTERFOIL_MAGIC_AVI = 66,
+    COUNTERFOIL_MAGIC_MPEG = 67,
+    COUNTERFOIL_MAGIC_VIDEO = 68,
+    COUNTERFOIL_MAGIC_GZIP = 96,
+    COUNTERFOIL_MAGIC_BZIP2 = 97,
+    COUNTERFOIL_MAGIC_XZ = 98,
+    COUNTERFOIL_MAGIC_ZSTD = 99,
+    COUNTERFOIL_MAGIC_LZ4 = 100,
+    COUNTERFOIL_MAGIC_LZMA = 101,
+    COUNTERFOIL_MAGIC_ZIP = 102,
+    COUNTERFOIL_MAGIC_7Z = 103,
+    COUNTERFOIL_MAGIC_RAR = 104,
+    COUNTERFOIL_MAGIC_ZLIB = 105,
+    COUNTERFOIL_MAGIC_PACKAGE = 106,
+    COUNTERFOIL_MAGIC_ARCHIVE = 107,
+    COUNTERFOIL_MAGIC_CONTENT_ENCODING = 108,
+    COUNTERFOIL_MAGIC_OPENPGP = 144,
+    COUNTERFOIL_MAGIC_OPENSSL_SALTED = 145,
+    COUNTERFOIL_MAGIC_AGE = 146,
+    COUNTERFOIL_MAGIC_SSH = 147,
+    COUNTERFOIL_MAGIC_TLS = 148,
+    COUNTERFOIL_MAGIC_LUKS = 149,
+    COUNTERFOIL_MAGIC_ENCRYPTED_ARCHIVE = 150,
+    COUNTERFOIL_MAGIC_VAULT = 151,
+    COUNTERFOIL_MAGIC_ELF = 176,
+    COUNTERFOIL_MAGIC_PROGRAM = 177,
+    COUNTERFOIL_MAGIC_PDF = 178,
+    COUNTERFOIL_MAGIC_TAR = 179,
+    COUNTERFOIL_MAGIC_AR = 180,
+    COUNTERFOIL_MAGIC_SQLITE = 181,
+    COUNTERFOIL_MAGIC_OLE = 182,
+    COUNTERFOIL_MAGIC_FONT = 183,
+    COUNTERFOIL_MAGIC_PCAP = 184,
+    COUNTERFOIL_MAGIC_JSON = 224,
+    COUNTERFOIL_MAGIC_XML = 225,
+    COUNTERFOIL_MAGIC_TABLE = 226,
+    COUNTERFOIL_MAGIC_SETTINGS = 227,
+    COUNTERFOIL_MAGIC_PEM = 228,
+    COUNTERFOIL_MAGIC_BASE64 = 229,
+};
+
+/* class.header.flags */
+#define COUNTERFOIL_CLASS_FINAL 1
+#define COUNTERFOIL_CLASS_HTTP 2
+
+struct counterfoil_class {
+    struct counterfoil_header header;
+    uint8_t class_;
+    uint8_t magic;
+    uint16_t entropy;
+    uint32_t chi_squared;
+    uint32_t looked;
+    uint32_t passed;
+    uint64_t offset;
+    uint8_t pad[24];
 };
 
 /* ---- lanes and arena ----------------------------------------------------------------------- */
@@ -349,7 +446,8 @@ struct counterfoil_lane_head {
 #define COUNTERFOIL_POLICY_OFF 2
 #define COUNTERFOIL_POLICY_BLAKE3 4
 #define COUNTERFOIL_POLICY_SHA256 8
-#define COUNTERFOIL_POLICY_CHUNKS 16
+#define COUNTERFOIL_POLICY_FINGERPRINTS 16
+#define COUNTERFOIL_POLICY_TURNED_UP 32
 
 #define COUNTERFOIL_ARENA_MAGIC 0x6e72616c696f6663ULL /* "cfoilarn" */
 

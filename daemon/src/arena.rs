@@ -105,6 +105,16 @@ impl Arena {
         self.head().policy.store(policy, Ordering::Relaxed);
     }
 
+    /// Sets some bits of the policy word, whatever the program has made of the others.
+    pub fn set_bits(&self, bits: u32) {
+        self.head().policy.fetch_or(bits, Ordering::Relaxed);
+    }
+
+    /// Clears some.
+    pub fn clear_bits(&self, bits: u32) {
+        self.head().policy.fetch_and(!bits, Ordering::Relaxed);
+    }
+
     /// Records that found no free lane, and objects that found no slot.
     pub fn turned_away(&self) -> u64 {
         let head = self.head();

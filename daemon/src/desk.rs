@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! Judged ─┬► detect ──────────────┬► alarms ─► sinks, JSON Lines
-//!         ├► habits ──────────────┤     └────► ledger
+//!         ├► habits, egress ──────┤     └────► ledger
 //!         └► delivered, workflow ─┘ (threads of their own)
 //! ```
 //! Comes in: [`Judged`] from a channel. Goes out: alarms to sinks, transfers and alarms to the
@@ -10,10 +10,12 @@
 //! receiver: sinks and scribe have their own.
 #![forbid(unsafe_code)]
 
-use crate::alarms::Alarms;
+use crate::alarms::entry::{Entry, Word};
+use crate::alarms::{Alarms, Taken, room};
 use crate::config::Config;
 use crate::delivered;
 use crate::detect::Rules;
+use crate::egress::{Egress, Usual};
 use crate::expected::Expected;
 use crate::habits::{self, Habits};
 use crate::host::executables::Executables;
@@ -26,11 +28,19 @@ use crate::report::Gathered;
 use crate::sinks::{JsonLines, Message, Sinks};
 use crate::workflow;
 use crossbeam::channel::Receiver;
+use jiff::Timestamp;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+use uuid::Uuid;
 
+/// How long the ledger may not know of a repeat. What is raised or changed goes there at once.
+const SETTLE: Duration = Duration::from_millis(250);
+/// Between two counts of the list for its metrics.
+const COUNT: Duration = Duration::from_secs(1);
+/// A clock that jumps is noticed after this long.
+const LOOK: Duration = Duration::from_secs(60);
 /// How long sinks may take at the end to send what they have.
 const FAREWELL: Duration = Duration::from_secs(2);
 
@@ -41,6 +51,8 @@ pub struct Desk {
     metrics: Metrics,
     /// Where the metrics can be read, and the page.
     page: Option<(SocketAddr, Page)>,
+    /// When the list's numbers were counted last.
+    counted_list: Option<Instant>,
     sinks: Sinks,
     state: Option<PathBuf>,
     scribe: Option<Scribe>,
@@ -49,9 +61,18 @@ pub struct Desk {
     watchers: Option<Watchers>,
     /// What the watchers find.
     late: Receiver<Finding>,
+    /// Alarms from outside.
+    entry: (Entry, Receiver<Word>),
+    /// When repeats have to be in the ledger, and shelves may be over.
+    settle: Option<Instant>,
+    /// When a shelf may be over.
+    shelves: Option<Instant>,
+    /// For findings that are no longer in memory.
+    reader: Option<Reader>,
     json: Option<JsonLines>,
     gathered: Option<Gathered>,
     executables: Arc<Executables>,
+    egress: Egress,
     summary: Summary,
 }
 
@@ -90,31 +111,45 @@ impl Desk {
     /// The ledger can't be opened.
     pub fn open(config: &Config, state: Option<PathBuf>) -> Result<Self, LedgerError> {
         let ledger = state.as_deref().map(|dir| Ledger::open(dir, config.ledger.clone())).transpose()?;
-        let mut alarms = Alarms::default();
-        if let Some(ledger) = &ledger {
-            alarms.resume(ledger.alarms()?);
-        }
+        let mut alarms = match &ledger {
+            Some(ledger) => Alarms::resume(ledger.standing(room::ALL)?),
+            None => Alarms::default(),
+        };
+        alarms.shelving(config.alarms.shelving);
         let recalled = ledger.as_ref().map(|l| l.recall(habits::KIND)).transpose()?;
         let scribe = ledger.map(Scribe::start).transpose().map_err(LedgerError::Thread)?;
         let habits = recalled.map(|r| Habits::new(r, scribe.as_ref().map(|s| s.memory(habits::KIND))));
         let metrics = Metrics::default();
-        alarms.list().into_iter().for_each(|alarm| metrics.alarm(alarm));
+        metrics.list(&alarms.by_state());
+        let executables: Arc<Executables> = Arc::default();
         Ok(Self {
+            egress: Egress::new(config, Arc::default(), Arc::clone(&executables)),
             rules: Rules::new(config.watch.clone()),
             alarms,
             sinks: Sinks::start(&config.sinks, state.as_deref(), &metrics),
             page: config.metrics.listen.and_then(|address| page(address, &metrics)),
+            counted_list: None,
             metrics,
             state,
             scribe,
             habits,
             watchers: None,
             late: crossbeam::channel::never(),
+            entry: Entry::new(),
+            settle: None,
+            shelves: None,
+            reader: None,
             json: None,
             gathered: None,
-            executables: Arc::default(),
+            executables,
             summary: Summary::default(),
         })
+    }
+
+    /// The door for alarms from outside.
+    #[must_use]
+    pub fn entry(&self) -> Entry {
+        self.entry.0.clone()
     }
 
     /// The digests and packages that its alarms show.
@@ -135,6 +170,13 @@ impl Desk {
     #[must_use]
     pub fn expecting(mut self, expected: Arc<Expected>) -> Self {
         self.rules = self.rules.expecting(expected);
+        self
+    }
+
+    /// With what is usual on this host; without it every destination is first seen.
+    #[must_use]
+    pub fn knowing(mut self, config: &Config, usual: Usual) -> Self {
+        self.egress = Egress::new(config, Arc::new(usual), Arc::clone(&self.executables));
         self
     }
 
@@ -178,8 +220,15 @@ impl Desk {
     /// Works until `judged` ends. A configuration that comes through `reloads` holds from then on.
     #[must_use]
     pub fn serve(mut self, judged: &Receiver<Judged>, reloads: &Receiver<Reload>) -> Outcome {
+        self.plan_shelves();
         loop {
+            let next = [self.settle, self.shelves].into_iter().flatten().min();
+            let time = next.map_or_else(crossbeam::channel::never, crossbeam::channel::at);
             crossbeam::channel::select! {
+                recv(time) -> _ => self.on_time(),
+                recv(self.entry.1) -> word => if let Ok(word) = word {
+                    self.hear(word);
+                },
                 recv(judged) -> word => match word {
                     Ok(word) => self.take(word),
                     Err(_) => break,
@@ -214,6 +263,7 @@ impl Desk {
         if let (Judged::Transfer { transfer, context }, Some(habits)) = (&judged, &mut self.habits) {
             findings.extend(habits.take(transfer, context));
         }
+        findings.extend(self.egress.take(&mut judged));
         findings.into_iter().for_each(|finding| self.found(finding));
         if let Some(watchers) = &self.watchers {
             watchers.workflow.take(&judged);
@@ -242,21 +292,120 @@ impl Desk {
                     watchers.delivered.deed(&deed);
                 }
             }
-            Judged::Notice(_) => {}
+            Judged::Notice(_) | Judged::Traffic(_) => {}
         }
     }
 
     fn found(&mut self, finding: Finding) {
         let taken = self.alarms.take(finding);
         self.metrics.found(&taken.alarm);
+        // A repeat can wait a moment for others; what is raised can't.
+        let urgent = taken.alarm.changed.as_ref().is_some_and(|c| c.at == taken.alarm.last);
+        self.say(taken);
+        if urgent {
+            self.write();
+        } else {
+            self.settle.get_or_insert_with(|| Instant::now() + SETTLE);
+        }
+    }
+
+    /// A word from outside.
+    fn hear(&mut self, word: Word) {
+        let (state, reader) = (&self.state, &mut self.reader);
+        let fetch = |id| fetch(state.as_deref(), reader, id);
+        let taken = match word {
+            Word::Raise(finding) => return self.found(*finding),
+            Word::Returned(word) => self.alarms.returned(&word, fetch),
+            Word::Said(word) => self.alarms.said(&word, fetch),
+        };
+        if let Some(taken) = taken {
+            self.say(taken);
+        }
+        self.plan_shelves();
+        self.write();
+    }
+
+    fn on_time(&mut self) {
+        let now = Instant::now();
+        if self.shelves.is_some_and(|t| t <= now) {
+            let (state, reader) = (&self.state, &mut self.reader);
+            let back = self.alarms.end_shelves(Timestamp::now(), |id| fetch(state.as_deref(), reader, id));
+            back.into_iter().for_each(|taken| self.say(taken));
+            self.plan_shelves();
+        }
+        self.write();
+    }
+
+    /// When to look at the shelves again.
+    fn plan_shelves(&mut self) {
+        self.shelves = self.alarms.next_end().map(|end| {
+            let left = Duration::try_from(end.duration_since(Timestamp::now())).unwrap_or_default();
+            Instant::now() + left.min(LOOK)
+        });
+    }
+
+    /// Tells the sinks, where they are to hear of it.
+    fn say(&mut self, taken: Taken) {
         if taken.tell {
-            self.sinks.send(&Message::Alarm(Arc::new(taken.alarm.clone())));
-            if let Some(json) = &mut self.json {
-                json.alarm(&taken.alarm);
+            self.tell(taken.alarm);
+        }
+        for alarm in self.alarms.leaving() {
+            self.tell(alarm);
+        }
+    }
+
+    fn tell(&mut self, alarm: Alarm) {
+        if let Some(json) = &mut self.json {
+            json.alarm(&alarm);
+        }
+        self.sinks.send(&Message::Alarm(Arc::new(alarm)));
+    }
+
+    /// Gives the ledger what it doesn't have yet, as far as it has room.
+    fn write(&mut self) {
+        self.settle = None;
+        self.count_list();
+        let Some(scribe) = &self.scribe else { return };
+        while scribe.has_room() {
+            let Some(row) = self.alarms.next_write() else { break };
+            if let Err(row) = scribe.alarm(row, None) {
+                self.alarms.put_back(row);
+                break;
             }
         }
-        if let Some(scribe) = &self.scribe {
-            scribe.alarm(Arc::new(taken.alarm));
+        let minutes = self.alarms.minutes();
+        if !minutes.is_empty() {
+            scribe.minutes(minutes);
+        }
+        if self.alarms.unwritten() > 0 {
+            self.settle = Some(Instant::now() + SETTLE);
+        }
+    }
+
+    /// The list's numbers, where someone can see them; not for each step of a flood.
+    fn count_list(&mut self) {
+        if self.page.is_none() {
+            return;
+        }
+        if self.counted_list.is_some_and(|t| t.elapsed() < COUNT) {
+            self.settle = Some(Instant::now() + SETTLE);
+            return;
+        }
+        self.counted_list = Some(Instant::now());
+        self.metrics.list(&self.alarms.by_state());
+    }
+
+    /// At the end: everything, unless the disk takes nothing any more.
+    fn write_all(&mut self) {
+        let end = Instant::now() + FAREWELL;
+        self.write();
+        while self.scribe.is_some() && self.alarms.unwritten() > 0 {
+            if Instant::now() >= end {
+                tracing::error!("{} alarms could not be written down", self.alarms.unwritten());
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+            self.write();
         }
     }
 
@@ -284,7 +433,9 @@ impl Desk {
     /// Takes up a new configuration. Messages on their way to the old sinks are still sent.
     fn reload(&mut self, news: Reload) {
         let config = &news.config;
+        self.alarms.shelving(config.alarms.shelving);
         self.rules = Rules::new(config.watch.clone()).expecting(news.expected);
+        self.egress.reload(config);
         if let Some(watchers) = &self.watchers {
             watchers.delivered.reload(&config.integrity);
             watchers.workflow.reload(&config.watch, &news.redact);
@@ -308,22 +459,20 @@ impl Desk {
             let late: Vec<Finding> = self.late.try_iter().collect();
             late.into_iter().for_each(|finding| self.found(finding));
         }
-        let alarms: Vec<Alarm> = self.alarms.list().into_iter().cloned().collect();
-        let untold: Vec<Alarm> = self.alarms.untold().into_iter().cloned().collect();
-        for alarm in &alarms {
-            *self.summary.alarms.entry(alarm.finding.rule.clone()).or_default() += 1;
+        let outside: Vec<Word> = self.entry.1.try_iter().collect();
+        outside.into_iter().for_each(|word| self.hear(word));
+        let alarms = self.alarms.list();
+        self.summary.alarms = self.alarms.by_rule();
+        for alarm in self.alarms.untold() {
+            self.tell(alarm);
         }
-        for alarm in untold {
-            if let Some(json) = &mut self.json {
-                json.alarm(&alarm);
-            }
-            self.sinks.send(&Message::Alarm(Arc::new(alarm)));
-        }
+        self.write_all();
         if let Some(json) = &mut self.json {
             json.summary(&self.summary);
         }
         self.sinks.finish(FAREWELL);
         drop(self.habits);
+        self.egress.finish();
         if let Some(scribe) = self.scribe {
             scribe.finish();
         }
@@ -345,6 +494,14 @@ fn page(address: SocketAddr, metrics: &Metrics) -> Option<(SocketAddr, Page)> {
         .ok()
 }
 
+/// A finding that only the ledger has.
+fn fetch(state: Option<&Path>, reader: &mut Option<Reader>, id: Uuid) -> Option<Finding> {
+    if reader.is_none() {
+        *reader = Reader::open(state?).inspect_err(|e| tracing::error!("{e}")).ok();
+    }
+    reader.as_ref()?.alarm(id).inspect_err(|e| tracing::error!("{e}")).ok()?.map(|a| a.finding)
+}
+
 /// An argument list that `[privacy]` or the kernel left empty is absent.
 fn tidy_argv(judged: &mut Judged) {
     let empty = |argv: &mut Option<Vec<String>>| {
@@ -362,10 +519,13 @@ fn tidy_argv(judged: &mut Judged) {
             process(&mut context.destination);
         }
         Judged::Notice(notice) => process(&mut notice.process),
+        Judged::Traffic(reading) if reading.process.argv.as_ref().is_some_and(Vec::is_empty) => {
+            reading.process.argv = None
+        }
         Judged::Deed(deed) if deed.process.argv.as_ref().is_some_and(Vec::is_empty) => {
             deed.process.argv = None
         }
-        Judged::Deed(_) | Judged::Coverage(_) | Judged::Counts(_) => {}
+        Judged::Traffic(_) | Judged::Deed(_) | Judged::Coverage(_) | Judged::Counts(_) => {}
     }
 }
 
@@ -386,7 +546,8 @@ fn identify(judged: &mut Judged, executables: &Arc<Executables>) {
                 executables.fill(by);
             }
         }
-        Judged::Deed(_) | Judged::Coverage(_) | Judged::Counts(_) => {}
+        // Egress asks for itself: what is usual goes by the digest.
+        Judged::Traffic(_) | Judged::Deed(_) | Judged::Coverage(_) | Judged::Counts(_) => {}
     }
 }
 

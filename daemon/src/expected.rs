@@ -6,6 +6,7 @@
 
 use crate::config::{Config, ConfigError, Mistake};
 use crate::host::facts::path_text;
+use crate::verify::checksums;
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -69,12 +70,14 @@ pub fn parse(text: &[u8], folder: &Path) -> Result<Expected, Vec<Mistake>> {
         if line.trim_ascii().is_empty() || line.starts_with(b"#") {
             continue;
         }
-        let told = match entry(line) {
-            Ok((sha256, name)) => expected.put(sha256, &folder.join(name), number),
-            Err(why) => Err((1, why.into())),
+        let told = match checksums::read(line) {
+            Ok((name, sha)) => {
+                expected.put(checksums::hex(&sha), &folder.join(OsString::from_vec(name)), number)
+            }
+            Err(why) => Err(why.to_string()),
         };
-        if let Err((column, message)) = told {
-            mistakes.push(Mistake { line: number, column, message });
+        if let Err(message) = told {
+            mistakes.push(Mistake { line: number, column: 1, message });
             if mistakes.len() >= TOLD {
                 break;
             }
@@ -103,14 +106,14 @@ impl Expected {
         self.by_path.is_empty()
     }
 
-    fn put(&mut self, sha256: String, path: &Path, line: usize) -> Result<(), (usize, String)> {
+    fn put(&mut self, sha256: String, path: &Path, line: usize) -> Result<(), String> {
         let path = resolved(path);
         let name = path_text(path.as_os_str().as_bytes());
         if let Some(other) = self.by_path.get(&name)
             && other.sha256 != sha256
         {
             let name = crate::escape::text(&name);
-            return Err((1, format!("{name} stands in line {} with another digest", other.line)));
+            return Err(format!("{name} stands in line {} with another digest", other.line));
         }
         self.by_path.insert(name, Entry { sha256, path, line });
         Ok(())
@@ -124,57 +127,6 @@ fn resolved(path: &Path) -> PathBuf {
         Some(folder.join(path.file_name()?))
     };
     std::fs::canonicalize(path).ok().or_else(folder).unwrap_or_else(|| path.to_owned())
-}
-
-/// `<hex>  name`, `<hex> *name`, `SHA256 (name) = <hex>`; a backslash in front says that the name is escaped.
-fn entry(line: &[u8]) -> Result<(String, PathBuf), &'static str> {
-    const FORM: &str =
-        "no line of sha256sum: write `<64 hex digits>  /path`, or `SHA256 (/path) = <64 hex digits>`";
-    let (escaped, line) = match line.strip_prefix(b"\\") {
-        Some(rest) => (true, rest),
-        None => (false, line),
-    };
-    let (hex, name) = if let Some(tagged) = line.strip_prefix(b"SHA256 (") {
-        let middle = tagged.windows(4).rposition(|w| w == b") = ").ok_or(FORM)?;
-        (&tagged[middle + 4..], &tagged[..middle])
-    } else {
-        let space = line.iter().position(|b| *b == b' ').ok_or(FORM)?;
-        let name = line.get(space + 2..).ok_or(FORM)?;
-        if !matches!(line[space + 1], b' ' | b'*') {
-            return Err(FORM);
-        }
-        (&line[..space], name)
-    };
-    if hex.len() != 64 || !hex.iter().all(u8::is_ascii_hexdigit) {
-        return Err(match hex.iter().all(u8::is_ascii_hexdigit) {
-            true => "a SHA-256 has 64 hex digits; other digests can't be compared",
-            false => FORM,
-        });
-    }
-    let name =
-        if escaped { unescape(name).ok_or("a backslash that escapes nothing")? } else { name.to_vec() };
-    if name.is_empty() || name.contains(&0) {
-        return Err("it names no file");
-    }
-    let hex = String::from_utf8_lossy(hex).to_ascii_lowercase();
-    Ok((hex, PathBuf::from(OsString::from_vec(name))))
-}
-
-fn unescape(name: &[u8]) -> Option<Vec<u8>> {
-    let mut out = Vec::with_capacity(name.len());
-    let mut bytes = name.iter();
-    while let Some(&byte) = bytes.next() {
-        out.push(match byte {
-            b'\\' => match bytes.next()? {
-                b'\\' => b'\\',
-                b'n' => b'\n',
-                b'r' => b'\r',
-                _ => return None,
-            },
-            other => other,
-        });
-    }
-    Some(out)
 }
 
 #[cfg(test)]

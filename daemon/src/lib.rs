@@ -2,16 +2,19 @@
 
 pub mod alarms;
 pub mod arena;
+pub mod aside;
 pub mod assemble;
 pub mod collect;
 pub mod commands;
 pub mod config;
+pub mod content;
 pub mod core;
 pub mod delivered;
 pub mod demo;
 pub mod desk;
 pub mod detect;
 pub mod doctor;
+pub mod egress;
 pub mod escape;
 pub mod expected;
 pub mod files;
@@ -32,6 +35,7 @@ pub mod report;
 pub mod rest;
 #[cfg(test)]
 pub(crate) mod sample;
+pub mod sensitive;
 pub mod session;
 pub mod sinks;
 pub mod spool;

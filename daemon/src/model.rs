@@ -44,6 +44,42 @@ pub enum Channel {
     Datagram,
 }
 
+/// What kind of content. INTERFACE, `transfer.class`; docs/classes.md says how they are told apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Class {
+    /// Not a byte.
+    Empty,
+    /// What people write: prose, source code, logs.
+    Text,
+    /// Text with a syntax that its beginning shows: JSON, XML, tables, settings, base64.
+    Structured,
+    /// Archives and compressed streams.
+    Compressed,
+    /// Pictures, sound, video.
+    Media,
+    /// Ciphertext: it says so, or nothing tells it from random bytes.
+    Encrypted,
+    /// Anything else.
+    Binary,
+}
+
+impl Class {
+    /// INTERFACE's word.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Empty => "empty",
+            Self::Text => "text",
+            Self::Structured => "structured",
+            Self::Compressed => "compressed",
+            Self::Media => "media",
+            Self::Encrypted => "encrypted",
+            Self::Binary => "binary",
+        }
+    }
+}
+
 /// Why something could not be verified. INTERFACE, `reasons`.
 pub use counterfoil_abi::record::{Reason, Tap};
 
@@ -188,7 +224,7 @@ pub struct Transfer {
     /// Against whom the verdict stands; null where nothing was compared.
     pub assurance: Option<Assurance>,
     /// What kind of content; null where not computed.
-    pub class: Option<String>,
+    pub class: Option<Class>,
     /// Bytes at both ends.
     pub bytes: Bytes,
     /// Whole blocks at origin offsets, neighbours merged.
@@ -277,7 +313,7 @@ pub struct FileFact {
     pub path: Option<String>,
     pub label: Option<String>,
     pub sha256: Option<String>,
-    pub class: Option<String>,
+    pub class: Option<Class>,
 }
 
 /// What a rule saw. `detect` makes it, `alarms` keeps and counts it.
@@ -337,6 +373,30 @@ pub struct Alarm {
     pub count: u64,
     pub raised: Timestamp,
     pub last: Timestamp,
+    /// How it came into its state. Null in what older versions wrote.
+    #[serde(default)]
+    pub changed: Option<Change>,
+}
+
+/// One step of an alarm from one state into another.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Change {
+    /// When.
+    pub at: Timestamp,
+    /// Null: it was raised.
+    pub from: Option<AlarmState>,
+    /// The state since then.
+    pub to: AlarmState,
+    /// Who asked for it, as the kernel says; null: nobody, it came of itself.
+    pub uid: Option<u32>,
+    /// That user's name, or what a process alarm's source calls who did it.
+    pub user: Option<String>,
+    /// What brought it about: `raised`, `occurred again`, `acknowledge` ….
+    pub why: String,
+    /// What the asker had to say.
+    pub comment: Option<String>,
+    /// When a shelved alarm comes back.
+    pub until: Option<Timestamp>,
 }
 
 /// Whether a process was observed, and if not, why.

@@ -31,8 +31,12 @@ pub const POLICY_OFF: u32 = 2;
 pub const POLICY_BLAKE3: u32 = 4;
 /// Policy: block digests are SHA-256, not the MAC.
 pub const POLICY_SHA256: u32 = 8;
-/// Policy: chunk fingerprints of all streams, whether or not their content is in question.
-pub const POLICY_CHUNKS: u32 = 16;
+/// Policy: all content is fingerprinted, not only the start of each stream: it may be found again in
+/// another stream.
+pub const POLICY_FINGERPRINTS: u32 = 16;
+/// Policy: it has to do with sensitive content: fingerprints are dense, and of all taps. The program may
+/// set this bit by itself.
+pub const POLICY_TURNED_UP: u32 = 32;
 
 /// First page of an arena.
 #[repr(C)]
@@ -45,7 +49,7 @@ pub struct ArenaHead {
     pub lanes: u32,
     /// This arena's number, the daemon's choice.
     pub id: u64,
-    /// Written by the daemon: POLICY bits.
+    /// POLICY bits. Written by the daemon, but for [`POLICY_TURNED_UP`].
     pub policy: AtomicU32,
     pad: [u32; 9],
     /// Written by the shim (a line of its own): 1 when something was published since the daemon

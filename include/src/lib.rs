@@ -6,8 +6,10 @@
 #![no_std]
 
 pub mod arena;
+pub mod class;
 pub mod hello;
 pub mod lane;
+pub mod prints;
 pub mod record;
 
 /// Version of everything in this crate. A daemon refuses a shim of another version, and the

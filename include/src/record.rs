@@ -35,8 +35,12 @@ macro_rules! wire_enum {
     };
 }
 
+mod class;
+mod content;
 mod file;
 mod words;
+pub use class::*;
+pub use content::*;
 pub use file::*;
 pub use words::*;
 
@@ -382,8 +386,10 @@ pub enum Record {
     Named(Named),
     /// See [`File`].
     File(File),
-    /// See [`Chunks`].
-    Chunks(Chunks),
+    /// See [`Prints`].
+    Prints(Prints),
+    /// See [`Classed`].
+    Classed(Classed),
 }
 
 /// Lines that a [`Blocks`] record of `units` tag units spans.
@@ -455,12 +461,16 @@ impl Record {
                 r.fits().then_some(Self::Named(r))?
             }
             Kind::File => Self::File(whole(lines)?),
-            Kind::Chunks => {
+            Kind::Prints => {
                 let mut all = [[0u64; 8]; MAX_LINES];
                 all.get_mut(..lines.len())?.copy_from_slice(lines);
-                let r: Chunks = bytemuck::cast(all);
+                let r: Prints = bytemuck::cast(all);
                 Tap::from_code(header.tap)?;
-                r.fits(lines.len()).then_some(Self::Chunks(r))?
+                r.fits(lines.len()).then_some(Self::Prints(r))?
+            }
+            Kind::Class => {
+                let r: Classed = whole(lines)?;
+                r.fits().then_some(Self::Classed(r))?
             }
             Kind::Note => {
                 let r: Note = whole(lines)?;
@@ -484,7 +494,8 @@ impl Record {
             Self::Note(r) => &r.header,
             Self::Named(r) => &r.header,
             Self::File(r) => &r.header,
-            Self::Chunks(r) => &r.header,
+            Self::Prints(r) => &r.header,
+            Self::Classed(r) => &r.header,
         }
     }
 }

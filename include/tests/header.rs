@@ -3,7 +3,7 @@
 //! walked by their codes, so what is added here and forgotten there fails.
 #![cfg(not(loom))]
 
-use counterfoil_abi::{ABI_VERSION, BLOCK, UNKNOWN, arena, hello, lane, record};
+use counterfoil_abi::{ABI_VERSION, BLOCK, UNKNOWN, arena, hello, lane, prints, record};
 use std::fmt::Write as _;
 use std::process::Command;
 
@@ -21,8 +21,12 @@ macro_rules! layout {
         $facts.push((format!("sizeof({c})"), size_of::<$type>() as u64));
         $facts.push((format!("_Alignof({c})"), align_of::<$type>() as u64));
         $({
-            // `errno` is a macro in C.
-            let name = if stringify!($field) == "errno" { "error" } else { stringify!($field) };
+            // `errno` is a macro in C, `class` a word of C++.
+            let name = match stringify!($field) {
+                "errno" => "error",
+                "class" => "class_",
+                name => name,
+            };
             $facts.push((format!("offsetof({c}, {name})"), std::mem::offset_of!($type, $field) as u64));
         })*
     }};
@@ -68,8 +72,11 @@ fn facts() -> Facts {
     layout!(f, record::File, "file", {
         header, opened_with, pad, before, after, read_bytes, write_bytes, read_digest, write_digest, written, pad2
     });
-    layout!(f, record::Chunk, "chunk", { length, fingerprint });
-    layout!(f, record::Chunks, "chunks", { header, offset, count, pad, chunks, pad2 });
+    layout!(f, record::Sample, "sample", { end, print });
+    layout!(f, record::Prints, "prints", { header, offset, length, bits, count, pad, samples });
+    layout!(f, record::Classed, "class", {
+        header, class, magic, entropy, chi_squared, looked, passed, offset, pad
+    });
     layout!(f, lane::LaneHead, "lane_head", { head, owner, dropped, tail }, ..);
     layout!(f, arena::ArenaHead, "arena_head", { magic, abi, lanes, id, policy, bell, no_lane, no_object }, ..);
     layout!(f, hello::Request, "request", { magic, abi, pid, inherited_len, pad, inherited });
@@ -84,6 +91,8 @@ fn facts() -> Facts {
     words(&mut f, "ABOUT", record::About::from_code, record::About::word);
     words(&mut f, "NAMING", record::Naming::from_code, record::Naming::word);
     words(&mut f, "LOST", record::Lost::from_code, record::Lost::word);
+    words(&mut f, "CLASS", record::Class::from_code, record::Class::word);
+    words(&mut f, "MAGIC", record::Magic::from_code, record::Magic::word);
     words(&mut f, "TOUCH", record::Touch::from_code, record::Touch::word);
 
     constants!(
@@ -117,8 +126,12 @@ fn facts() -> Facts {
         record::WRITE_AT_REST,
         record::MADE_EMPTY,
         record::LAST,
-        record::MAX_CHUNKS,
-        record::MAX_CHUNK,
+        record::CLASS_FINAL,
+        record::CLASS_HTTP,
+        record::MAX_SAMPLES,
+        prints::WINDOW,
+        prints::DISTINCT,
+        prints::MAX_BITS,
         lane::LANE_LINES,
         arena::LANES,
         arena::LANE_HEADS_AT,
@@ -129,7 +142,8 @@ fn facts() -> Facts {
         arena::POLICY_OFF,
         arena::POLICY_BLAKE3,
         arena::POLICY_SHA256,
-        arena::POLICY_CHUNKS,
+        arena::POLICY_FINGERPRINTS,
+        arena::POLICY_TURNED_UP,
         hello::MAX_INHERITED,
         hello::GRANTED,
         hello::WRONG_ABI,

@@ -27,6 +27,16 @@ pub fn is_crowded(guard: &Guard) -> bool {
     crowded
 }
 
+/// Publishes what can be done without, if there is room enough for what can't. `spread`: it is worth another
+/// lane.
+pub fn push_spare(guard: &Guard, record: &[Line], spread: bool) -> bool {
+    if is_crowded(guard) {
+        let Some(free) = spread.then(|| another(guard.thread)).flatten() else { return false };
+        guard.thread.lane.set(Some(free));
+    }
+    push_from(guard.thread, record, false)
+}
+
 /// Publishes a record of one of the ABI's structs.
 pub fn push_record<T: bytemuck::Pod>(guard: &Guard, record: &T) -> bool {
     push(guard, lines_of(record))

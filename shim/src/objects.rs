@@ -269,12 +269,12 @@ impl Object {
         self.number.store(0, Ordering::Release);
     }
 
-    /// Says what has not been said of all streams.
-    pub fn tell(&self, guard: &Guard) {
+    /// Says what has not been said of all streams. `last`: nothing follows, at least from this process.
+    pub fn tell(&self, guard: &Guard, last: bool) {
         let number = self.number();
         let (out, into) = self.taps();
-        self.out.try_tell(guard, number, out);
-        self.into.try_tell(guard, number, into);
+        self.out.try_tell(guard, number, out, last);
+        self.into.try_tell(guard, number, into, last);
         self.tell_witness(guard, true);
         self.tell_witness(guard, false);
     }
@@ -284,7 +284,7 @@ impl Object {
         if self.is_tls() {
             let (stream, tap) =
                 if sealed { (&self.seal, Tap::CipherSeal) } else { (&self.open, Tap::CipherOpen) };
-            stream.try_tell(guard, self.number(), tap);
+            stream.try_tell(guard, self.number(), tap, false);
         }
     }
 
@@ -319,10 +319,10 @@ impl Object {
             if !file::tell_opened(guard, self, self.fd.load(Ordering::Relaxed)) {
                 return;
             }
-            self.tell(guard);
+            self.tell(guard, how != How::Checkpoint);
             file::tell(guard, self, how);
         } else {
-            self.tell(guard);
+            self.tell(guard, how != How::Checkpoint);
         }
         lanes::push_record(guard, &self.ended(how, counts));
     }

@@ -7,6 +7,7 @@ use core::cell::UnsafeCell;
 use core::ptr::null;
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
 use counterfoil_abi::arena::{ArenaHead, POLICY_OFF, POLICY_WATCHED};
+use counterfoil_abi::prints::Sampler;
 
 /// What the constructor learns and nobody changes afterwards.
 pub struct Settings {
@@ -16,14 +17,20 @@ pub struct Settings {
     pub key: [u8; 16],
     /// What makes the tags.
     pub function: Function,
+    /// What makes the fingerprints.
+    pub sampler: Sampler,
 }
 
 struct Once(UnsafeCell<Settings>);
 // SAFETY: written by the constructor only, before `ACTIVE` is set (release); read after it is seen.
 unsafe impl Sync for Once {}
 
-static SETTINGS: Once =
-    Once(UnsafeCell::new(Settings { arena: null(), key: [0; 16], function: Function::None }));
+static SETTINGS: Once = Once(UnsafeCell::new(Settings {
+    arena: null(),
+    key: [0; 16],
+    function: Function::None,
+    sampler: Sampler::NONE,
+}));
 static ACTIVE: AtomicBool = AtomicBool::new(false);
 /// A page that the kernel wipes in a forked child: 0 there means "not noticed yet".
 static FORK_MARK: AtomicPtr<AtomicU32> = AtomicPtr::new(core::ptr::null_mut());

@@ -176,7 +176,7 @@ pub fn begin_on(guard: &Guard, object: &'static Object, way: u8) -> Call {
         // while the connection is open.
         let (other, tap) = if way == objects::OUT { (&object.into, into) } else { (&object.out, out) };
         if other.untold() && !lanes::is_crowded(guard) {
-            other.try_tell(guard, number, tap);
+            other.try_tell(guard, number, tap, false);
             object.tell_witness(guard, way != objects::OUT);
         }
         object.last.store(way, Ordering::Relaxed);

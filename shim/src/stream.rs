@@ -5,6 +5,7 @@
 //! only then. Who finds it claimed leaves a gap of unknown length, and goes on.
 //! Streams live in memory that a family of forks shares (see [`crate::objects`]).
 
+use crate::content::{Content, Place};
 use crate::lanes;
 use crate::mac::{self, Mac, Wide};
 use crate::process;
@@ -36,6 +37,8 @@ pub struct Stream {
     broken: AtomicU32,
     /// State of the running block, where `offset` is inside one and it is not broken.
     mac: UnsafeCell<Mac>,
+    /// What is found in its content.
+    content: Content,
 }
 
 // SAFETY: `mac` is touched only by who holds `claim`.
@@ -182,11 +185,13 @@ impl Stream {
 
     /// From here on offsets may be shifted. Needs no claim.
     pub fn doubt(&self, guard: &Guard, object: u32, tap: Tap, reason: Reason) {
+        self.content.doubt();
         push_gap(guard, object, tap, self.offset(), UNKNOWN, reason);
     }
 
     /// [`Self::doubt`] about what has passed since `offset`.
     pub fn doubt_from(&self, guard: &Guard, object: u32, tap: Tap, offset: u64, reason: Reason) {
+        self.content.doubt();
         push_gap(guard, object, tap, offset, UNKNOWN, reason);
     }
 
@@ -198,6 +203,7 @@ impl Stream {
         self.tell(guard, object, tap);
         let offset = self.offset();
         push_gap(guard, object, tap, offset, bytes, reason);
+        self.content.missed(&Place { guard, object, tap }, offset + bytes, bytes);
         self.offset.store(offset + bytes, Ordering::Relaxed);
         self.told.store(offset + bytes, Ordering::Relaxed);
         self.broken.store(u32::from(!(offset + bytes).is_multiple_of(BLOCK)), Ordering::Relaxed);
@@ -206,6 +212,7 @@ impl Stream {
     /// `bytes` passed and are only counted: the running block has no tag. Needs no claim.
     #[inline]
     pub fn count(&self, bytes: u64) {
+        self.content.doubt();
         self.broken.store(1, Ordering::Relaxed);
         self.offset.fetch_add(bytes, Ordering::Relaxed);
     }
@@ -213,6 +220,7 @@ impl Stream {
     /// Begins again at 0: what passed turned out not to have, and no tag was emitted yet; or a file is read
     /// a second time, and its tags will be the same.
     pub fn restart(&self) {
+        self.content.clear();
         self.offset.store(0, Ordering::Relaxed);
         self.told.store(0, Ordering::Relaxed);
         self.broken.store(0, Ordering::Relaxed);
@@ -221,6 +229,14 @@ impl Stream {
     /// `bytes` came in. The stream is claimed, and the call has returned.
     #[inline]
     pub fn took<P: Pieces + ?Sized>(&self, guard: &Guard, object: u32, tap: Tap, data: &P, bytes: u64) {
+        let offset = self.offset();
+        self.tagged(guard, object, tap, data, bytes);
+        self.content.passed(&Place { guard, object, tap }, offset, data, bytes);
+    }
+
+    /// [`Self::took`] for bytes whose content is looked at elsewhere: they are only tagged.
+    #[inline]
+    pub fn tagged<P: Pieces + ?Sized>(&self, guard: &Guard, object: u32, tap: Tap, data: &P, bytes: u64) {
         let mut run = Run::new(self.offset());
         // SAFETY: claimed.
         let mac = unsafe { &mut *self.mac.get() };
@@ -345,7 +361,9 @@ impl Stream {
         if run.any {
             self.told.store(end - end % BLOCK, Ordering::Relaxed);
         }
+        let start = offer.start;
         offer.done();
+        self.content.passed(&Place { guard, object, tap }, start, data, accepted);
     }
 
     /// Less was accepted than was offered, or more was offered than tags were computed for: makes
@@ -423,13 +441,15 @@ impl Stream {
         push_blocks(guard, &mut record);
     }
 
-    /// [`Self::tell`] for who holds no claim: does nothing when somebody is in a call.
-    pub fn try_tell(&self, guard: &Guard, object: u32, tap: Tap) {
+    /// [`Self::tell`] for who holds no claim: does nothing when somebody is in a call. `last`: nothing
+    /// follows, at least from this process.
+    pub fn try_tell(&self, guard: &Guard, object: u32, tap: Tap, last: bool) {
         if self.claim.compare_exchange(0, TELLING, Ordering::Acquire, Ordering::Relaxed).is_ok() {
             if self.missed.swap(0, Ordering::Relaxed) != 0 {
                 self.doubt(guard, object, tap, Reason::BypassedBytes);
             }
             self.tell(guard, object, tap);
+            self.content.tell(&Place { guard, object, tap }, last);
             self.release_left();
         }
     }

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod cases;
+pub mod classes;
 pub mod daemon;
 pub mod fixtures;
 pub mod hostile;
@@ -18,6 +19,7 @@ pub mod report;
 pub mod rsyslog;
 pub mod scratch;
 pub mod service_sshd;
+pub mod sink;
 pub mod sshd;
 pub mod truth;
 pub mod undisturbed;

@@ -395,6 +395,35 @@ fn conversions_accuse_nobody() {
 }
 
 #[test]
+fn conversions_by_http_gpg_and_convert_accuse_nobody() {
+    need!("nginx", "curl", "gpg", "convert");
+    let port = peers::free_port();
+    let session = Observed::script(&format!(
+        "nginx -c \"$PWD/nginx.conf\" & server=$!\nlistening {port}\nurl=https://localhost:{port}\n\
+         seq 90000 >www/text\nget=\"curl -sS --cacert cert.pem\"\n\
+         $get --compressed $url/text -o dst/text\n\
+         $get -H 'Accept-Encoding: gzip' $url/text -o dst/text.gz\n\
+         export GNUPGHOME=$PWD/gpg; mkdir -m 700 gpg\n\
+         gpg -q --batch --passphrase x -c -o - www/text | $get -T - $url/up/text.gpg\n\
+         gpg -q --batch --passphrase x -c -o dst/text.gpg www/text; $get -T dst/text.gpg $url/up/text2.gpg\n\
+         convert -size 200x200 plasma:red www/picture.png\n\
+         convert www/picture.png dst/picture.jpg; $get -T dst/picture.jpg $url/up/picture.jpg\n\
+         convert www/picture.png jpg:- | $get -T - $url/up/picture\n\
+         gpgconf --kill all || true; kill -QUIT $server; wait $server"
+    ));
+    peers::nginx(&session.scratch, port, "gzip on; gzip_types *;");
+    let run = with_files(session, &[]).go().well();
+    truth::blameless(&run);
+    check!(run, !run.report.fired("payload-truncated"), "nothing was cut");
+    intact(&run, "dst/text.gpg", "www/up/text2.gpg", ("curl", "nginx"), 1);
+    intact(&run, "dst/picture.jpg", "www/up/picture.jpg", ("curl", "nginx"), 1);
+    for t in files(&run) {
+        let fine = t.verdict() == "intact" || t.reasons() == ["transformed"];
+        check!(run, fine, "{}", t.shown());
+    }
+}
+
+#[test]
 fn a_killed_scp_is_truncated() {
     need_sshd!();
     let run = beside_sshd(

@@ -1,7 +1,7 @@
 //! What is sent arrives, at real receivers: every kind of alarm, whole, once and in order, whatever names say and however
 //! often the receiver goes away.
 
-use counterfoil_daemon::config::{Facility, JsonShape, Sink, SinkKind, SyslogAddress, SyslogShape, Tls};
+use counterfoil_daemon::config::{Facility, Sink, SinkKind, SyslogAddress, SyslogShape, Tls};
 use counterfoil_daemon::escape;
 use counterfoil_daemon::metrics::Metrics;
 use counterfoil_daemon::model::Alarm;
@@ -9,7 +9,6 @@ use counterfoil_daemon::sinks::{Message, Sinks};
 use counterfoil_tests::rsyslog::{self, Line, Rsyslog, WAYS};
 use counterfoil_tests::{Scratch, skip, wait};
 use serde_json::{Value, json};
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -351,5 +350,3 @@ fn rsyslog_stopped_under_load_gets_every_alarm_once_and_in_order() {
 fn rsyslog_stopped_for_ten_minutes_under_load() {
     outages(Duration::from_secs(600), 1, Duration::from_millis(10));
 }
-
-fn _unused(_: JsonShape, _: &Path) {}

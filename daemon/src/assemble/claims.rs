@@ -71,6 +71,7 @@ impl Assembler {
         }
         self.prove(arena, by, number, key);
         self.join(arena, key);
+        self.meter(key);
         self.replay_early(arena, number, key);
     }
 
@@ -135,6 +136,7 @@ impl Assembler {
             access,
             resumed: [0; 2],
             extent: [0; 2],
+            grew: [0; 2],
             by: [0; 2],
             ended: None,
             finish: None,
@@ -256,6 +258,9 @@ impl Assembler {
         };
         if let Some(pid) = found {
             program.forked(forked.pid, pid);
+            if let Some(trail) = &mut self.trail {
+                trail.forked(arena, pid);
+            }
             if program.watched {
                 self.see(Seen::Forked { id: arena, pid });
             }
@@ -291,6 +296,7 @@ fn learn(object: &mut Object, opened: &Opened) {
         object.peer_pid = opened.peer_pid;
     }
     object.accepted |= opened.header.flags & record::ACCEPTED != 0;
+    object.connected |= opened.header.flags & record::CONNECTED != 0;
     let name = &opened.name[..(opened.name_len as usize).min(opened.name.len())];
     if !name.is_empty() && object.path.is_empty() {
         object.path = name.to_vec();

@@ -29,6 +29,7 @@ impl Assembler {
             object.settled_at = now;
         }
         let (legs, peer) = (object.legs, object.peer);
+        self.read_last(key);
         for leg in legs.into_iter().flatten() {
             self.judge_if_final(leg);
         }
@@ -171,6 +172,7 @@ impl Assembler {
             }
         }
         self.remember_gifts(transfer, &judgement);
+        self.remember_sending(transfer);
         let said = self.outward(transfer, judgement, &from, &to);
         let crossing = self.crossing(transfer, [from.as_ref(), to.as_ref()], &said);
         self.out.push_back(Judged::Transfer { transfer: Box::new(said.0), context: Box::new(said.1) });

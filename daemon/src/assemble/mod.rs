@@ -15,6 +15,7 @@ mod join;
 mod lives;
 mod lost;
 pub mod manifest;
+pub mod meter;
 pub mod object;
 mod onward;
 mod outward;
@@ -23,6 +24,7 @@ pub mod pending;
 pub mod program;
 mod relay;
 pub mod runs;
+mod sending;
 pub mod slab;
 mod ssh;
 #[cfg(test)]
@@ -36,6 +38,7 @@ use crate::files::{Files, Surroundings};
 use crate::host::facts::{Inode, Proc};
 use crate::judged::{Counts, Judged};
 use crate::model::Reason;
+use crate::sensitive::Trail;
 use crate::surround::Seen;
 use counterfoil_abi::record::{Address, Channel, Record};
 use gifts::Standing;
@@ -140,12 +143,16 @@ pub struct Assembler {
     /// Objects looked at again later, by time.
     later: BTreeSet<(u64, Key)>,
     suspects: Vec<(u64, Suspect)>,
+    /// Connections that are read from time to time, by when.
+    metered: BTreeSet<(u64, Key)>,
     relays: relay::Relays,
     counts: Counts,
     /// Records when the tables were last weighed.
     weighed: u64,
     /// What was read and written, and what became of it.
     pub files: Files,
+    /// What became of sensitive files; None: nobody wants to know.
+    pub trail: Option<Trail>,
     /// What is to be said.
     pub out: VecDeque<Judged>,
     /// What `surround` may want to look at. Whoever calls takes it out after each tick.
@@ -165,6 +172,7 @@ impl Assembler {
         Self {
             settings,
             files,
+            trail: None,
             programs: HashMap::new(),
             objects: Slab::default(),
             transfers: Slab::default(),
@@ -183,6 +191,7 @@ impl Assembler {
             settling: VecDeque::new(),
             later: BTreeSet::new(),
             suspects: Vec::new(),
+            metered: BTreeSet::new(),
             relays: relay::Relays::default(),
             counts: Counts::default(),
             weighed: 0,
@@ -272,6 +281,7 @@ impl Assembler {
             }
             self.settle(key);
         }
+        self.read_meters();
         if !self.suspects.is_empty() {
             self.look_at_suspects();
         }
@@ -282,6 +292,11 @@ impl Assembler {
             passages: &self.passages,
         };
         self.files.tick(now, self.tick, &standing, &mut self.out);
+        if let Some(trail) = &mut self.trail {
+            self.files.closed.drain(..).for_each(|closed| trail.closed(closed));
+            self.files.digested.drain(..).for_each(|(inode, digest)| trail.digested(inode, digest, now));
+            trail.tick(now, &standing, &mut self.out);
+        }
         if self.tick.is_multiple_of(64) {
             self.forget_early();
         }
@@ -315,7 +330,9 @@ impl Assembler {
     /// Observation ends: what is open is judged as it stands.
     pub fn finish_all(&mut self) {
         self.tick += SETTLE;
+        self.follow_to_the_end();
         for key in self.objects.keys() {
+            self.read_last(key);
             self.say_cipher(key);
             self.say_tunnel(key);
         }

@@ -2,11 +2,13 @@
 //!
 //! Successive program images that inherit a socket are [`Use`]s of one object: its streams go on.
 
+use super::meter::Meter;
 use super::pair::Pair;
 use super::pending::Budget;
 use super::program::ArenaId;
 use super::slab::Key;
 use super::ssh::Tunnel;
+use crate::content::Content;
 use crate::host::facts::{Access, Inode};
 use crate::judge::Finish;
 use crate::model::{self, Reason};
@@ -83,6 +85,8 @@ pub struct Use {
     pub resumed: [u64; 2],
     /// How far its records reach, by direction.
     pub extent: [u64; 2],
+    /// When that was last known to have grown, by direction.
+    pub grew: [u64; 2],
     /// Who first moved bytes, as its namespace counts pids; 0 unknown.
     pub by: [u32; 2],
     /// The greatest totals so far.
@@ -114,12 +118,13 @@ impl Use {
             || self.flags & record::INHERITED != 0 && self.flags & record::RESUMED == 0
     }
 
-    /// Notes that records reach `end`, moved by `by`.
+    /// Notes that records reach `end` at a time, moved by `by`.
     #[inline]
-    pub fn reach(&mut self, direction: Direction, end: u64, by: u32) {
+    pub fn reach(&mut self, direction: Direction, end: u64, by: u32, time: u64) {
         let d = direction as usize;
         if end > self.extent[d] {
             self.extent[d] = end;
+            self.grew[d] = self.grew[d].max(time);
             if self.by[d] == 0 {
                 self.by[d] = by;
             }
@@ -202,6 +207,16 @@ pub struct Object {
     pub listed: bool,
     /// It came from accept.
     pub accepted: bool,
+    /// It was connected here.
+    pub connected: bool,
+    /// The socket under a TLS session.
+    pub carrier: Option<Key>,
+    /// It is the socket under a TLS session that is seen.
+    pub session: bool,
+    /// It carries SSH, and its channels are seen.
+    pub tunnels: bool,
+    /// What was read of it, and when.
+    pub meter: Meter,
     /// Path of a FIFO or Unix socket, as bytes.
     pub path: Vec<u8>,
     /// SO_PEERCRED's pid, 0 unknown.
@@ -212,6 +227,8 @@ pub struct Object {
     pub uses: Vec<Use>,
     /// Its transfers, by direction.
     pub legs: [Option<Key>; 2],
+    /// What kind of content passed, by direction.
+    pub content: [Option<Content>; 2],
     /// The object at the other end.
     pub peer: Option<Key>,
     /// What was given to TLS against what the cipher had, by direction.
@@ -253,11 +270,17 @@ impl Object {
             remote: Address::default(),
             listed: false,
             accepted: false,
+            connected: false,
+            carrier: None,
+            session: false,
+            tunnels: false,
+            meter: Meter::default(),
             path: Vec::new(),
             peer_pid: 0,
             net_namespace: None,
             uses: Vec::new(),
             legs: [None; 2],
+            content: [None; 2],
             peer: None,
             cipher: [None, None],
             no_cipher_witness: false,

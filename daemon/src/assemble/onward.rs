@@ -155,7 +155,7 @@ fn end_to_end(relayed: Relayed) -> (model::Transfer, Context) {
             super::manifest::TagKind::Mac => Assurance::KeyedTag,
             super::manifest::TagKind::Wide => Assurance::Hash,
         }),
-        class: first.transfer.class.clone(),
+        class: first.transfer.class,
         bytes: model::Bytes { origin: Some(total), destination: Some(total) },
         altered: ranges(&differs, total),
         legs: vec![first.transfer.id, second.transfer.id],

@@ -8,7 +8,7 @@ use super::{Assembler, Transfer};
 use crate::host::path_text;
 use crate::judge::{End, Judgement};
 use crate::judged::{Context, Judged, Notice, What};
-use crate::model::{self, Bytes, Connection, Endpoint, Process, ProcessName};
+use crate::model::{self, Bytes, Class, Connection, Endpoint, Process, ProcessName};
 use counterfoil_abi::record::Address;
 use jiff::Timestamp;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -47,6 +47,18 @@ fn first_user(object: &Object, direction: Direction) -> Option<&Use> {
     active.or_else(|| object.uses.iter().find(suits)).or(object.uses.first())
 }
 
+/// What kind of content went from one to the other: as it was written, else as it was read.
+fn class(origin: Option<&Object>, destination: Option<&Object>) -> Option<Class> {
+    let ends = || {
+        [(origin, Direction::Out), (destination, Direction::In)]
+            .into_iter()
+            .filter_map(|(o, d)| Some((o?, d)))
+    };
+    let known = ends().find_map(|(object, direction)| object.content[direction as usize]);
+    let nothing = || ends().all(|(object, direction)| object.total(direction) == 0);
+    known.map(|content| content.class).or_else(|| nothing().then_some(Class::Empty))
+}
+
 impl Assembler {
     /// The realtime of a monotonic moment that a record tells; a liar's is brought into bounds.
     pub(super) fn timestamp(&self, monotonic: u64) -> Timestamp {
@@ -79,7 +91,7 @@ impl Assembler {
             channel: origin.or(destination).map_or(model::Channel::Tcp, Object::model_channel),
             flow: self.flow_text(origin.or(destination)),
             assurance: judgement.assurance,
-            class: None,
+            class: class(origin, destination),
             bytes: Bytes {
                 origin: from.as_ref().map(|e| e.total),
                 destination: to.as_ref().map(|e| e.total),
@@ -107,13 +119,8 @@ impl Assembler {
         (outward, context)
     }
 
-    fn flow_text(&self, object: Option<&Object>) -> Option<String> {
-        let object = object?;
-        match (&object.tls, object.model_channel()) {
-            (Some(tls), _) => Some(hex(&tls.flow)),
-            (None, model::Channel::Tcp) => address_flow(&object.local, &object.remote),
-            _ => None,
-        }
+    pub(super) fn flow_text(&self, object: Option<&Object>) -> Option<String> {
+        flow(object?)
     }
 
     fn endpoint(
@@ -164,18 +171,7 @@ impl Assembler {
 
     /// The connection as this end's process sees it.
     pub(super) fn connection(&self, object: &Object, direction: Direction) -> Connection {
-        let text_of = |direction| match direction {
-            Direction::Out => "out",
-            Direction::In => "in",
-        };
-        Connection {
-            local: text(&object.local),
-            remote: text(&object.remote),
-            direction: Some(text_of(direction).into()),
-            server_name: object.tls.as_ref().and_then(|t| t.name.clone()),
-            bytes_out: Some(object.total(Direction::Out)),
-            bytes_in: Some(object.total(Direction::In)),
-        }
+        connection(object, direction)
     }
 
     /// Something about a program.
@@ -226,6 +222,31 @@ impl Assembler {
             what,
         };
         self.out.push_back(Judged::Notice(Box::new(notice)));
+    }
+}
+
+/// The connection as this end's process sees it.
+pub(super) fn connection(object: &Object, direction: Direction) -> Connection {
+    let text_of = |direction| match direction {
+        Direction::Out => "out",
+        Direction::In => "in",
+    };
+    Connection {
+        local: text(&object.local),
+        remote: text(&object.remote),
+        direction: Some(text_of(direction).into()),
+        server_name: object.tls.as_ref().and_then(|t| t.name.clone()),
+        bytes_out: Some(object.total(Direction::Out)),
+        bytes_in: Some(object.total(Direction::In)),
+    }
+}
+
+/// Its flow id.
+pub(super) fn flow(object: &Object) -> Option<String> {
+    match (&object.tls, object.model_channel()) {
+        (Some(tls), _) => Some(hex(&tls.flow)),
+        (None, model::Channel::Tcp) => address_flow(&object.local, &object.remote),
+        _ => None,
     }
 }
 

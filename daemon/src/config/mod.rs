@@ -4,11 +4,13 @@
 //! once, each with line and column. Called by `commands` at the start and on SIGHUP.
 #![forbid(unsafe_code)]
 
+pub mod egress;
 mod read;
 mod section;
 pub mod sink;
 pub(crate) mod values;
 
+pub use egress::{Egress, Sensitive};
 pub use read::parse;
 pub use sink::{JsonShape, Rate, Sink, SinkKind, SyslogShape, Tls};
 pub use values::{Cidr, Facility, Ports, SyslogAddress};
@@ -49,6 +51,8 @@ pub struct Config {
     pub watch: Watch,
     /// `[integrity]`
     pub integrity: Integrity,
+    /// `[egress]`
+    pub egress: Egress,
     /// `[[sink]]`, in the file's order.
     pub sinks: Vec<Sink>,
     /// `[privacy]`
@@ -57,6 +61,23 @@ pub struct Config {
     pub metrics: Metrics,
     /// `[ledger]`
     pub ledger: Ledger,
+    /// `[alarms]`
+    pub alarms: Alarms,
+}
+
+/// `[alarms]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Alarms {
+    /// For how long an alarm is shelved where nobody says.
+    pub shelving: Duration,
+    /// For how long it can be at most: what is shelved for ever is forgotten.
+    pub shelving_limit: Duration,
+}
+
+impl Default for Alarms {
+    fn default() -> Self {
+        Self { shelving: Duration::from_secs(8 * 3600), shelving_limit: Duration::from_secs(7 * 86_400) }
+    }
 }
 
 /// `[watch]`: what the host's daemon tags.

@@ -1,15 +1,16 @@
 //! TOML text to [`Parsed`], section by section; goes on after a mistake, so that all are found.
 #![forbid(unsafe_code)]
 
+use super::egress;
 use super::section::{Mistakes, Section, article};
 use super::values::{absolute, cidr, duration, loopback, one_of, ports, size};
-use super::{Config, Integrity, Metrics, Mistake, Parsed, Ports, StreamDigest};
+use super::{Alarms, Config, Integrity, Metrics, Mistake, Parsed, Ports, StreamDigest};
 use crate::redact::ArgvPrivacy;
 use std::time::Duration;
 use toml::de::{DeTable, DeValue};
 
 /// Sections of later versions: known, and without effect.
-const LATER: &[&str] = &["egress", "media", "intake", "fleet"];
+const LATER: &[&str] = &["media", "intake", "fleet"];
 
 /// Reads a configuration.
 ///
@@ -31,6 +32,9 @@ pub fn parse(source: &str) -> Result<Parsed, Vec<Mistake>> {
     if let Some(s) = section(&mut file, "integrity", "[integrity]", &mut m) {
         integrity(s, &mut config.integrity, &mut m);
     }
+    if let Some(s) = section(&mut file, "egress", "[egress]", &mut m) {
+        egress::read(s, &mut config.egress, &mut m);
+    }
     if let Some(mut s) = section(&mut file, "privacy", "[privacy]", &mut m) {
         let modes =
             [("redacted", ArgvPrivacy::Redacted), ("full", ArgvPrivacy::Full), ("none", ArgvPrivacy::None)];
@@ -49,8 +53,8 @@ pub fn parse(source: &str) -> Result<Parsed, Vec<Mistake>> {
         s.finish(&mut m);
     }
     if let Some(mut s) = section(&mut file, "alarms", "[alarms]", &mut m) {
-        s.later(&["limits", "deadbands", "delays", "shelving"], &mut m);
-        s.finish(&mut m);
+        s.later(&["limits", "deadbands", "delays"], &mut m);
+        alarms(s, &mut config.alarms, &mut m);
     }
     super::sink::read(&mut file, &mut config.sinks, &mut m);
     metrics(&mut file, &mut config.metrics, &mut m);
@@ -170,6 +174,25 @@ fn integrity(mut s: Section<'_, '_>, integrity: &mut Integrity, m: &mut Mistakes
     }
     if let Some(path) = s.parsed("integrity_baseline", m, absolute) {
         integrity.integrity_baseline = Some(path);
+    }
+    s.finish(m);
+}
+
+fn alarms(mut s: Section<'_, '_>, alarms: &mut Alarms, m: &mut Mistakes) {
+    let span = |text: &str| match duration(text)? {
+        span if span < Duration::from_secs(1) => Err("at least 1s".into()),
+        span => Ok(span),
+    };
+    let place = s.span.clone();
+    if let Some(limit) = s.parsed("shelving_limit", m, span) {
+        alarms.shelving_limit = limit;
+    }
+    match s.parsed("shelving", m, span) {
+        Some(shelf) if shelf > alarms.shelving_limit => {
+            m.at(&place, "shelving must not be longer than shelving_limit (7d unless configured)");
+        }
+        Some(shelf) => alarms.shelving = shelf,
+        None => alarms.shelving = alarms.shelving.min(alarms.shelving_limit),
     }
     s.finish(m);
 }

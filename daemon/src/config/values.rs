@@ -32,7 +32,7 @@ impl Cidr {
     }
 }
 
-pub(super) fn cidr(text: &str) -> Result<Cidr, String> {
+pub(crate) fn cidr(text: &str) -> Result<Cidr, String> {
     let wrong = || format!("`{text}` is no network; write one as `10.0.0.0/8` or `fd00::/8`");
     let (ip, prefix) = text.split_once('/').map_or((text, None), |(ip, p)| (ip, Some(p)));
     let ip: IpAddr = ip.parse().map_err(|_| wrong())?;
@@ -244,7 +244,7 @@ pub fn duration(text: &str) -> Result<Duration, String> {
 }
 
 /// A size in bytes: `512MiB`, `1 GiB`, `4GB`, `65536`.
-pub(super) fn size(text: &str) -> Result<u64, String> {
+pub(crate) fn size(text: &str) -> Result<u64, String> {
     let (number, unit) = number_and_unit(text);
     let wrong = || format!("`{text}` is no size; write `512MiB`, `1GiB` or `4GB`");
     let factor: u64 = match unit {

@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 use super::{Delivered, KIND};
+use crate::aside::{Aside, Inbox};
 use crate::config::Integrity;
 use crate::judged::Deed;
 use crate::ledger::{Memory, Reader as LedgerReader};
@@ -11,17 +12,12 @@ use crate::model::{Finding, Transfer};
 use crate::pipeline::{StreamDigest, random_key};
 use crate::rest::{Answer, Reader};
 use crate::tags::Tagger;
-use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded, unbounded};
+use crossbeam::channel::{RecvTimeoutError, Sender, unbounded};
 use jiff::Timestamp;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-/// How long the end waits for the thread: a file system that doesn't answer keeps it, not us.
-const FAREWELL: Duration = Duration::from_secs(2);
-/// Words that may wait.
-const WAITING: usize = 8192;
 /// The clock may jump; look at it at least so often.
 const LONGEST_SLEEP: Duration = Duration::from_secs(30);
 
@@ -33,11 +29,7 @@ enum Word {
 }
 
 /// The stage, running.
-pub struct Watcher {
-    words: Sender<Word>,
-    end: Sender<()>,
-    thread: JoinHandle<()>,
-}
+pub struct Watcher(Aside<Word>);
 
 impl Watcher {
     /// Starts it. `recalled` is what [`KIND`] has in the ledger in `state`.
@@ -51,15 +43,13 @@ impl Watcher {
         memory: Memory,
         findings: Sender<Finding>,
     ) -> std::io::Result<Self> {
-        let (words, inbox) = bounded(WAITING);
-        let (end, ended) = bounded(1);
         let mut delivered = Delivered::new(settings, Some(memory));
-        let thread = std::thread::Builder::new().name(KIND.into()).spawn(move || {
+        let work = move |inbox| {
             delivered.resume(Timestamp::now(), recalled);
             earlier(&mut delivered, &state);
-            work(delivered, &state, &inbox, &ended, &findings);
-        })?;
-        Ok(Self { words, end, thread })
+            work(delivered, &state, &inbox, &findings);
+        };
+        Aside::start(KIND, work).map(Self)
     }
 
     /// One final transfer.
@@ -76,24 +66,17 @@ impl Watcher {
 
     /// Other settings.
     pub fn reload(&self, settings: &Integrity) {
-        let _ = self.words.send(Word::Reload(settings.clone()));
+        self.0.say(Word::Reload(settings.clone()));
     }
 
     /// Ends it. A file that is being read is given up.
     pub fn finish(self) {
-        drop(self.end);
-        let until = Instant::now() + FAREWELL;
-        while !self.thread.is_finished() && Instant::now() < until {
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        if self.thread.is_finished() {
-            let _ = self.thread.join();
-        }
+        self.0.finish();
     }
 
     fn say(&self, word: Word) {
         // The desk waits for nobody. What is lost here is found in the ledger at the next start.
-        if let Err(TrySendError::Full(_)) = self.words.try_send(word) {
+        if !self.0.try_say(word) {
             tracing::warn!(
                 "delivered files come faster than they can be noted; some are not checked until a restart"
             );
@@ -113,13 +96,7 @@ fn earlier(delivered: &mut Delivered, state: &std::path::Path) {
     }
 }
 
-fn work(
-    mut delivered: Delivered,
-    state: &std::path::Path,
-    words: &Receiver<Word>,
-    ended: &Receiver<()>,
-    findings: &Sender<Finding>,
-) {
+fn work(mut delivered: Delivered, state: &std::path::Path, inbox: &Inbox<Word>, findings: &Sender<Finding>) {
     let (send, answers) = unbounded();
     let hear = Arc::new(move |answer| drop(send.send(Word::Read(Box::new(answer)))));
     // These tags are laid beside nothing but each other: the key is as good as any, and of this process alone.
@@ -145,9 +122,9 @@ fn work(
             _ => LONGEST_SLEEP,
         };
         let word = crossbeam::channel::select! {
-            recv(words) -> word => word.map_err(|_| RecvTimeoutError::Disconnected),
+            recv(inbox.words) -> word => word.map_err(|_| RecvTimeoutError::Disconnected),
             recv(answers) -> word => word.map_err(|_| RecvTimeoutError::Disconnected),
-            recv(ended) -> _ => return,
+            recv(inbox.ended) -> _ => return,
             default(sleep) => Err(RecvTimeoutError::Timeout),
         };
         let now = Timestamp::now();

@@ -20,7 +20,6 @@ use std::io::Write;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
 /// The culprit's source; see the comment at its head.
 const TAMPER: &str = include_str!("tamper.c");

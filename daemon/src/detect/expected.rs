@@ -74,7 +74,7 @@ fn differs(
     f.file = Some(FileFact {
         path: Some(path.to_owned()),
         sha256: Some(found.to_owned()),
-        class: transfer.class.clone(),
+        class: transfer.class,
         label: None,
     });
     f.transfer = Some(transfer.id);

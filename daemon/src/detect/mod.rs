@@ -14,6 +14,7 @@ mod itself;
 mod payload;
 mod preloads;
 mod process;
+mod sensitive;
 mod ssh;
 #[cfg(test)]
 mod tests;
@@ -62,7 +63,7 @@ impl Rules {
                 found
             }
             Judged::Notice(notice) => vec![Self::notice(notice)],
-            Judged::Coverage(_) | Judged::Deed(_) | Judged::Counts(_) => vec![],
+            Judged::Coverage(_) | Judged::Deed(_) | Judged::Traffic(_) | Judged::Counts(_) => vec![],
         };
         for finding in &mut found {
             self.enrich(finding);
@@ -99,6 +100,7 @@ impl Rules {
                 process::foreign_hook(notice, symbol, object, *before)
             }
             What::Anomaly(anomaly) => around::anomaly(notice, anomaly),
+            What::SensitiveEgress(egress) => sensitive::egress(notice, egress),
             What::CoverageLost { exe, reason, inherits_tracked } => {
                 itself::coverage_lost(notice, exe, reason, *inherits_tracked)
             }
@@ -165,7 +167,7 @@ pub(crate) fn why(value: impl Into<Value>, threshold: impl Into<Value>) -> Value
 
 /// What repeats are counted by: rule, executable, file, origin, destination, user. Ports that the
 /// kernel picked are left out, or every connection would be an alarm of its own.
-fn key(
+pub(crate) fn key(
     rule: &str,
     process: Option<&Process>,
     connection: Option<&Connection>,

@@ -157,12 +157,8 @@ pub(super) fn whole(f: &mut Finding, t: &Transfer) {
     });
     let file = t.origin.as_ref().and_then(|e| e.path.as_ref().map(|path| (path, &e.sha256)));
     if let (Channel::File, Some((path, sha256))) = (t.channel, file) {
-        f.file = Some(FileFact {
-            path: Some(path.clone()),
-            sha256: sha256.clone(),
-            class: t.class.clone(),
-            label: None,
-        });
+        f.file =
+            Some(FileFact { path: Some(path.clone()), sha256: sha256.clone(), class: t.class, label: None });
         f.key.push_str(&format!(" file={path:?}"));
     }
 }

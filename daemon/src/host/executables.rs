@@ -80,6 +80,12 @@ impl Executables {
         Some(Executable { sha256: sha256.to_string(), package, listed })
     }
 
+    /// The digest of the program that stands at a path; None where there is none, or it can't be read.
+    pub fn at(&self, path: &Path) -> Option<String> {
+        let file = super::regular::open(path, |meta| meta.mode() & 0o111 != 0)?;
+        self.digest(&file).map(|digest| digest.to_string())
+    }
+
     /// Puts digest and package into a process that an alarm is about; the package only if dpkg's lists have
     /// been read, which the alarm does not wait for.
     pub fn fill(self: &Arc<Self>, process: &mut Process) {

@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// The file's name in the state directory. Not the ledger's own: what is ordinary outlives a damaged
 /// ledger, and another thread writes it.
-const FILE: &str = "baseline.sqlite";
+pub(super) const FILE: &str = "baseline.sqlite";
 /// Pairs in memory and on disk.
 const KEPT: usize = 50_000;
 /// How often the time of a pair that is met again and again is written.
@@ -63,6 +63,7 @@ impl Baseline {
         place::create(&path)?;
         let load = || -> rusqlite::Result<Self> {
             let connection = Connection::open(&path)?;
+            connection.busy_timeout(Duration::from_secs(5))?;
             connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
             connection.pragma_update(None, "synchronous", "NORMAL")?;
             connection.execute_batch(TABLE)?;

@@ -1,6 +1,6 @@
 //! The ledger: every final transfer and every alarm, in SQLite.
 //!
-//! Comes in: [`Transfer`]s and [`Alarm`]s. Goes out: the same, to `transfers`, `alarms` and the next
+//! Comes in: [`Transfer`]s and [`AlarmRow`]s. Goes out: the same, to `transfers`, `alarms` and the next
 //! daemon. Called by the scribe (writes) and `commands` (reads).
 //!
 //! Each row is the outward JSON, with columns beside it for what is searched by. Rows gather in
@@ -10,6 +10,7 @@
 //! tried again.
 #![forbid(unsafe_code)]
 
+mod alarms;
 mod baseline;
 mod imported;
 mod place;
@@ -17,50 +18,47 @@ mod read;
 mod scribe;
 #[cfg(test)]
 mod tests;
+pub mod usual;
 
+pub use alarms::AlarmRow;
 pub use baseline::{Baseline, Met};
 pub use imported::Importer;
 pub use place::prepare;
 pub use read::{Reader, TransferFilter};
 pub use scribe::{Memory, Scribe};
 
-use crate::model::{Alarm, Transfer};
+use crate::alarms::Minutes;
+use crate::model::Transfer;
 use jiff::Timestamp;
 use rusqlite::{Connection, ErrorCode, params};
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use uuid::Uuid;
 
 /// The file's name in the state directory.
 pub const FILE: &str = "ledger.sqlite";
-/// Version of the tables below (`PRAGMA user_version`). 2 added `memory`; older files get it when they are opened.
-const SCHEMA: i64 = 2;
+/// Version of the tables below (`PRAGMA user_version`). 2 added `memory`, 3 how alarms stand and their changes; older
+/// files get them when they are opened.
+const SCHEMA: i64 = 3;
 /// Rows that may wait to be written.
 const WAITING: usize = 20_000;
 /// How often old rows are looked for.
 const TIDY: Duration = Duration::from_secs(600);
 
 const TABLES: &str = "
-BEGIN;
 CREATE TABLE IF NOT EXISTS transfers (
   id TEXT PRIMARY KEY, ended INTEGER NOT NULL, verdict TEXT NOT NULL, channel TEXT NOT NULL,
   flow TEXT, origin_exe TEXT, destination_exe TEXT, json TEXT NOT NULL
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS transfers_ended ON transfers(ended);
 CREATE INDEX IF NOT EXISTS transfers_verdict ON transfers(verdict, ended);
-CREATE TABLE IF NOT EXISTS alarms (
-  id TEXT PRIMARY KEY, key TEXT NOT NULL UNIQUE, rule TEXT NOT NULL, severity INTEGER NOT NULL,
-  state TEXT NOT NULL, raised INTEGER NOT NULL, last INTEGER NOT NULL, count INTEGER NOT NULL,
-  json TEXT NOT NULL
-) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS alarms_last ON alarms(last);
 CREATE TABLE IF NOT EXISTS memory (
   kind TEXT NOT NULL, key TEXT NOT NULL, last INTEGER NOT NULL, json TEXT NOT NULL,
   PRIMARY KEY (kind, key)
 ) WITHOUT ROWID;
-PRAGMA user_version = 2;
-COMMIT;";
+PRAGMA user_version = 3;";
 
 /// Why the ledger can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -84,6 +82,12 @@ pub enum LedgerError {
     /// No thread to write it.
     #[error("no thread can be started: {0}")]
     Thread(std::io::Error),
+    /// The file's tables are older than what is asked of them.
+    #[error("ledger {} is an older version's: start this version's daemon on it once, and it is brought up to date", path.display())]
+    Older {
+        /// Which file.
+        path: PathBuf,
+    },
     /// The file's tables are newer than this program.
     #[error("ledger {} was written by a newer version of counterfoil (schema {found}, this one knows {SCHEMA})", path.display())]
     Newer {
@@ -116,7 +120,6 @@ fn hint(e: &rusqlite::Error) -> &'static str {
 
 enum Row {
     Transfer(Arc<Transfer>),
-    Alarm(Arc<Alarm>),
     Memory(Note),
 }
 
@@ -138,6 +141,9 @@ pub struct Ledger {
     /// None while the disk was too full to make the tables.
     connection: Option<Connection>,
     waiting: VecDeque<Row>,
+    /// One for each alarm: the latest counts, and none is given up.
+    alarms: HashMap<Uuid, AlarmRow>,
+    minutes: Minutes,
     lost: u64,
     tidied: Option<Instant>,
 }
@@ -160,7 +166,16 @@ impl Ledger {
             }
             Err(e) => return Err(e),
         };
-        Ok(Self { path, limits, connection, waiting: VecDeque::new(), lost: 0, tidied: None })
+        Ok(Self {
+            path,
+            limits,
+            connection,
+            waiting: VecDeque::new(),
+            alarms: HashMap::new(),
+            minutes: Minutes::default(),
+            lost: 0,
+            tidied: None,
+        })
     }
 
     /// Queues a transfer.
@@ -168,9 +183,18 @@ impl Ledger {
         self.queue(Row::Transfer(transfer));
     }
 
-    /// Queues an alarm; one with the same id or key is replaced.
-    pub fn alarm(&mut self, alarm: Arc<Alarm>) {
-        self.queue(Row::Alarm(alarm));
+    /// Queues how an alarm stands now, and the changes that brought it there.
+    pub fn alarm(&mut self, row: AlarmRow) {
+        let row = match self.alarms.remove(&row.id) {
+            Some(older) => older.followed_by(row),
+            None => row,
+        };
+        self.alarms.insert(row.id, row);
+    }
+
+    /// Queues how many alarms came up in which minute.
+    pub fn minutes(&mut self, minutes: &Minutes) {
+        self.minutes.add(minutes);
     }
 
     /// Queues what a stage remembers.
@@ -180,7 +204,7 @@ impl Ledger {
 
     fn queue(&mut self, row: Row) {
         if self.waiting.len() >= WAITING {
-            // An alarm is worth more than a transfer: the oldest transfer goes first.
+            // What a stage remembers is worth more than a transfer: the oldest transfer goes first.
             let at = self.waiting.iter().position(|r| matches!(r, Row::Transfer(_))).unwrap_or(0);
             self.waiting.remove(at);
             self.lost += 1;
@@ -198,9 +222,11 @@ impl Ledger {
             none => none.insert(open(&self.path)?),
         };
         let error = |source| LedgerError::Sqlite { path: self.path.clone(), source };
-        if !self.waiting.is_empty() {
-            write(connection, &self.waiting).map_err(error)?;
+        if !(self.waiting.is_empty() && self.alarms.is_empty() && self.minutes.is_empty()) {
+            write(connection, &self.waiting, self.alarms.values(), &self.minutes).map_err(error)?;
             self.waiting.clear();
+            self.alarms.clear();
+            self.minutes = Minutes::default();
         }
         if self.tidied.is_none_or(|t| t.elapsed() >= TIDY) {
             self.tidied = Some(Instant::now());
@@ -214,13 +240,14 @@ impl Ledger {
         std::mem::take(&mut self.lost)
     }
 
-    /// The alarms of earlier daemons, the latest first.
+    /// How the alarms of earlier daemons stand: those that are not done with first, then the latest first.
     ///
     /// # Errors
     /// SQLite failed.
-    pub fn alarms(&self) -> Result<Vec<Alarm>, LedgerError> {
+    pub fn standing(&self, most: usize) -> Result<Vec<AlarmRow>, LedgerError> {
         let Some(connection) = &self.connection else { return Ok(vec![]) };
-        read::alarms(connection).map_err(|source| LedgerError::Sqlite { path: self.path.clone(), source })
+        alarms::standing(connection, most)
+            .map_err(|source| LedgerError::Sqlite { path: self.path.clone(), source })
     }
 
     /// What a stage of an earlier daemon remembered: key and words, the latest first.
@@ -244,7 +271,7 @@ fn tidy(connection: &Connection, limits: &crate::config::Ledger, now: Timestamp)
     let keep = i64::try_from(limits.keep.as_micros()).unwrap_or(i64::MAX);
     let before = now.as_microsecond().saturating_sub(keep);
     connection.execute("DELETE FROM transfers WHERE ended < ?1", [before])?;
-    connection.execute("DELETE FROM alarms WHERE last < ?1", [before])?;
+    alarms::tidy(connection, before, now)?;
     connection.execute("DELETE FROM memory WHERE last < ?1", [before])?;
     // By our own clock: the times in it are another's word.
     connection.execute("DELETE FROM imported WHERE at < ?1", [before])?;
@@ -317,21 +344,45 @@ fn connect(path: &Path) -> Result<Connection, LedgerError> {
     if version > SCHEMA {
         return Err(LedgerError::Newer { path: path.to_owned(), found: version });
     }
-    connection
-        .execute_batch(TABLES)
-        .and_then(|()| connection.execute_batch(imported::TABLE))
-        .map_err(sqlite)?;
+    make_tables(&connection, version).map_err(sqlite)?;
     Ok(connection)
 }
 
-fn write(connection: &mut Connection, rows: &VecDeque<Row>) -> rusqlite::Result<()> {
+/// All or none, for two programs may come at the same time.
+fn make_tables(connection: &Connection, version: i64) -> rusqlite::Result<()> {
+    if version == SCHEMA {
+        return connection.execute_batch(imported::TABLE);
+    }
+    let made = (|| {
+        connection.execute_batch("BEGIN IMMEDIATE")?;
+        // Another may have done it while this one waited.
+        let version = connection.pragma_query_value(None, "user_version", |r| r.get::<_, i64>(0))?;
+        let old = version == 1 || version == 2;
+        connection.execute_batch(if old { alarms::FROM_2 } else { "" })?;
+        connection.execute_batch(TABLES)?;
+        connection.execute_batch(alarms::TABLES)?;
+        connection.execute_batch(if old { alarms::FROM_2_MOVE } else { "" })?;
+        connection.execute_batch(imported::TABLE)?;
+        connection.execute_batch("COMMIT")
+    })();
+    made.inspect_err(|_| drop(connection.execute_batch("ROLLBACK")))
+}
+
+fn write<'a>(
+    connection: &mut Connection,
+    rows: &VecDeque<Row>,
+    standing: impl Iterator<Item = &'a AlarmRow>,
+    minutes: &Minutes,
+) -> rusqlite::Result<()> {
     let json = |e: serde_json::Error| rusqlite::Error::ToSqlConversionFailure(Box::new(e));
     let transaction = connection.transaction()?;
+    for row in standing {
+        alarms::write(&transaction, row)?;
+    }
+    alarms::write_minutes(&transaction, minutes)?;
     {
         let mut transfers = transaction
             .prepare_cached("INSERT OR REPLACE INTO transfers VALUES (?1,?2,?3,?4,?5,?6,?7,?8)")?;
-        let mut alarms = transaction
-            .prepare_cached("INSERT OR REPLACE INTO alarms VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9)")?;
         let mut remember =
             transaction.prepare_cached("INSERT OR REPLACE INTO memory VALUES (?1,?2,?3,?4)")?;
         let mut forget = transaction.prepare_cached("DELETE FROM memory WHERE kind = ?1 AND key = ?2")?;
@@ -350,17 +401,6 @@ fn write(connection: &mut Connection, rows: &VecDeque<Row>) -> rusqlite::Result<
                     t.origin.as_ref().and_then(|e| e.exe.as_ref()),
                     t.destination.as_ref().and_then(|e| e.exe.as_ref()),
                     serde_json::to_string(t.as_ref()).map_err(json)?,
-                ])?,
-                Row::Alarm(a) => alarms.execute(params![
-                    a.id.to_string(),
-                    a.finding.key,
-                    a.finding.rule,
-                    a.finding.severity as i64,
-                    word(&a.state),
-                    a.raised.as_microsecond(),
-                    a.last.as_microsecond(),
-                    i64::try_from(a.count).unwrap_or(i64::MAX),
-                    serde_json::to_string(a.as_ref()).map_err(json)?,
                 ])?,
             };
         }

@@ -8,6 +8,7 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, OpenFlags, params_from_iter};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use uuid::Uuid;
 
 /// Which transfers.
 #[derive(Clone, Copy, Debug, Default)]
@@ -23,6 +24,7 @@ pub struct TransferFilter {
 /// The reading side.
 pub struct Reader {
     path: PathBuf,
+    version: i64,
     pub(super) connection: Connection,
 }
 
@@ -46,7 +48,7 @@ impl Reader {
             .and_then(|c| c.busy_timeout(Duration::from_secs(2)).map(|()| c))
             .and_then(|c| c.pragma_update(None, "query_only", true).map(|()| c))
             .map_err(|source| LedgerError::Sqlite { path: path.clone(), source })?;
-        let reader = Self { path, connection };
+        let mut reader = Self { path, version: 0, connection };
         let found = reader
             .connection
             .pragma_query_value(None, "user_version", |r| r.get::<_, i64>(0))
@@ -54,7 +56,16 @@ impl Reader {
         if found > SCHEMA {
             return Err(LedgerError::Newer { path: reader.path, found });
         }
+        reader.version = found;
         Ok(reader)
+    }
+
+    /// The alarms' tables came with schema 3.
+    pub(super) fn has_alarms(&self) -> Result<&Connection, LedgerError> {
+        if self.version < 3 {
+            return Err(LedgerError::Older { path: self.path.clone() });
+        }
+        Ok(&self.connection)
     }
 
     /// Gives the transfers that `filter` lets through to `each`, oldest first, until it says false.
@@ -120,23 +131,25 @@ impl Reader {
         .map_err(|e| self.error(e))
     }
 
+    /// One alarm.
+    ///
+    /// # Errors
+    /// SQLite failed.
+    pub fn alarm(&self, id: Uuid) -> Result<Option<Alarm>, LedgerError> {
+        super::alarms::one(self.has_alarms()?, id).map_err(|e| self.error(e))
+    }
+
     /// All alarms, the latest first.
     ///
     /// # Errors
     /// SQLite failed.
     pub fn alarms(&self) -> Result<Vec<Alarm>, LedgerError> {
-        alarms(&self.connection).map_err(|e| self.error(e))
+        super::alarms::all(self.has_alarms()?).map_err(|e| self.error(e))
     }
 
     pub(super) fn error(&self, source: rusqlite::Error) -> LedgerError {
         LedgerError::Sqlite { path: self.path.clone(), source }
     }
-}
-
-pub(super) fn alarms(connection: &Connection) -> rusqlite::Result<Vec<Alarm>> {
-    let mut statement = connection.prepare("SELECT json FROM alarms ORDER BY last DESC, id DESC")?;
-    let rows = statement.query_map([], |row| row.get::<_, String>(0))?;
-    rows.map(|text| json(&text?)).collect()
 }
 
 pub(super) fn memory(connection: &Connection, kind: &str) -> rusqlite::Result<Vec<(String, String)>> {

@@ -4,23 +4,27 @@
 //! when it is well again. Called by `desk`.
 #![forbid(unsafe_code)]
 
-use super::{Ledger, Note, WAITING};
+use super::{AlarmRow, Ledger, Note, WAITING};
+use crate::alarms::Minutes;
 use crate::config;
-use crate::model::{Alarm, Transfer};
+use crate::model::Transfer;
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// How often what could not be written is tried again, and old rows are looked for.
 const SETTLE: Duration = Duration::from_secs(1);
+/// Alarms that may be on their way into the file. Who has more keeps them: none is given up.
+const ALARMS: usize = 4096;
 /// Rows in one transaction.
 const BATCH: usize = 4096;
 
 enum Order {
     Transfer(Arc<Transfer>),
-    Alarm(Arc<Alarm>),
+    Alarm(Box<AlarmRow>, Option<Sender<Result<(), String>>>),
+    Minutes(Minutes),
     Limit(config::Ledger),
     Remember(Note),
     End,
@@ -60,6 +64,8 @@ impl Memory {
 pub struct Scribe {
     orders: Sender<Order>,
     full: Arc<AtomicU64>,
+    /// Alarms that were taken and are not committed.
+    in_hand: Arc<AtomicUsize>,
     thread: JoinHandle<()>,
 }
 
@@ -71,11 +77,12 @@ impl Scribe {
     pub fn start(ledger: Ledger) -> std::io::Result<Self> {
         let (orders, waiting) = bounded(WAITING);
         let full = Arc::new(AtomicU64::new(0));
-        let counter = Arc::clone(&full);
+        let in_hand = Arc::new(AtomicUsize::new(0));
+        let counters = (Arc::clone(&full), Arc::clone(&in_hand));
         let thread = std::thread::Builder::new()
             .name("ledger".into())
-            .spawn(move || write(ledger, &waiting, &counter))?;
-        Ok(Self { orders, full, thread })
+            .spawn(move || write(ledger, &waiting, &counters.0, &counters.1))?;
+        Ok(Self { orders, full, in_hand, thread })
     }
 
     /// A final transfer.
@@ -83,9 +90,31 @@ impl Scribe {
         self.order(Order::Transfer(transfer));
     }
 
-    /// An alarm as it stands now.
-    pub fn alarm(&self, alarm: Arc<Alarm>) {
-        self.order(Order::Alarm(alarm));
+    /// There is room for more alarms.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.in_hand.load(Ordering::Relaxed) < ALARMS && !self.orders.is_full()
+    }
+
+    /// How an alarm stands now. Whoever wants to know when it is committed, or that it can't be, gives
+    /// `done`. Given back where there is no room.
+    ///
+    /// # Errors
+    /// No room: here it is again.
+    pub fn alarm(&self, row: AlarmRow, done: Option<Sender<Result<(), String>>>) -> Result<(), AlarmRow> {
+        self.in_hand.fetch_add(1, Ordering::Relaxed);
+        self.orders.try_send(Order::Alarm(Box::new(row), done)).map_err(|e| {
+            self.in_hand.fetch_sub(1, Ordering::Relaxed);
+            match e.into_inner() {
+                Order::Alarm(row, _) => *row,
+                _ => unreachable!("it is what was sent"),
+            }
+        })
+    }
+
+    /// How many alarms came up in which minute.
+    pub fn minutes(&self, minutes: Minutes) {
+        self.order(Order::Minutes(minutes));
     }
 
     /// A stage's memory.
@@ -112,13 +141,23 @@ impl Scribe {
     }
 }
 
-fn write(mut ledger: Ledger, orders: &Receiver<Order>, full: &AtomicU64) {
+fn write(mut ledger: Ledger, orders: &Receiver<Order>, full: &AtomicU64, in_hand: &AtomicUsize) {
     let mut failed = false;
+    let mut alarms = 0;
+    let mut waiting = Vec::new();
     loop {
         let ended = match orders.recv_timeout(SETTLE) {
             Ok(order) => {
                 // What came meanwhile goes into the same transaction.
-                std::iter::once(order).chain(orders.try_iter()).take(BATCH).any(|o| !take(&mut ledger, o))
+                std::iter::once(order).chain(orders.try_iter()).take(BATCH).any(|o| match o {
+                    Order::Alarm(row, done) => {
+                        alarms += 1;
+                        waiting.extend(done);
+                        ledger.alarm(*row);
+                        false
+                    }
+                    other => !take(&mut ledger, other),
+                })
             }
             Err(RecvTimeoutError::Timeout) => false,
             Err(RecvTimeoutError::Disconnected) => true,
@@ -130,6 +169,13 @@ fn write(mut ledger: Ledger, orders: &Receiver<Order>, full: &AtomicU64) {
             _ => {}
         }
         failed = now.is_err();
+        for done in waiting.drain(..) {
+            // Whoever asked may have gone.
+            let _ = done.try_send(now.as_ref().map(|&()| ()).map_err(ToString::to_string));
+        }
+        if !failed {
+            in_hand.fetch_sub(std::mem::take(&mut alarms), Ordering::Relaxed);
+        }
         let lost = ledger.lost() + full.swap(0, Ordering::Relaxed);
         if lost > 0 {
             tracing::error!("{lost} ledger entries given up: too many waited for the disk");
@@ -145,7 +191,8 @@ fn take(ledger: &mut Ledger, order: Order) -> bool {
     match order {
         Order::End => return false,
         Order::Transfer(transfer) => ledger.transfer(transfer),
-        Order::Alarm(alarm) => ledger.alarm(alarm),
+        Order::Alarm(row, _) => ledger.alarm(*row),
+        Order::Minutes(minutes) => ledger.minutes(&minutes),
         Order::Limit(limits) => ledger.limit(limits),
         Order::Remember(note) => ledger.remember(note),
     }

@@ -1,6 +1,7 @@
 use super::*;
+use crate::alarms::state::{Event, Standing};
 use crate::config;
-use crate::model::Verdict;
+use crate::model::{Alarm, Verdict};
 use crate::{alarms::Alarms, detect::Rules, judged::Judged, sample};
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
@@ -28,10 +29,13 @@ fn all(dir: &Path, filter: TransferFilter) -> Vec<Transfer> {
     out
 }
 
-fn alarm() -> Alarm {
+/// An alarm that was raised, and the list that it is in.
+fn alarm() -> (Alarms, Alarm) {
     let transfer = Box::new(recent(Verdict::Altered));
     let judged = Judged::Transfer { transfer, context: Box::new(sample::context()) };
-    Alarms::default().take(Rules::default().findings(&judged).remove(0)).alarm
+    let mut alarms = Alarms::resume([]);
+    let alarm = alarms.take(Rules::default().findings(&judged).remove(0)).alarm;
+    (alarms, alarm)
 }
 
 #[test]
@@ -39,11 +43,14 @@ fn what_goes_in_comes_out() {
     let dir = tempfile::tempdir().unwrap();
     let state = dir.path().join("state");
     let mut ledger = Ledger::open(&state, limits()).unwrap();
-    let (good, bad, alarm) = (recent(Verdict::Intact), recent(Verdict::Altered), alarm());
+    let (good, bad) = (recent(Verdict::Intact), recent(Verdict::Altered));
+    let (mut alarms, alarm) = alarm();
     ledger.transfer(Arc::new(good.clone()));
     ledger.transfer(Arc::new(bad.clone()));
-    ledger.alarm(Arc::new(alarm.clone()));
-    ledger.alarm(Arc::new(Alarm { count: 2, ..alarm.clone() }));
+    let row = alarms.next_write().unwrap();
+    ledger.alarm(row.clone());
+    // A later word without the finding: the columns count.
+    ledger.alarm(AlarmRow { count: 2, alarm: None, changes: vec![], ..row });
     ledger.commit().unwrap();
     // Read while the writer has it open, as `transfers` beside a daemon does.
     assert_eq!(all(&state, TransferFilter::default()), [good.clone(), bad.clone()]);
@@ -154,16 +161,77 @@ fn a_disk_that_is_full_from_the_start() {
 }
 
 #[test]
-fn waiting_rows_are_bounded_and_alarms_go_last() {
+fn waiting_rows_are_bounded_and_no_alarm_goes() {
     let dir = tempfile::tempdir().unwrap();
     let mut ledger = Ledger::open(dir.path(), limits()).unwrap();
-    ledger.alarm(Arc::new(alarm()));
+    ledger.alarm(alarm().0.next_write().unwrap());
     let transfer = Arc::new(recent(Verdict::Intact));
     for _ in 0..WAITING + 4 {
         ledger.transfer(Arc::clone(&transfer));
     }
-    assert_eq!((ledger.waiting.len(), ledger.lost()), (WAITING, 5));
-    assert!(matches!(ledger.waiting[0], Row::Alarm(_)));
+    assert_eq!((ledger.waiting.len(), ledger.lost()), (WAITING, 4));
+    ledger.commit().unwrap();
+    assert_eq!(Reader::open(dir.path()).unwrap().alarms().unwrap().len(), 1);
+}
+
+/// The tables as schema 2 had them, with one alarm.
+#[test]
+fn an_older_ledger_is_brought_up_to_date() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join(FILE);
+    let (_, alarm) = alarm();
+    {
+        let old = Connection::open(&path).unwrap();
+        old.execute_batch(
+            "CREATE TABLE alarms (
+               id TEXT PRIMARY KEY, key TEXT NOT NULL UNIQUE, rule TEXT NOT NULL, severity INTEGER NOT NULL,
+               state TEXT NOT NULL, raised INTEGER NOT NULL, last INTEGER NOT NULL, count INTEGER NOT NULL,
+               json TEXT NOT NULL
+             ) WITHOUT ROWID;
+             CREATE INDEX alarms_last ON alarms(last);
+             PRAGMA user_version = 2;",
+        )
+        .unwrap();
+        let mut json = serde_json::to_value(&alarm).unwrap();
+        json.as_object_mut().unwrap().remove("changed");
+        let times = (alarm.raised.as_microsecond(), alarm.last.as_microsecond());
+        old.execute(
+            "INSERT INTO alarms VALUES (?1, ?2, 'payload-altered', 4, 'unacknowledged', ?3, ?4, 1, ?5)",
+            params![alarm.id.to_string(), alarm.finding.key, times.0, times.1, json.to_string()],
+        )
+        .unwrap();
+    }
+    // A reader changes nothing: the older daemon may still write.
+    assert!(matches!(Reader::open(dir.path()).unwrap().alarms(), Err(LedgerError::Older { .. })));
+    let ledger = Ledger::open(dir.path(), limits()).unwrap();
+    let rows = ledger.standing(10).unwrap();
+    assert_eq!(rows.len(), 1);
+    assert_eq!((rows[0].id, &rows[0].key, rows[0].standing), (alarm.id, &alarm.finding.key, Standing::NEW));
+    assert_eq!(rows[0].sort, crate::alarms::sort_of(&alarm.finding));
+    let read = Reader::open(dir.path()).unwrap().alarms().unwrap();
+    assert_eq!(read, [Alarm { changed: None, ..alarm }]);
+}
+
+#[test]
+fn old_alarms_are_forgotten_and_what_is_held_is_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut ledger =
+        Ledger::open(dir.path(), config::Ledger { keep: Duration::from_secs(3600), ..limits() }).unwrap();
+    // The sample's moment is long past.
+    let row = alarm().0.next_write().unwrap();
+    let mut held = alarm().0.next_write().unwrap();
+    let old = sample::moment();
+    held.standing = held.standing.after(Event::Suppress).unwrap();
+    for mut row in [row, held.clone()] {
+        row.last = old;
+        ledger.alarm(row);
+    }
+    ledger.commit().unwrap();
+    let left: Vec<_> = ledger.standing(10).unwrap().iter().map(|r| r.id).collect();
+    assert_eq!(left, [held.id]);
+    let changes = "SELECT count(*) FROM alarm_changes";
+    let count = |sql| ledger.connection.as_ref().unwrap().query_row(sql, [], |r| r.get::<_, i64>(0)).unwrap();
+    assert_eq!(count(changes), 1, "and its history");
 }
 
 #[test]

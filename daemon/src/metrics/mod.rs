@@ -15,16 +15,12 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use uuid::Uuid;
 
 type Numbers<L> = Family<L, Counter>;
 type Level = Gauge<f64, AtomicU64>;
-
-/// Alarms whose state is followed; the list in memory is no longer than this.
-const FOLLOWED: usize = 100_000;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OfTransfer {
@@ -74,7 +70,8 @@ pub struct Metrics {
     processes: Numbers<OfProcess>,
     findings: Numbers<OfFinding>,
     alarms: Family<OfAlarm, Gauge>,
-    followed: Arc<Mutex<HashMap<Uuid, OfAlarm>>>,
+    /// What was ever said of the list: states that no alarm is in any more are 0.
+    listed: Arc<Mutex<HashSet<OfAlarm>>>,
     sinks: OfSinks,
 }
 
@@ -116,8 +113,8 @@ impl Default for Metrics {
         r.register_with_unit("start_time", "When this daemon started", Unit::Seconds, started);
         r.register("build", "This program", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
         let registry = Arc::new(r);
-        let followed = Arc::default();
-        Self { registry, transfers, bytes, records, dropped, processes, findings, alarms, followed, sinks }
+        let listed = Arc::default();
+        Self { registry, transfers, bytes, records, dropped, processes, findings, alarms, listed, sinks }
     }
 }
 
@@ -163,32 +160,22 @@ impl Metrics {
         let of =
             OfFinding { analytic: word(&f.analytic), rule: f.rule.clone(), severity: severity(f.severity) };
         self.findings.get_or_create(&of).inc();
-        self.alarm(alarm);
     }
 
-    /// An alarm stands on the list as it is now.
-    pub fn alarm(&self, alarm: &Alarm) {
-        let now = OfAlarm {
-            rule: alarm.finding.rule.clone(),
-            severity: severity(alarm.finding.severity),
-            state: word(&alarm.state),
+    /// The list as it is now.
+    pub fn list(&self, alarms: &HashMap<(Arc<str>, Severity, AlarmState), u64>) {
+        let of = |((rule, level, state), n): (&(Arc<str>, Severity, AlarmState), &u64)| {
+            (OfAlarm { rule: rule.to_string(), severity: severity(*level), state: word(state) }, *n)
         };
-        let mut followed = self.followed.lock().unwrap_or_else(PoisonError::into_inner);
-        let gone = alarm.state == AlarmState::Normal;
-        let before = match gone {
-            true => followed.remove(&alarm.id),
-            false if followed.len() >= FOLLOWED && !followed.contains_key(&alarm.id) => return,
-            false => followed.insert(alarm.id, now.clone()),
-        };
-        if before.as_ref() == Some(&now) {
-            return;
+        let now: HashMap<OfAlarm, u64> = alarms.iter().map(of).collect();
+        let mut said = self.listed.lock().unwrap_or_else(PoisonError::into_inner);
+        for gone in said.iter().filter(|l| !now.contains_key(l)) {
+            self.alarms.get_or_create(gone).set(0);
         }
-        if let Some(before) = before {
-            self.alarms.get_or_create(&before).dec();
+        for (of, n) in &now {
+            self.alarms.get_or_create(of).set(*n as i64);
         }
-        if !gone {
-            self.alarms.get_or_create(&now).inc();
-        }
+        said.extend(now.into_keys());
     }
 
     /// Where a sink counts.
@@ -259,23 +246,20 @@ mod tests {
     use super::*;
     use crate::sample;
 
-    fn alarm() -> Alarm {
-        crate::sinks::tests::alarm()
-    }
-
     #[test]
     fn the_page_has_what_was_counted() {
         let m = Metrics::default();
         m.transfer(&sample::transfer(Verdict::Altered));
         m.transfer(&sample::transfer(Verdict::Intact));
         m.transfer(&sample::transfer(Verdict::Intact));
-        m.counts(&Counts { records: 17, dropped: 3 });
+        m.counts(&Counts { records: 17, dropped: 3, ..Counts::default() });
         m.coverage(&Coverage { pid: 1, exe: None, observed: false, reason: Some("static".into()) });
-        let mut a = alarm();
+        let a = crate::sinks::tests::alarm();
         m.found(&a);
         m.found(&a);
-        a.state = AlarmState::Acknowledged;
-        m.alarm(&a);
+        let of = |state, n| HashMap::from([((Arc::from("payload-altered"), Severity::Critical, state), n)]);
+        m.list(&of(AlarmState::Unacknowledged, 5));
+        m.list(&of(AlarmState::Acknowledged, 1));
         let s = m.sink("syslog udp:a\"b:1");
         s.sent();
         s.state(7, true);
@@ -295,16 +279,5 @@ mod tests {
         ] {
             assert!(text.lines().any(|l| l == line), "{line}\n{text}");
         }
-    }
-
-    #[test]
-    fn an_alarm_that_is_over_is_off_the_list() {
-        let m = Metrics::default();
-        let mut a = alarm();
-        m.alarm(&a);
-        a.state = AlarmState::Normal;
-        m.alarm(&a);
-        assert!(m.followed.lock().unwrap().is_empty());
-        assert!(m.text().contains("state=\"unacknowledged\"} 0"), "{}", m.text());
     }
 }

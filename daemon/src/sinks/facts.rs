@@ -15,6 +15,7 @@ pub(super) fn of(alarm: &Alarm) -> Vec<(&'static str, String)> {
     let process = f.process.as_ref();
     let connection = f.connection.as_ref();
     let file = f.file.as_ref();
+    let changed = alarm.changed.as_ref();
     let evidence = |name: &str| f.evidence.get(name).and_then(|v| v.as_str()).map(str::to_owned);
     let point = |name: &str| {
         f.point.as_ref().and_then(|p| p.get(name)).filter(|v| !v.is_null()).map(|v| match v.as_str() {
@@ -48,6 +49,9 @@ pub(super) fn of(alarm: &Alarm) -> Vec<(&'static str, String)> {
         ("limit", point("limit")),
         ("unit", point("unit")),
         ("source_time", point("source_time")),
+        ("changed_by", changed.and_then(|c| c.user.clone().or_else(|| c.uid.map(|u| u.to_string())))),
+        ("comment", changed.and_then(|c| c.comment.clone())),
+        ("until", changed.and_then(|c| c.until).map(super::jsonl::time)),
         ("altered", altered(alarm)),
         ("sha256_origin", evidence("sha256_origin")),
         ("sha256_destination", evidence("sha256_destination")),
@@ -59,7 +63,7 @@ pub(super) fn of(alarm: &Alarm) -> Vec<(&'static str, String)> {
         ("bytes_out", connection.and_then(|c| c.bytes_out).map(|n| n.to_string())),
         ("bytes_in", connection.and_then(|c| c.bytes_in).map(|n| n.to_string())),
         ("label", file.and_then(|x| x.label.clone())),
-        ("class", file.and_then(|x| x.class.clone())),
+        ("class", file.and_then(|x| x.class.as_ref()).and_then(word)),
         ("sha256_file", file.and_then(|x| x.sha256.clone())),
         ("sha256_exe", process.and_then(|p| p.sha256.clone())),
         ("package", process.and_then(|p| p.package.clone())),

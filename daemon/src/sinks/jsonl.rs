@@ -139,11 +139,18 @@ fn typed(kind: &str, value: &impl serde::Serialize) -> Value {
     if let Ok(Value::Object(fields)) = serde_json::to_value(value) {
         object.extend(fields);
     }
-    for key in ["started", "ended", "raised", "last", "seen"] {
-        let Some(Value::String(text)) = object.get_mut(key) else { continue };
+    even_times(&mut object, &["started", "ended", "raised", "last", "seen"]);
+    if let Some(Value::Object(changed)) = object.get_mut("changed") {
+        even_times(changed, &["at", "until"]);
+    }
+    Value::Object(object)
+}
+
+fn even_times(object: &mut serde_json::Map<String, Value>, keys: &[&str]) {
+    for key in keys {
+        let Some(Value::String(text)) = object.get_mut(*key) else { continue };
         if let Ok(t) = text.parse() {
             *text = time(t);
         }
     }
-    Value::Object(object)
 }

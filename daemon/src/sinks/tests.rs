@@ -75,7 +75,7 @@ pub(crate) fn most_of_everything() -> Alarm {
         path: Some("/srv/out/prices.csv".into()),
         label: Some("prices".into()),
         sha256: Some("ab".repeat(32)),
-        class: Some("text".into()),
+        class: serde_json::from_value("text".into()).unwrap(),
     });
     f.connection = Some(crate::model::Connection {
         local: Some("10.0.0.1:40000".into()),

@@ -31,25 +31,44 @@ pub fn unhex(text: &[u8]) -> Option<Sha> {
     Some(sha)
 }
 
-/// A line's name and digest, without its newline; None if it is no such line.
-#[must_use]
-pub fn read(line: &[u8]) -> Option<(Vec<u8>, Sha)> {
+/// Why a line is none of `sha256sum`'s.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Wrong {
+    /// Anything else.
+    #[error("no line of sha256sum: write `<64 hex digits>  /path`, or `SHA256 (/path) = <64 hex digits>`")]
+    Form,
+    /// Of another sum's program.
+    #[error("a SHA-256 has 64 hex digits; other digests can't be compared")]
+    Digest,
+    /// A name that can't be one.
+    #[error("it names no file")]
+    Name,
+    /// A line that begins with a backslash escapes its name.
+    #[error("a backslash that escapes nothing")]
+    Escape,
+}
+
+/// A line's name and digest, without its newline.
+///
+/// # Errors
+/// It is no such line.
+pub fn read(line: &[u8]) -> Result<(Vec<u8>, Sha), Wrong> {
     let (escaped, line) = match line.strip_prefix(b"\\") {
         Some(rest) => (true, rest),
         None => (false, line),
     };
-    let (name, sha) = match line.strip_prefix(b"SHA256 (") {
-        Some(rest) => {
-            let (rest, digest) = rest.split_at_checked(rest.len().checked_sub(64)?)?;
-            (rest.strip_suffix(b") = ")?, unhex(digest)?)
-        }
-        None => {
-            let (digest, rest) = line.split_at_checked(64)?;
-            (rest.strip_prefix(b"  ").or_else(|| rest.strip_prefix(b" *"))?, unhex(digest)?)
-        }
+    let (digest, name) = if let Some(tagged) = line.strip_prefix(b"SHA256 (") {
+        let middle = tagged.windows(4).rposition(|w| w == b") = ").ok_or(Wrong::Form)?;
+        (&tagged[middle + 4..], &tagged[..middle])
+    } else {
+        let space = line.iter().position(|b| *b == b' ').ok_or(Wrong::Form)?;
+        let (digest, rest) = line.split_at(space);
+        (digest, rest.strip_prefix(b"  ").or_else(|| rest.strip_prefix(b" *")).ok_or(Wrong::Form)?)
     };
-    let name = if escaped { unescape(name)? } else { name.to_vec() };
-    (!name.is_empty() && !name.contains(&0)).then_some((name, sha))
+    let hexadecimal = digest.iter().all(u8::is_ascii_hexdigit);
+    let sha = unhex(digest).ok_or(if hexadecimal { Wrong::Digest } else { Wrong::Form })?;
+    let name = if escaped { unescape(name).ok_or(Wrong::Escape)? } else { name.to_vec() };
+    if name.is_empty() || name.contains(&0) { Err(Wrong::Name) } else { Ok((name, sha)) }
 }
 
 /// The line for a name, with its newline.
@@ -114,7 +133,7 @@ mod tests {
             let lines: Vec<_> = out.stdout.split(|&b| b == b'\n').filter(|l| !l.is_empty()).collect();
             assert_eq!(lines.len(), names.len());
             for (printed, name) in lines.iter().zip(names) {
-                let (read_name, sha) = read(printed).unwrap_or_else(|| panic!("{printed:?}"));
+                let (read_name, sha) = read(printed).unwrap_or_else(|e| panic!("{printed:?}: {e}"));
                 assert_eq!(read_name, name);
                 sheet.extend(line(&read_name, &hex(&sha)));
             }
@@ -147,8 +166,8 @@ mod tests {
             format!("MD5 (x) = {sha}"),
         ];
         for line in bad {
-            assert_eq!(read(line.as_bytes()), None, "{line:?}");
+            assert!(read(line.as_bytes()).is_err(), "{line:?}");
         }
-        assert!(read(format!("{}  x", sha.to_uppercase()).as_bytes()).is_some());
+        assert!(read(format!("{}  x", sha.to_uppercase()).as_bytes()).is_ok());
     }
 }

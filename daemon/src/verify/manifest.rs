@@ -82,7 +82,7 @@ impl Manifest {
             if read > MAX_LINE {
                 return Err(ManifestError::Line(number));
             }
-            let (name, sha) = checksums::read(text).ok_or(ManifestError::Line(number))?;
+            let (name, sha) = checksums::read(text).map_err(|_| ManifestError::Line(number))?;
             let claim = Claim::Sha(sha);
             let known = manifest.files.entry(tidy(&name)).or_insert_with(|| claim.clone());
             if *known != claim {

@@ -5,22 +5,18 @@
 
 use super::witness::Witness;
 use super::{Done, KIND, Workflow};
+use crate::aside::{Aside, Inbox};
 use crate::config::Watch;
 use crate::host::facts::{Proc, Redactor};
 use crate::judged::Judged;
 use crate::ledger::Memory;
 use crate::model::{Channel, Finding};
-use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use crossbeam::channel::{RecvTimeoutError, Sender};
 use jiff::Timestamp;
 use std::path::Path;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// How long the end waits for the thread: a file system that doesn't answer keeps it, not us.
-const FAREWELL: Duration = Duration::from_secs(2);
-/// Words that may wait.
-const WAITING: usize = 8192;
 /// Between looks while a file is being written, or after somebody was seen writing.
 const SOON: Duration = Duration::from_millis(1500);
 /// Between looks where none is due; a reload may change that.
@@ -36,11 +32,7 @@ enum Word {
 }
 
 /// The stage, running.
-pub struct Watcher {
-    words: Sender<Word>,
-    end: Sender<()>,
-    thread: JoinHandle<()>,
-}
+pub struct Watcher(Aside<Word>);
 
 impl Watcher {
     /// Starts it. `recalled` is what [`KIND`] has in the ledger.
@@ -55,15 +47,12 @@ impl Watcher {
         memory: Memory,
         findings: Sender<Finding>,
     ) -> std::io::Result<Self> {
-        let (words, inbox) = bounded(WAITING);
-        let (end, ended) = bounded(1);
-        let (watch, heard) = (watch.clone(), words.clone());
-        let thread = std::thread::Builder::new().name(KIND.into()).spawn(move || {
+        let watch = watch.clone();
+        let work = move |inbox| {
             let workflow = Workflow::new(&watch, Path::new("/"), recalled, Some(memory));
-            let pipes = Pipes { heard, words: inbox, ended, findings };
-            work(workflow, watch.workflow_interval, &proc, redact, &pipes);
-        })?;
-        Ok(Self { words, end, thread })
+            work(workflow, watch.workflow_interval, &proc, redact, &inbox, &findings);
+        };
+        Aside::start(KIND, work).map(Self)
     }
 
     /// One word from `judge`. Never waits; what finds no room is a script not learnt, or a writer not named.
@@ -83,33 +72,18 @@ impl Watcher {
             }
             _ => return,
         };
-        let _ = self.words.try_send(word);
+        self.0.try_say(word);
     }
 
     /// Other settings.
     pub fn reload(&self, watch: &Watch, redact: &Redactor) {
-        let _ = self.words.send(Word::Reload(watch.clone(), redact.clone()));
+        self.0.say(Word::Reload(watch.clone(), redact.clone()));
     }
 
     /// Ends it.
     pub fn finish(self) {
-        drop(self.end);
-        let until = Instant::now() + FAREWELL;
-        while !self.thread.is_finished() && Instant::now() < until {
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        if self.thread.is_finished() {
-            let _ = self.thread.join();
-        }
+        self.0.finish();
     }
-}
-
-/// How the thread is connected.
-struct Pipes {
-    heard: Sender<Word>,
-    words: Receiver<Word>,
-    ended: Receiver<()>,
-    findings: Sender<Finding>,
 }
 
 fn work(
@@ -117,13 +91,13 @@ fn work(
     mut every: Option<Duration>,
     proc: &Arc<dyn Proc>,
     mut redact: Redactor,
-    pipes: &Pipes,
+    inbox: &Inbox<Word>,
+    findings: &Sender<Finding>,
 ) {
-    let Pipes { heard, words, ended, findings } = pipes;
     let mut witness = None;
     if every.is_some() {
         // Descriptions of writers come by the same way as everything else.
-        let heard = heard.clone();
+        let heard = inbox.heard.clone();
         witness =
             Witness::start(Arc::clone(proc), move |done| drop(heard.try_send(Word::Seen(Box::new(done)))))
                 .inspect_err(|e| {
@@ -154,8 +128,8 @@ fn work(
         let sleep = due.saturating_duration_since(Instant::now()).min(LONGEST_SLEEP);
         let sleep = if every.is_some() { sleep } else { LONGEST_SLEEP };
         let word = crossbeam::channel::select! {
-            recv(words) -> word => word.map_err(|_| RecvTimeoutError::Disconnected),
-            recv(ended) -> _ => return,
+            recv(inbox.words) -> word => word.map_err(|_| RecvTimeoutError::Disconnected),
+            recv(inbox.ended) -> _ => return,
             default(sleep) => Err(RecvTimeoutError::Timeout),
         };
         match word {

@@ -1,11 +1,11 @@
-//! Records about files, and about content wherever it passes.
+//! Records about files.
 //!
 //! A file's streams count from the file's start: a stream's offset is a place in the file. While a
 //! descriptor's calls go through the file in order from 0 there are tags and a digest; what is not
 //! read or written in order is read again at rest, by the daemon ([`READ_AT_REST`],
 //! [`WRITE_AT_REST`]).
 
-use super::{Header, LINE, MAX_LINES};
+use super::{Header, LINE};
 use bytemuck::{Pod, Zeroable};
 
 wire_enum! {
@@ -109,49 +109,9 @@ pub struct File {
     pub pad2: [u8; 32],
 }
 
-/// One content-defined chunk.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
-#[repr(C)]
-pub struct Chunk {
-    /// Bytes.
-    pub length: u32,
-    /// Keyed BLAKE3 of its content, the first half.
-    pub fingerprint: [u8; 16],
-}
-
-/// Chunks in the longest [`Chunks`] record.
-pub const MAX_CHUNKS: usize = (MAX_LINES * LINE - CHUNKS_HEAD) / size_of::<Chunk>();
-const CHUNKS_HEAD: usize = size_of::<Header>() + 16;
-/// The longest chunk, bytes: longer ones are lies.
-pub const MAX_CHUNK: u32 = 1 << 20;
-
-/// [`super::Kind::Chunks`]: chunks of a stream in a row. One to five lines: as many as they need.
-#[derive(Clone, Copy, Debug, Pod, Zeroable)]
-#[repr(C)]
-pub struct Chunks {
-    /// Common part.
-    pub header: Header,
-    /// Where the first one begins in the stream.
-    pub offset: u64,
-    /// How many.
-    pub count: u32,
-    /// Zero.
-    pub pad: u32,
-    /// They follow each other.
-    pub chunks: [Chunk; MAX_CHUNKS],
-    /// Zero.
-    pub pad2: [u8; MAX_LINES * LINE - CHUNKS_HEAD - MAX_CHUNKS * size_of::<Chunk>()],
-}
-
-/// Lines that a [`Chunks`] record of `count` chunks spans.
-pub const fn lines_for_chunks(count: usize) -> usize {
-    (CHUNKS_HEAD + count * size_of::<Chunk>()).div_ceil(LINE)
-}
-
 const _: () = {
     assert!(size_of::<Named>() == 4 * LINE);
     assert!(size_of::<File>() == 3 * LINE);
-    assert!(size_of::<Chunks>() == MAX_LINES * LINE);
 };
 
 impl Named {
@@ -163,16 +123,5 @@ impl Named {
             && total <= MAX_NAME
             && at + length <= total
             && (length > 0 || total == 0)
-    }
-}
-
-impl Chunks {
-    /// Its fields are within their bounds, and it has the lines that it needs.
-    pub(super) fn fits(&self, lines: usize) -> bool {
-        let count = self.count as usize;
-        (1..=MAX_CHUNKS).contains(&count)
-            && lines_for_chunks(count) == lines
-            && self.offset < super::UNPLAUSIBLE
-            && self.chunks[..count].iter().all(|c| c.length > 0 && c.length <= MAX_CHUNK)
     }
 }

@@ -29,8 +29,10 @@ Kind {
     Named = 10 "named",
     /// [`File`]: a file before and after.
     File = 11 "file",
-    /// [`Chunks`]: fingerprints of content.
-    Chunks = 12 "chunks",
+    /// [`Prints`]: fingerprints of content.
+    Prints = 12 "prints",
+    /// [`Classed`]: what kind of content passes.
+    Class = 13 "class",
 }
 }
 

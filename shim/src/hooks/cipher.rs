@@ -111,7 +111,7 @@ fn take(object: &'static Object, stream: &'static Stream, tap: Tap, content: &[u
     shielded((), || {
         let Some(guard) = Guard::enter() else { return stream.miss() };
         if stream.claim(&guard, object.number(), tap) {
-            stream.took(&guard, object.number(), tap, content, content.len() as u64);
+            stream.tagged(&guard, object.number(), tap, content, content.len() as u64);
             stream.release();
         }
     });

@@ -146,7 +146,7 @@ library_hooks! {
                 object.flag(if how == SHUT_RDWR { NOTIFY_SENT | NOTIFY_SEEN | IN_EOF } else { NOTIFY_SENT });
             }
             // The writer's last word: the other end may compare already.
-            recording(|guard| object.tell(guard));
+            recording(|guard| object.tell(guard, false));
         }
         result
     }

@@ -181,7 +181,7 @@ library_hooks! {
         let result = around(ssl, caller, || real(ssl), |r| *r);
         if let Some(object) = session::known(ssl.addr()) {
             // The writer's last word: the other end may compare already.
-            recording(|guard| object.tell(guard));
+            recording(|guard| object.tell(guard, false));
         }
         result
     }

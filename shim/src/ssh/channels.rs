@@ -148,7 +148,7 @@ impl State {
         };
         let (stream, tap) = streams(object, sealed);
         object.flag(if sealed { OUT_SHUT } else { IN_EOF });
-        stream.try_tell(guard, object.number(), tap);
+        stream.try_tell(guard, object.number(), tap, false);
     }
 
     fn close(&mut self, guard: &Guard, sealed: bool, channel: u32) {

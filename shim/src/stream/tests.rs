@@ -5,6 +5,7 @@ use crate::{objects, process, start};
 use counterfoil_abi::Tag;
 use counterfoil_abi::arena::{ARENA_BYTES, ArenaHead, LANES, POLICY_WATCHED, lane_head_at, ring_at};
 use counterfoil_abi::lane::Consumer;
+use counterfoil_abi::prints::Sampler;
 use counterfoil_abi::record::{Channel, Record};
 use std::collections::BTreeMap;
 use std::sync::{LazyLock, Mutex, MutexGuard};
@@ -14,6 +15,9 @@ struct Arena(*mut u8);
 unsafe impl Send for Arena {}
 // SAFETY: as above.
 unsafe impl Sync for Arena {}
+
+/// The key of these tests: what none was set to is the same.
+pub const KEY: &[u8; 16] = &[0; 16];
 
 static ALONE: Mutex<()> = Mutex::new(());
 static ARENA: LazyLock<Arena> = LazyLock::new(|| {
@@ -31,7 +35,12 @@ static ARENA: LazyLock<Arena> = LazyLock::new(|| {
     // SAFETY: as above.
     unsafe { (*arena.cast::<ArenaHead>()).policy.store(POLICY_WATCHED, Ordering::Relaxed) };
     process::activate(
-        process::Settings { arena: arena.cast(), key: *b"0123456789abcdef", function: mac::Function::Aegis },
+        process::Settings {
+            arena: arena.cast(),
+            key: *KEY,
+            function: mac::Function::Aegis,
+            sampler: Sampler::new(KEY),
+        },
         mark,
     );
     Arena(arena.cast())
@@ -195,7 +204,7 @@ fn writes_of_any_size_partly_accepted_say_only_what_is_true() {
             }
             object.out.release();
         }
-        object.out.try_tell(&guard, object.number(), Tap::SockSend);
+        object.out.try_tell(&guard, object.number(), Tap::SockSend, false);
         let number = object.number();
         assert_eq!(object.out.offset(), content.len() as u64);
         let said = Said::of(number, Tap::SockSend);
@@ -229,7 +238,7 @@ fn reads_in_pieces_say_only_what_is_true() {
             content.extend_from_slice(&data);
             object.into.release();
             if dice.below(3) == 0 {
-                object.into.try_tell(&guard, object.number(), Tap::SockRecv);
+                object.into.try_tell(&guard, object.number(), Tap::SockRecv, false);
             }
         }
         let number = object.number();
@@ -250,7 +259,7 @@ fn a_buffer_that_changes_while_it_is_partly_written_is_a_gap() {
     data[35_000] ^= 1;
     object.out.accepted(&guard, object.number(), Tap::SockSend, &data[..], &mut offer, 36_000);
     object.out.release();
-    object.out.try_tell(&guard, object.number(), Tap::SockSend);
+    object.out.try_tell(&guard, object.number(), Tap::SockSend, false);
     let said = Said::of(object.number(), Tap::SockSend);
     assert_eq!(said.whole.len(), 2, "the blocks before it stand");
     assert!(said.partial.is_empty());
