@@ -137,7 +137,7 @@ impl Spool {
     }
 
     /// The oldest line that is not under way.
-    pub fn next(&mut self) -> Option<Vec<u8>> {
+    pub fn next_line(&mut self) -> Option<Vec<u8>> {
         loop {
             let line = match self.waiting.get(self.under_way)? {
                 Line::Memory(line) => Some(line.clone()),
@@ -152,7 +152,7 @@ impl Spool {
         }
     }
 
-    /// What [`next`](Self::next) gave is under way.
+    /// What [`next_line`](Self::next_line) gave is under way.
     pub fn sent(&mut self) {
         self.under_way = (self.under_way + 1).min(self.waiting.len());
     }

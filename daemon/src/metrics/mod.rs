@@ -252,7 +252,9 @@ mod tests {
         m.transfer(&sample::transfer(Verdict::Altered));
         m.transfer(&sample::transfer(Verdict::Intact));
         m.transfer(&sample::transfer(Verdict::Intact));
-        m.counts(&Counts { records: 17, dropped: 3, ..Counts::default() });
+        let mut counts = Counts::default();
+        (counts.records, counts.dropped) = (17, 3);
+        m.counts(&counts);
         m.coverage(&Coverage { pid: 1, exe: None, observed: false, reason: Some("static".into()) });
         let a = crate::sinks::tests::alarm();
         m.found(&a);

@@ -138,7 +138,7 @@ impl Post {
 
     fn hand_over(&mut self) -> std::io::Result<()> {
         while self.spool.under_way() < self.wire.window() {
-            let Some(line) = self.spool.next() else { break };
+            let Some(line) = self.spool.next_line() else { break };
             match self.wire.send(&line) {
                 Ok(()) => self.spool.sent(),
                 Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => break,

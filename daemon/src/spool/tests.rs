@@ -7,7 +7,7 @@ fn lines(spool: &mut Spool, window: usize) -> Vec<String> {
     let mut out = vec![];
     while !spool.is_empty() {
         while spool.under_way() < window
-            && let Some(line) = spool.next()
+            && let Some(line) = spool.next_line()
         {
             out.push(String::from_utf8(line).unwrap());
             spool.sent();
@@ -28,7 +28,7 @@ fn lines_outlive_the_daemon_in_order_and_none_that_was_taken_comes_again() {
     drop(spool); // as kill -9 would: nothing runs at the end
     let mut spool = Spool::on_disk(&path, LIMIT).unwrap();
     for _ in 0..50 {
-        spool.next().unwrap();
+        spool.next_line().unwrap();
         spool.sent();
     }
     // 40 are known to have arrived, ten are under way.
@@ -50,9 +50,9 @@ fn what_was_under_way_goes_again() {
     for line in ["a", "b", "c"] {
         spool.push(line.as_bytes());
     }
-    assert_eq!(spool.next().unwrap(), b"a");
+    assert_eq!(spool.next_line().unwrap(), b"a");
     spool.sent();
-    assert_eq!(spool.next().unwrap(), b"b");
+    assert_eq!(spool.next_line().unwrap(), b"b");
     spool.sent();
     spool.taken(1);
     spool.again();
@@ -66,7 +66,7 @@ fn too_much_gives_up_the_oldest_and_counts() {
     // 100 lines of 42.
     let mut spool = Spool::on_disk(&path, 4200).unwrap();
     spool.push(b"0000000000");
-    spool.next().unwrap();
+    spool.next_line().unwrap();
     spool.sent();
     for i in 1..5000 {
         spool.push(format!("{i:010}").as_bytes());
@@ -89,7 +89,7 @@ fn a_torn_or_hostile_file_gives_what_can_be_read() {
     spool.push(b"past");
     spool.push(b"whole");
     spool.push(b"torn");
-    spool.next().unwrap();
+    spool.next_line().unwrap();
     spool.sent();
     spool.taken(1);
     drop(spool);
