@@ -9,7 +9,7 @@ use super::slab::Key;
 use super::{Assembler, outward};
 use crate::detect::ends;
 use crate::judged::{Judged, Reading};
-use counterfoil_abi::record::Channel;
+use counterfoil_abi::record::{Channel, Magic};
 
 const SECOND: u64 = 1_000_000_000;
 /// A stirring connection is read this often …
@@ -152,6 +152,7 @@ impl Assembler {
             transfer: leg.and_then(|leg| self.transfers.get(leg)).map(|t| t.id),
             class: content.map(|c| c.class),
             entropy: content.map(|c| c.bits()),
+            encoded: content.is_some_and(|c| c.magic == Some(Magic::Encoding)),
             sealed: object.carries_tls.is_some() || object.tunnels,
             sent: moved[0],
             received: moved[1],

@@ -63,6 +63,8 @@ struct Going {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Basis {
     Class(Class),
+    /// Base64 or the like.
+    Encoded,
     Entropy,
     /// All that is seen of it is TLS or SSH.
     Sealed,
@@ -169,6 +171,9 @@ impl Going {
 
 /// Does this payload count, and why?
 fn basis(reading: &Reading, score: f64) -> Option<Basis> {
+    if reading.encoded {
+        return Some(Basis::Encoded);
+    }
     match reading.class {
         Some(class @ (Class::Compressed | Class::Media | Class::Encrypted | Class::Binary)) => {
             Some(Basis::Class(class))
@@ -188,6 +193,7 @@ impl Basis {
             Self::Class(Class::Compressed) => "compressed data",
             Self::Class(Class::Media) => "media",
             Self::Class(Class::Binary) => "binary data",
+            Self::Encoded => "encoded data",
             Self::Class(_) | Self::Entropy | Self::Sealed => "encrypted data",
         }
     }
@@ -195,6 +201,7 @@ impl Basis {
     fn word(self) -> &'static str {
         match self {
             Self::Class(_) => "class",
+            Self::Encoded => "encoding",
             Self::Entropy => "entropy",
             Self::Sealed => "protocol",
         }

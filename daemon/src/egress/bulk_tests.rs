@@ -50,6 +50,7 @@ impl World {
             transfer: Some(Uuid::from_u128(1)),
             class: Some(Class::Encrypted),
             entropy: None,
+            encoded: false,
             sealed: false,
             sent: 0,
             received: 0,
@@ -117,6 +118,13 @@ fn what_is_no_bulk() {
     assert_eq!(of(Some(6.0), true), None);
     assert_eq!(of(None, true).unwrap().evidence["basis"], "protocol");
     assert_eq!(of(None, false), None, "nothing is known of it");
+    let base64 = World::run()
+        .read(|r| (r.sent, r.class, r.encoded) = (2 * MIB, Some(Class::Structured), true))
+        .unwrap();
+    assert_eq!(
+        (base64.evidence["basis"].as_str(), base64.evidence["class"].as_str()),
+        (Some("encoding"), Some("structured"))
+    );
 }
 
 #[test]
