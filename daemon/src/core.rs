@@ -14,6 +14,7 @@ use crate::host::keep::{Keep, Kept};
 use crate::host::room::Room;
 use crate::judged::{Counts, Judged};
 use crate::rest::{Answer, Reader, Refusal};
+use crate::sensitive;
 use crate::surround::{Seen, Surround};
 use crate::tags::Tagger;
 use counterfoil_abi::hello::Resume;
@@ -258,6 +259,11 @@ impl Core {
     pub fn reads_at_rest(&mut self, tagger: Tagger, outbox: Outbox) {
         self.assembler.files.reads_at_rest();
         self.tagger = Some((tagger, outbox));
+    }
+
+    /// Sensitive files are followed.
+    pub fn follow(&mut self, setup: &sensitive::Setup) {
+        self.assembler.follow(setup);
     }
 
     /// Has files read that somebody asked for.

@@ -156,6 +156,8 @@ pub enum What {
     },
     /// Something is wrong around the process.
     Anomaly(Anomaly),
+    /// A sensitive file left.
+    SensitiveEgress(std::sync::Arc<crate::sensitive::told::SensitiveEgress>),
     /// A child of an observed process runs unobserved.
     CoverageLost {
         /// Its program.

@@ -34,6 +34,7 @@ pub mod report;
 pub mod rest;
 #[cfg(test)]
 pub(crate) mod sample;
+pub mod sensitive;
 pub mod session;
 pub mod sinks;
 pub mod spool;

@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 use crate::assemble::Settings;
+use crate::config::Egress;
 use crate::core::{self, Core, Message, Newcomer, Outbox, SharedCounts};
 use crate::host::executables::Executables;
 use crate::host::facts::{Facts, Proc, RealProc, Redactor, Watch, WatchDecision};
@@ -17,6 +18,7 @@ use crate::host::listen::{Deciders, HelloCounts, Listener, Parts};
 use crate::host::room::Room;
 use crate::judged::{Counts, Judged};
 use crate::ledger::Baseline;
+use crate::sensitive;
 use crate::surround::{self, Surround};
 use crate::tags::Tagger;
 use counterfoil_abi::arena::{POLICY_BLAKE3, POLICY_SHA256};
@@ -76,6 +78,8 @@ pub struct Options {
     pub kept: Vec<Kept>,
     /// Look around watched processes, with these.
     pub surround: Option<Around>,
+    /// Which files are sensitive, and who may read them.
+    pub egress: Option<Egress>,
 }
 
 /// What [`surround`](crate::surround) needs besides the other options.
@@ -106,6 +110,7 @@ impl Options {
             keeper: None,
             kept: Vec::new(),
             surround: None,
+            egress: None,
         }
     }
 }
@@ -149,8 +154,18 @@ impl Pipeline {
             Some(key) => key,
             None => random_key().map_err(system("random bytes for the key"))?,
         };
+        let tagger = Tagger::new(key, options.stream_digest);
+        let sensitive = match &options.egress {
+            Some(egress) => {
+                Some(sensitive::Setup::start(egress, tagger.clone()).map_err(system("a thread"))?)
+            }
+            None => None,
+        };
         if let Ok(mut core) = core.lock() {
-            core.reads_at_rest(Tagger::new(key, options.stream_digest), outbox.clone());
+            core.reads_at_rest(tagger, outbox.clone());
+            if let Some(setup) = &sensitive {
+                core.follow(setup);
+            }
         }
         let parts_room = room.clone();
         let hellos = Arc::new(HelloCounts::default());
@@ -189,7 +204,7 @@ impl Pipeline {
             outbox.send(Message::Newcomer(Box::new(Newcomer::adopted(kept))));
         }
         let threads = Some((core, listen));
-        Ok((Handle { outbox, deciders, shared, hellos, stop, wake, threads }, judged))
+        Ok((Handle { outbox, deciders, sensitive, shared, hellos, stop, wake, threads }, judged))
     }
 }
 
@@ -197,6 +212,7 @@ impl Pipeline {
 pub struct Handle {
     outbox: Outbox,
     deciders: Arc<RwLock<Deciders>>,
+    sensitive: Option<sensitive::Setup>,
     shared: Arc<SharedCounts>,
     hellos: Arc<HelloCounts>,
     stop: Arc<AtomicBool>,
@@ -219,8 +235,11 @@ impl Handle {
         self.drain(Duration::ZERO, Duration::ZERO)
     }
 
-    /// For SIGHUP: takes effect at the next hello.
-    pub fn reconfigure(&self, watch: WatchDecision, redact: Redactor) {
+    /// For SIGHUP: takes effect at the next hello, and at the next open of a file.
+    pub fn reconfigure(&self, watch: WatchDecision, redact: Redactor, egress: &Egress) {
+        if let Some(sensitive) = &self.sensitive {
+            sensitive.reconfigure(egress);
+        }
         *self.deciders.write().unwrap_or_else(PoisonError::into_inner) = Deciders { watch, redact };
     }
 

@@ -120,6 +120,7 @@ pub fn options(config: &Config, socket: PathBuf) -> Options {
             StreamDigest::Blake3 => pipeline::StreamDigest::Blake3,
             StreamDigest::Sha256 => pipeline::StreamDigest::Sha256,
         },
+        egress: Some(config.egress.clone()),
         ..Options::new(socket)
     }
 }

@@ -15,7 +15,7 @@ use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use counterfoil_abi::arena::{ARENA_BYTES, ArenaHead, LANES, MAGIC};
 use counterfoil_abi::hello::{self, GRANTED, MAX_INHERITED, Reply, Request};
 use counterfoil_abi::prints::Sampler;
-use counterfoil_abi::record::{Channel, How, INHERITED, RESUMED};
+use counterfoil_abi::record::{CONNECTED, Channel, How, INHERITED, RESUMED};
 use counterfoil_abi::{ABI_VERSION, UNKNOWN};
 use rustix::fd::{AsFd, AsRawFd, OwnedFd};
 use rustix::mm::{Advice, MapFlags, ProtFlags};
@@ -100,8 +100,10 @@ pub fn last_words(how: How) {
 
 fn leave(object: &'static Object, how: How, used: bool, counts: impl FnOnce(&Guard) -> kernel::Counts) {
     let how = if object.let_go() { How::Checkpoint } else { how };
+    // A connection on which no hook saw a byte has the kernel's count to tell: libc sends what went through stdio.
+    let connected = object.opened.load(Ordering::Relaxed) & CONNECTED != 0;
     if (used || how != How::Checkpoint)
-        && object.anything()
+        && (object.anything() || connected)
         && let Some(guard) = Guard::enter()
     {
         object.checkpoint(&guard, how, counts(&guard));

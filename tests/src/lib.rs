@@ -18,6 +18,7 @@ pub mod program;
 pub mod report;
 pub mod scratch;
 pub mod service_sshd;
+pub mod sink;
 pub mod sshd;
 pub mod truth;
 pub mod undisturbed;

@@ -40,6 +40,12 @@ fn value(tags: &[Tag], index: usize, kind: TagKind) -> Value {
     }
 }
 
+/// The first block's tag, and the bytes that it covers.
+pub(super) fn first(blocks: &Blocks) -> (u32, Value) {
+    let kind = if blocks.header.flags & record::WIDE != 0 { TagKind::Wide } else { TagKind::Mac };
+    (blocks.length.min(BLOCK as u32), value(&blocks.tags, 0, kind))
+}
+
 /// Feeds one record's tags to one side of a pair. True: something differs.
 #[inline]
 pub(super) fn feed(pair: &mut Pair, side: Side, blocks: &Blocks, budget: &mut super::Budget) -> bool {
@@ -61,7 +67,12 @@ impl Assembler {
     #[inline]
     pub(super) fn apply(&mut self, arena: ArenaId, by: u32, number: u32, key: Key, record: &Record) {
         match record {
-            Record::Blocks(blocks) => self.blocks(arena, by, number, key, blocks),
+            Record::Blocks(blocks) => {
+                self.blocks(arena, by, number, key, blocks);
+                if blocks.offset == 0 && self.trail.is_some() {
+                    self.began(arena, number, key, blocks);
+                }
+            }
             Record::Gap(gap) => self.gap(arena, by, number, key, gap),
             Record::Flow(flow) => self.flow(arena, key, flow),
             Record::Carrier(carrier) => self.carrier(arena, key, carrier),
@@ -88,7 +99,7 @@ impl Assembler {
             }
             let end = blocks.offset.saturating_add(u64::from(blocks.length));
             if let Some(user) = object.use_of(arena, number) {
-                user.reach(direction, end, by);
+                user.reach(direction, end, by, blocks.header.time);
             }
             let leg = match object.legs[direction as usize] {
                 Some(leg) => leg,
@@ -134,7 +145,7 @@ impl Assembler {
                 return;
             }
             if let Some(user) = object.use_of(arena, number) {
-                user.reach(direction, gap.offset, by);
+                user.reach(direction, gap.offset, by, gap.header.time);
             }
             let leg = match object.legs[direction as usize] {
                 Some(leg) => leg,
@@ -208,8 +219,8 @@ impl Assembler {
         object.last = object.last.max(ended.header.time);
         let Some(user) = object.use_of(arena, number) else { return };
         user.end(ended);
-        user.reach(Direction::Out, ended.out_total, by);
-        user.reach(Direction::In, ended.in_total, by);
+        user.reach(Direction::Out, ended.out_total, by, ended.header.time);
+        user.reach(Direction::In, ended.in_total, by, ended.header.time);
         for (direction, total) in [(Direction::Out, ended.out_total), (Direction::In, ended.in_total)] {
             if total > 0 && object.legs[direction as usize].is_none() {
                 new_leg(&mut self.transfers, object, key, direction);
@@ -218,6 +229,7 @@ impl Assembler {
         if object.ended() {
             self.settle_soon(key);
         }
+        self.sent_unseen(arena, number, key, ended);
         if self.tunnels > 0 {
             self.tunnel_ended(arena, key, ended);
         }

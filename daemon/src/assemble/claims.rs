@@ -135,6 +135,7 @@ impl Assembler {
             access,
             resumed: [0; 2],
             extent: [0; 2],
+            grew: [0; 2],
             by: [0; 2],
             ended: None,
             finish: None,
@@ -256,6 +257,9 @@ impl Assembler {
         };
         if let Some(pid) = found {
             program.forked(forked.pid, pid);
+            if let Some(trail) = &mut self.trail {
+                trail.forked(arena, pid);
+            }
             if program.watched {
                 self.see(Seen::Forked { id: arena, pid });
             }

@@ -2,7 +2,7 @@
 
 use super::Assembler;
 use super::program::ArenaId;
-use counterfoil_abi::record::{Named, Opened, Record};
+use counterfoil_abi::record::{Named, Naming, Opened, Record, Tap};
 
 impl Assembler {
     /// A file was opened, or was open when its program began.
@@ -21,6 +21,9 @@ impl Assembler {
             self.counts.dropped = self.counts.dropped.saturating_add(1);
             return;
         }
+        if let Some(trail) = &mut self.trail {
+            trail.opened(arena, pid, number, opened.fd, (opened.device, opened.inode), opened.header.time);
+        }
         for (_, by, record) in mine {
             match *record {
                 Record::Named(named) => self.file_named(arena, by, &named),
@@ -33,6 +36,13 @@ impl Assembler {
     #[inline]
     pub(super) fn file_told(&mut self, arena: ArenaId, by: u32, record: &Record) -> bool {
         let pid = self.programs.get(&arena).map_or(by, |p| p.pid(by));
+        if let (Some(trail), Record::Blocks(blocks)) = (&mut self.trail, record)
+            && blocks.offset == 0
+            && blocks.header.tap == Tap::FileRead as u8
+        {
+            let (length, tag) = super::apply::first(blocks);
+            trail.read_first(arena, blocks.header.object, length, tag, &mut self.out);
+        }
         self.files.told(arena, pid, self.tick, record)
     }
 
@@ -41,5 +51,16 @@ impl Assembler {
         let Some(program) = self.programs.get(&arena) else { return };
         self.files.program(arena, &program.facts);
         self.files.named(arena, program.pid(by), named);
+        let Some(trail) = &mut self.trail else { return };
+        let (number, inode) = (named.header.object, (named.device, named.inode));
+        match Naming::from_code(named.about) {
+            Some(Naming::Path) => {
+                if let Some(path) = self.files.path_of(arena, number).filter(|p| !p.is_empty()) {
+                    trail.named(arena, number, path);
+                }
+            }
+            Some(Naming::Renamed | Naming::Linked) => trail.moved(inode, named.header.time),
+            Some(Naming::Unlinked) | None => {}
+        }
     }
 }

@@ -171,6 +171,7 @@ impl Assembler {
             }
         }
         self.remember_gifts(transfer, &judgement);
+        self.remember_sending(transfer);
         let said = self.outward(transfer, judgement, &from, &to);
         let crossing = self.crossing(transfer, [from.as_ref(), to.as_ref()], &said);
         self.out.push_back(Judged::Transfer { transfer: Box::new(said.0), context: Box::new(said.1) });

@@ -2,6 +2,7 @@
 
 use super::object::{Direction, Object, Use};
 use super::program::{ArenaId, Program};
+use super::sending::{given, passes};
 use super::slab::{Key, Slab};
 use super::{Assembler, Outcome, Passage, Transfer};
 use crate::files::chains::{Gift, Inside, Live};
@@ -51,7 +52,7 @@ fn users(object: &Object, direction: Direction) -> Vec<ArenaId> {
 }
 
 impl Standing<'_> {
-    fn gifts_over(&self, leg: Key, judgement: Option<&Judgement>) -> Vec<Gift> {
+    pub(super) fn gifts_over(&self, leg: Key, judgement: Option<&Judgement>) -> Vec<Gift> {
         let Some(transfer) = self.transfers.get(leg) else { return Vec::new() };
         gifts(self.objects, transfer, judgement)
     }
@@ -143,6 +144,12 @@ impl Assembler {
                 if let Some(program) = self.programs.get(&arena) {
                     self.files.program(arena, &program.facts);
                 }
+            }
+            let named = transfer.origin.and_then(|k| self.objects.get(k)).is_none_or(|o| !o.path.is_empty());
+            if let Some(trail) = &mut self.trail
+                && passes(gift.channel, named)
+            {
+                trail.gave(gift.from, given(&gift));
             }
             self.files.chains.over(gift);
         }

@@ -36,6 +36,9 @@ impl Assembler {
             observed: true,
             reason: None,
         }));
+        if let Some(trail) = &mut self.trail {
+            trail.came(arena, &facts, crate::core::now());
+        }
         self.programs.insert(arena, Program::new(facts, watched, inherited.clone()));
         inherited.iter().map(|i| self.take_over(arena, i)).collect()
     }
@@ -58,6 +61,7 @@ impl Assembler {
             access: inherited.access,
             resumed: [out_offset, in_offset],
             extent: [out_offset, in_offset],
+            grew: [0; 2],
             by: [0; 2],
             ended: None,
             finish: None,
@@ -131,6 +135,9 @@ impl Assembler {
         program.gone = true;
         program.early.clear();
         self.files.gone(arena, self.tick);
+        if let Some(trail) = &mut self.trail {
+            trail.gone(arena, self.now);
+        }
         self.say_lost(arena, true);
         let Some(program) = self.programs.get_mut(&arena) else { return };
         let keys: BTreeSet<Key> = program.numbers.values().copied().collect();

@@ -23,6 +23,7 @@ pub mod pending;
 pub mod program;
 mod relay;
 pub mod runs;
+mod sending;
 pub mod slab;
 mod ssh;
 #[cfg(test)]
@@ -36,6 +37,7 @@ use crate::files::{Files, Surroundings};
 use crate::host::facts::{Inode, Proc};
 use crate::judged::{Counts, Judged};
 use crate::model::Reason;
+use crate::sensitive::Trail;
 use crate::surround::Seen;
 use counterfoil_abi::record::{Address, Channel, Record};
 use gifts::Standing;
@@ -146,6 +148,8 @@ pub struct Assembler {
     weighed: u64,
     /// What was read and written, and what became of it.
     pub files: Files,
+    /// What became of sensitive files; None: nobody wants to know.
+    pub trail: Option<Trail>,
     /// What is to be said.
     pub out: VecDeque<Judged>,
     /// What `surround` may want to look at. Whoever calls takes it out after each tick.
@@ -165,6 +169,7 @@ impl Assembler {
         Self {
             settings,
             files,
+            trail: None,
             programs: HashMap::new(),
             objects: Slab::default(),
             transfers: Slab::default(),
@@ -282,6 +287,11 @@ impl Assembler {
             passages: &self.passages,
         };
         self.files.tick(now, self.tick, &standing, &mut self.out);
+        if let Some(trail) = &mut self.trail {
+            self.files.closed.drain(..).for_each(|closed| trail.closed(closed));
+            self.files.digested.drain(..).for_each(|(inode, digest)| trail.digested(inode, digest, now));
+            trail.tick(now, &standing, &mut self.out);
+        }
         if self.tick.is_multiple_of(64) {
             self.forget_early();
         }
@@ -315,6 +325,7 @@ impl Assembler {
     /// Observation ends: what is open is judged as it stands.
     pub fn finish_all(&mut self) {
         self.tick += SETTLE;
+        self.follow_to_the_end();
         for key in self.objects.keys() {
             self.say_cipher(key);
             self.say_tunnel(key);

@@ -84,6 +84,8 @@ pub struct Use {
     pub resumed: [u64; 2],
     /// How far its records reach, by direction.
     pub extent: [u64; 2],
+    /// When that was last known to have grown, by direction.
+    pub grew: [u64; 2],
     /// Who first moved bytes, as its namespace counts pids; 0 unknown.
     pub by: [u32; 2],
     /// The greatest totals so far.
@@ -115,12 +117,13 @@ impl Use {
             || self.flags & record::INHERITED != 0 && self.flags & record::RESUMED == 0
     }
 
-    /// Notes that records reach `end`, moved by `by`.
+    /// Notes that records reach `end` at a time, moved by `by`.
     #[inline]
-    pub fn reach(&mut self, direction: Direction, end: u64, by: u32) {
+    pub fn reach(&mut self, direction: Direction, end: u64, by: u32, time: u64) {
         let d = direction as usize;
         if end > self.extent[d] {
             self.extent[d] = end;
+            self.grew[d] = self.grew[d].max(time);
             if self.by[d] == 0 {
                 self.by[d] = by;
             }

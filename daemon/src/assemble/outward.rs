@@ -120,12 +120,7 @@ impl Assembler {
     }
 
     fn flow_text(&self, object: Option<&Object>) -> Option<String> {
-        let object = object?;
-        match (&object.tls, object.model_channel()) {
-            (Some(tls), _) => Some(hex(&tls.flow)),
-            (None, model::Channel::Tcp) => address_flow(&object.local, &object.remote),
-            _ => None,
-        }
+        flow(object?)
     }
 
     fn endpoint(
@@ -176,18 +171,7 @@ impl Assembler {
 
     /// The connection as this end's process sees it.
     pub(super) fn connection(&self, object: &Object, direction: Direction) -> Connection {
-        let text_of = |direction| match direction {
-            Direction::Out => "out",
-            Direction::In => "in",
-        };
-        Connection {
-            local: text(&object.local),
-            remote: text(&object.remote),
-            direction: Some(text_of(direction).into()),
-            server_name: object.tls.as_ref().and_then(|t| t.name.clone()),
-            bytes_out: Some(object.total(Direction::Out)),
-            bytes_in: Some(object.total(Direction::In)),
-        }
+        connection(object, direction)
     }
 
     /// Something about a program.
@@ -238,6 +222,31 @@ impl Assembler {
             what,
         };
         self.out.push_back(Judged::Notice(Box::new(notice)));
+    }
+}
+
+/// The connection as this end's process sees it.
+pub(super) fn connection(object: &Object, direction: Direction) -> Connection {
+    let text_of = |direction| match direction {
+        Direction::Out => "out",
+        Direction::In => "in",
+    };
+    Connection {
+        local: text(&object.local),
+        remote: text(&object.remote),
+        direction: Some(text_of(direction).into()),
+        server_name: object.tls.as_ref().and_then(|t| t.name.clone()),
+        bytes_out: Some(object.total(Direction::Out)),
+        bytes_in: Some(object.total(Direction::In)),
+    }
+}
+
+/// Its flow id.
+pub(super) fn flow(object: &Object) -> Option<String> {
+    match (&object.tls, object.model_channel()) {
+        (Some(tls), _) => Some(hex(&tls.flow)),
+        (None, model::Channel::Tcp) => address_flow(&object.local, &object.remote),
+        _ => None,
     }
 }
 

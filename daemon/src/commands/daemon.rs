@@ -146,7 +146,11 @@ pub fn daemon(args: &Args) -> anyhow::Result<u8> {
             Ok((expected, parsed)) => {
                 warn(file.as_deref(), &parsed);
                 let redact = redact(&redactor.mode(parsed.config.privacy.argv));
-                handle.reconfigure(watch(&parsed.config.watch.watched_processes), redact.clone());
+                handle.reconfigure(
+                    watch(&parsed.config.watch.watched_processes),
+                    redact.clone(),
+                    &parsed.config.egress,
+                );
                 let _ = reloads.send(Reload { config: parsed.config, expected, redact });
                 tracing::info!("configuration read again");
             }

@@ -1,10 +1,11 @@
-//! `[egress]`: what leaves this host, and how much of it is too much.
+//! `[egress]`: what leaves this host, how much of it is too much, and which files should not.
 //!
 //! Comes in: the section. Goes out: [`Egress`]. Called by `read`.
 #![forbid(unsafe_code)]
 
 use super::section::{Mistakes, Section, article};
-use super::values::{absolute, duration, size};
+use super::values::{absolute, duration, severity, size};
+use crate::model::Severity;
 use std::path::PathBuf;
 use std::time::Duration;
 use toml::de::DeValue;
@@ -71,6 +72,21 @@ pub struct Egress {
     pub data_volume_threshold: Volume,
     /// A read and an egress this close together belong together.
     pub time_window: Duration,
+    /// Patterns of sensitive files in place of the built-in ones; None: those.
+    pub sensitive_paths: Option<Vec<String>>,
+    /// `[[egress.sensitive]]`, besides them.
+    pub sensitive: Vec<Sensitive>,
+}
+
+/// One `[[egress.sensitive]]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sensitive {
+    /// A path or pattern; `~` is every user's home.
+    pub path: String,
+    /// What its alarms call it.
+    pub label: String,
+    /// An alarm about it is at most this severe.
+    pub severity: Severity,
 }
 
 impl Default for Egress {
@@ -82,6 +98,8 @@ impl Default for Egress {
             connection_duration: Duration::from_secs(3600),
             data_volume_threshold: Volume { bytes: 1 << 20, within: Duration::from_secs(300) },
             time_window: Duration::from_secs(60),
+            sensitive_paths: None,
+            sensitive: Vec::new(),
         }
     }
 }
@@ -152,8 +170,65 @@ pub(super) fn read(mut s: Section<'_, '_>, egress: &mut Egress, m: &mut Mistakes
     if let Some(span) = s.parsed("time_window", m, span) {
         egress.time_window = span;
     }
-    s.later(&["sensitive_paths", "sensitive"], m);
+    sensitive_files(&mut s, egress, m);
     s.finish(m);
+}
+
+fn sensitive_files(s: &mut Section<'_, '_>, egress: &mut Egress, m: &mut Mistakes) {
+    if let Some(list) = s.array("sensitive_paths", "paths", m) {
+        let paths = list.into_iter().filter_map(|(value, span)| match value.as_str().map(pattern) {
+            Some(Ok(path)) => Some(path),
+            Some(Err(why)) => {
+                m.at(&span, format!("sensitive_paths: {why}"));
+                None
+            }
+            None => {
+                m.at(&span, format!("a path must be a string, not {}", article(value)));
+                None
+            }
+        });
+        egress.sensitive_paths = Some(paths.collect());
+    }
+    let Some((key_span, value, _)) = s.take("sensitive") else { return };
+    let Some(array) = value.as_array() else {
+        m.at(&key_span, "it is written [[egress.sensitive]], with two brackets, as there may be several");
+        return;
+    };
+    for element in array.iter() {
+        match element.get_ref() {
+            DeValue::Table(table) => {
+                let one = Section::new("[[egress.sensitive]]", table, element.span());
+                egress.sensitive.extend(sensitive(one, m));
+            }
+            other => {
+                m.at(&element.span(), format!("a sensitive file must be a table, not {}", article(other)));
+            }
+        }
+    }
+}
+
+fn sensitive(mut s: Section<'_, '_>, m: &mut Mistakes) -> Option<Sensitive> {
+    let span = s.span.clone();
+    let path = match s.string("path", m) {
+        Some((text, span)) => pattern(text).map_err(|why| m.at(&span, format!("path: {why}"))).ok(),
+        None => {
+            m.at(&span, "a sensitive file needs a path");
+            None
+        }
+    };
+    let label = s.string("label", m).map_or_else(|| "sensitive".to_owned(), |(text, _)| text.to_owned());
+    let severity = s.parsed("severity", m, severity).unwrap_or(Severity::Critical);
+    s.finish(m);
+    Some(Sensitive { path: path?, label, severity })
+}
+
+/// A path from `/` on, or from `~/`, that may be a pattern.
+fn pattern(text: &str) -> Result<String, String> {
+    if !text.starts_with('/') && !text.starts_with("~/") {
+        return Err(format!("`{text}` must begin with `/`, or with `~/` for every user's home"));
+    }
+    glob::Pattern::new(text).map_err(|e| format!("`{text}` is no pattern: {}", e.msg))?;
+    Ok(text.to_owned())
 }
 
 /// `"/path"`, or `{ path = "/path", sha256 = "…" }`. None: its mistakes are noted.
@@ -212,6 +287,19 @@ time_window = "30s"
     }
 
     #[test]
+    fn sensitive_ones() {
+        let text = "[egress]\nsensitive_paths = [\"~/.ssh/id_*\", \"/etc/shadow\"]\n[[egress.sensitive]]\n\
+                    path = \"/srv/keys/**/*.pem\"\nlabel = \"payment key\"\nseverity = \"high\"\n\
+                    [[egress.sensitive]]\npath = \"/srv/list\"\n";
+        let egress = parse(text).unwrap().config.egress;
+        assert_eq!(egress.sensitive_paths.unwrap(), ["~/.ssh/id_*", "/etc/shadow"]);
+        assert_eq!(egress.sensitive[0].severity, Severity::High);
+        assert_eq!(egress.sensitive[0].label, "payment key");
+        let other = (&*egress.sensitive[1].label, egress.sensitive[1].severity);
+        assert_eq!(other, ("sensitive", Severity::Critical));
+    }
+
+    #[test]
     fn mistakes_and_where() {
         let wrong = |line: &str, words: &str| {
             let found = parse(&format!("[egress]\n{line}\n")).expect_err(line);
@@ -227,6 +315,11 @@ time_window = "30s"
         wrong("connection_duration = \"1ms\"", "at least 1s");
         wrong("data_volume_threshold = \"1MiB per 5min\"", "1MiB in 5min");
         wrong("data_volume_threshold = \"0 in 5min\"", "at least 1 byte");
+        wrong("sensitive_paths = [\"etc/shadow\"]", "must begin with");
+        wrong("sensitive_paths = [\"/a/***\"]", "no pattern");
+        wrong("sensitive = { path = \"/a\" }", "two brackets");
+        wrong("sensitive = [{ label = \"x\" }]", "needs a path");
+        wrong("sensitive = [{ path = \"/a\", severty = \"low\" }]", "did you mean `severity`");
         wrong("data_volume_treshold = \"1MiB\"", "did you mean `data_volume_threshold`?");
     }
 }

@@ -9,7 +9,7 @@ mod read;
 mod section;
 pub(crate) mod values;
 
-pub use egress::Egress;
+pub use egress::{Egress, Sensitive};
 pub use read::parse;
 pub use values::{Cidr, Facility, Ports, SyslogAddress};
 

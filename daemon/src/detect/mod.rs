@@ -14,6 +14,7 @@ mod itself;
 mod payload;
 mod preloads;
 mod process;
+mod sensitive;
 mod ssh;
 #[cfg(test)]
 mod tests;
@@ -99,6 +100,7 @@ impl Rules {
                 process::foreign_hook(notice, symbol, object, *before)
             }
             What::Anomaly(anomaly) => around::anomaly(notice, anomaly),
+            What::SensitiveEgress(egress) => sensitive::egress(notice, egress),
             What::CoverageLost { exe, reason, inherits_tracked } => {
                 itself::coverage_lost(notice, exe, reason, *inherits_tracked)
             }

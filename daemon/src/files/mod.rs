@@ -15,6 +15,7 @@ pub mod carriers;
 mod case;
 pub mod chains;
 mod deeds;
+mod followed;
 mod matching;
 pub mod names;
 pub mod open;
@@ -29,9 +30,11 @@ mod tests;
 
 use crate::assemble::program::ArenaId;
 use crate::host::facts::Facts;
+use crate::host::facts::Inode;
 use crate::judged::{DeedKind, Judged};
 use crate::model::Reason;
 use crate::rest::{Answer, Ask, User};
+use crate::sensitive::Closed;
 use chains::{Chains, Live};
 use counterfoil_abi::record::{Named, Naming, Opened, Record};
 use names::Names;
@@ -116,6 +119,12 @@ pub struct Files {
     pub asks: Vec<Ask>,
     /// What was done to files, and not yet said.
     deeds: VecDeque<Judged>,
+    /// Files that were closed, for who follows sensitive ones; nobody else takes them out.
+    pub(crate) closed: Vec<Closed>,
+    /// And those whose content became known later.
+    pub(crate) digested: Vec<(Inode, [u8; 32])>,
+    /// Somebody does.
+    followed: bool,
 }
 
 impl Files {
@@ -140,6 +149,9 @@ impl Files {
             hurried: false,
             asks: Vec::new(),
             deeds: VecDeque::new(),
+            closed: Vec::new(),
+            digested: Vec::new(),
+            followed: false,
         }
     }
 
@@ -153,6 +165,11 @@ impl Files {
     /// Somebody answers what is in [`Files::asks`] from now on.
     pub fn reads_at_rest(&mut self) {
         self.surroundings.reads_at_rest = true;
+    }
+
+    /// Somebody takes out what is in [`Files::closed`] from now on.
+    pub(crate) fn followed(&mut self) {
+        self.followed = true;
     }
 
     /// A file was opened. False: there is no room for it.
@@ -265,7 +282,14 @@ impl Files {
             }
         }
         let doubt: Vec<Reason> = live.doubt(key.0).into_iter().collect();
-        for end in file.ends(open, &doubt, &mut self.room) {
+        let ends = file.ends(open, &doubt, &mut self.room);
+        if self.followed
+            && let Some(any) = ends.first()
+        {
+            let closed = followed::closed(key.1, any, &ends);
+            self.closed.push(closed);
+        }
+        for end in ends {
             let id = self.next;
             self.next += 1;
             self.written(&end);
@@ -291,6 +315,16 @@ impl Files {
         };
         let Some(state) = state else { return };
         let AtRestState::Asked(_, prefix) = *state else { return };
+        if let (Way::Written, true, Ok(rest)) = (way, self.followed, &answer.result)
+            && let Some(delivery) = self.deliveries.get(&id)
+        {
+            self.digested.push((delivery.end.inode, rest.sha256));
+        }
+        let state = match way {
+            Way::Read => self.readings.get_mut(id).map(|r| &mut r.rest),
+            Way::Written => self.deliveries.get_mut(&id).map(|d| &mut d.rest),
+        };
+        let Some(state) = state else { return };
         *state = match answer.result {
             Ok(rest) => AtRestState::Had(Box::new(rest), prefix),
             Err(_) => AtRestState::Refused,
@@ -359,7 +393,6 @@ impl Files {
     }
 
     /// What an open file is called.
-    #[cfg(test)]
     pub(crate) fn path_of(&self, arena: ArenaId, number: u32) -> Option<&[u8]> {
         self.open.get(&(arena, number)).map(|f| &f.path[..])
     }

