@@ -25,6 +25,7 @@ pub mod judged;
 pub mod keeper;
 pub mod ledger;
 pub mod library;
+pub mod media;
 pub mod model;
 pub mod pipeline;
 pub mod place;
