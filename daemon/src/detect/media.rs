@@ -78,10 +78,13 @@ fn title(chain: &MediaChain, path: &str) -> String {
             _ => None,
         }),
         "media-egress" => format!("{path} was read, and something was sent"),
-        "stego-tool" => of(|link| match link {
-            Link::Tool { name, .. } => Some(format!("{name} worked on a media file")),
-            _ => None,
-        }),
+        "stego-tool" => {
+            let tool = of(|link| match link {
+                Link::Tool { name, .. } => Some(name.clone()),
+                _ => None,
+            });
+            format!("{tool} worked on {path}")
+        }
         _ => format!("{path} is not what it seems to be"),
     }
 }

@@ -20,6 +20,8 @@ pub(super) struct Chain {
     /// A tool whose work is ordinary: it counts where more follows.
     mild: Option<String>,
     steps: Vec<Step>,
+    /// Media files that were made of it, and by whom.
+    pub made: Vec<(String, u64)>,
     /// Who did what was found last.
     pub process: Option<Process>,
 }
@@ -46,6 +48,18 @@ fn kind(link: &Link) -> Kind {
 
 impl Chain {
     pub fn link(&mut self, link: Link) {
+        // How else the same script has to do with it is no news.
+        if let Link::Script(new) = &link
+            && let Some(known) = self.links.iter_mut().find_map(|l| match l {
+                Link::Script(s) if (&s.interpreter, &s.runs) == (&new.interpreter, &new.runs) => Some(s),
+                _ => None,
+            })
+        {
+            if new.how == super::CAME_OUT {
+                known.how = new.how;
+            }
+            return;
+        }
         let same = self.links.iter().filter(|l| kind(l) == kind(&link)).count();
         if same < OF_A_KIND && !self.links.contains(&link) {
             self.links.push(link);
@@ -84,7 +98,7 @@ impl Chain {
     }
 
     /// What is to be said. None: nothing.
-    pub fn told(mut self, file: FileFact, window: u64) -> Option<MediaChain> {
+    pub fn told(mut self, mut file: FileFact, window: u64) -> Option<MediaChain> {
         let kinds = self.kinds();
         let rule = match () {
             () if kinds.contains(&Kind::Script) => "media-script",
@@ -95,6 +109,11 @@ impl Chain {
         };
         if let (Some(name), true) = (self.mild.take(), kinds.contains(&Kind::Tool)) {
             self.links.push(Link::Tool { name, payload: false });
+        }
+        if let (1, Some(Link::Mismatch { path, .. })) =
+            (kinds.len(), self.links.iter().find(|link| matches!(link, Link::Mismatch { .. })))
+        {
+            file.path = Some(path.clone());
         }
         self.links.retain(|link| kinds.contains(&kind(link)));
         self.links.sort_by_key(kind);

@@ -94,6 +94,17 @@ struct Said {
     asked: bool,
 }
 
+/// What a walk is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    /// To say what has settled.
+    Usual,
+    /// To ask what is needed to say the last.
+    Ask,
+    /// To say the last.
+    Last,
+}
+
 /// First block of a file or stream: its length and tag.
 type First = (u32, Value);
 
@@ -263,6 +274,13 @@ impl Gallery {
     /// A file was closed.
     pub fn closed(&mut self, closed: &Closed) {
         let (arena, number) = (closed.arena, closed.number);
+        if closed.read == Some(None)
+            && let Some(born) = self.doing.get(&arena).map(|d| d.born)
+            && let Some(reading) = self.origins.of(arena, number)
+        {
+            // Through stdio, or mapped: when it was opened is told when it is closed.
+            reading.since = reading.since.min(born);
+        }
         self.origins.closed(arena, number, closed.last, closed.read.is_some());
         self.opens.retain(|o| (o.arena, o.number) != (arena, number));
         if let Some(wrote) = &closed.wrote
@@ -274,6 +292,7 @@ impl Gallery {
         }
         if closed.wrote.is_some() {
             self.roots.remove(&closed.inode);
+            self.pictures.remove(&path_text(&closed.path));
             self.looked = 0;
         }
     }
@@ -313,7 +332,7 @@ impl Gallery {
             return;
         }
         let before = crate::core::now();
-        self.walk(now, false, lineage, world, out);
+        self.walk(now, Turn::Usual, lineage, world, out);
         self.looked = now;
         self.took = crate::core::now().saturating_sub(before);
     }
@@ -323,13 +342,12 @@ impl Gallery {
         if self.origins.quiet() {
             return;
         }
-        // Once to ask, once with the answers.
-        self.walk(now, true, lineage, world, &mut VecDeque::new());
+        self.walk(now, Turn::Ask, lineage, world, out);
         let until = Instant::now() + Duration::from_nanos(ANSWERS);
         while let Some(seen) = self.looker.wait(until) {
             self.seen(seen);
         }
-        self.walk(now, true, lineage, world, out);
+        self.walk(now, Turn::Last, lineage, world, out);
     }
 
     fn seen(&mut self, seen: Seen) {

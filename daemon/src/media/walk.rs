@@ -6,17 +6,19 @@ use super::look::Ask;
 use super::ordinary::approved;
 use super::ran::{Code, Tool, base};
 use super::told::{Link, Script};
-use super::{ANSWERS, CAME_OUT, Doing, First, Gallery, SETTLE};
+use super::{ANSWERS, CAME_OUT, Doing, First, Gallery, SETTLE, Turn};
 use crate::judged::{Judged, Notice, What};
 use crate::model::{FileFact, ProcessName};
 use crate::sensitive::lineage::{Lineage, Reach, Sending, World};
 use crate::sensitive::origins::{Copy, Source};
 use crate::sensitive::told::Step;
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 /// Shorter content proves nothing.
 const LEAST: u32 = 48;
+/// Files that one program made of one, looked at.
+const OF_ONE: usize = 4;
 /// Shorter names are in many texts.
 const NAME: usize = 5;
 
@@ -37,7 +39,7 @@ impl Gallery {
     pub(super) fn walk(
         &mut self,
         now: u64,
-        last: bool,
+        turn: Turn,
         lineage: &Lineage,
         world: &dyn World,
         out: &mut VecDeque<Judged>,
@@ -53,6 +55,7 @@ impl Gallery {
                 self.known.insert(first, from.source.path.clone());
             }
         }
+        let starts: Vec<From> = self.without_other_files_of_tools(starts);
         let mut chains: BTreeMap<Arc<str>, Chain> = BTreeMap::new();
         for from in &starts {
             let mut chain = chains.remove(&from.source.path).unwrap_or_default();
@@ -62,8 +65,18 @@ impl Gallery {
         for (root, mut chain) in chains {
             let from: Vec<&From> = starts.iter().filter(|f| f.source.path == root).collect();
             self.named_by_scripts(&mut chain, &root, &from, lineage);
-            self.judge(root, chain, &from, now, last, out);
+            self.judge(root, chain, &from, now, turn, out);
         }
+    }
+
+    /// What a tool hides or takes out is not the medium, where it read one, too.
+    fn without_other_files_of_tools(&self, starts: Vec<From>) -> Vec<From> {
+        let media = |f: &From| {
+            let class = self.said.get(&f.source.path).and_then(|said| said.class);
+            class.is_some() || super::picture::named(&f.source.path)
+        };
+        let with_media: HashSet<u64> = starts.iter().filter(|f| media(f)).map(|f| f.arena).collect();
+        starts.into_iter().filter(|f| media(f) || !with_media.contains(&f.arena)).collect()
     }
 
     fn starts(&self, now: u64, lineage: &Lineage) -> Vec<From> {
@@ -116,6 +129,8 @@ impl Gallery {
         for reach in &reached {
             let wrote = self.files_of(from, reach, lineage);
             self.runs_of(chain, &wrote, reach.since, lineage);
+            let pictures = wrote.into_iter().filter(|(path, _)| super::picture::named(path));
+            chain.made.extend(pictures.map(|(path, _)| (path, reach.arena)).take(OF_ONE));
             let steps = || from.chain.iter().chain(&reach.steps).cloned();
             let Some(doing) = self.doing.get(&reach.arena) else { continue };
             if approved(&self.settings(), doing) {
@@ -310,29 +325,27 @@ impl Gallery {
         mut chain: Chain,
         from: &[&From],
         now: u64,
-        last: bool,
+        turn: Turn,
         out: &mut VecDeque<Judged>,
     ) {
         let waited = now.saturating_sub(self.said.get(&root).map_or(now, |said| said.since));
-        if waited < SETTLE && !last {
+        if waited < SETTLE && turn == Turn::Usual {
             return;
         }
         let many = from.iter().all(|f| self.many(f.arena));
-        self.look_at(&root, from, many);
+        self.look_at(&root, from, &chain.made, many);
         for f in from {
             if let Some(Some(link)) = self.pictures.get(&f.opened_as) {
                 chain.link(link.clone());
             }
         }
-        for path in from
-            .iter()
-            .flat_map(|f| f.source.way.iter().filter(|s| s.did == "wrote").filter_map(|s| s.file.as_ref()))
-        {
-            if let Some(Some(link)) = self.pictures.get(path) {
+        for (path, _) in std::mem::take(&mut chain.made) {
+            if let Some(Some(link)) = self.pictures.get(&path) {
                 chain.link(link.clone());
             }
         }
-        if self.looker.waiting > 0 && waited < SETTLE + ANSWERS && !last {
+        let answers = self.looker.waiting > 0 && waited < SETTLE + ANSWERS;
+        if turn == Turn::Ask || turn == Turn::Usual && answers {
             return;
         }
         let kinds = chain.kinds();
@@ -363,17 +376,13 @@ impl Gallery {
     }
 
     /// Has the file looked at, and those that were made of it.
-    fn look_at(&mut self, root: &Arc<str>, from: &[&From], many: bool) {
+    fn look_at(&mut self, root: &Arc<str>, from: &[&From], made: &[(String, u64)], many: bool) {
         let Some(said) = self.said.get_mut(root) else { return };
         let new: HashMap<&str, u64> = from
             .iter()
             .filter(|f| f.source.way.is_empty() || super::picture::named(&f.opened_as))
             .map(|f| (f.opened_as.as_str(), f.arena))
-            .chain(from.iter().flat_map(|f| {
-                let wrote =
-                    f.source.way.iter().filter(|s| s.did == "wrote").filter_map(|s| s.file.as_deref());
-                wrote.filter(|path| super::picture::named(path)).map(|path| (path, f.arena))
-            }))
+            .chain(made.iter().map(|(path, arena)| (path.as_str(), *arena)))
             .filter(|(path, _)| !self.pictures.contains_key(*path))
             .collect();
         if many || said.asked && new.is_empty() {
