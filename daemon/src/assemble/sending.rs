@@ -179,6 +179,7 @@ impl Assembler {
             objects: &self.objects,
             transfers: &self.transfers,
             passages: &self.passages,
+            relays: &self.relays,
         };
         trail.look(u64::MAX, &standing, &mut self.out);
         if let Some(gallery) = &mut self.gallery {
