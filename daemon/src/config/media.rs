@@ -157,8 +157,15 @@ pub(super) fn read(mut s: Section<'_, '_>, media: &mut Media, m: &mut Mistakes) 
     if let Some(span) = s.parsed("time_window", m, at_least) {
         media.time_window = span;
     }
-    if let Some(bytes) = s.parsed("mime_header_mismatch_tolerance", m, size) {
-        media.mime_header_mismatch_tolerance = bytes;
+    if let Some((_, value, span)) = s.take("mime_header_mismatch_tolerance") {
+        let bytes = match value {
+            DeValue::Integer(i) => i.to_string().parse().ok(),
+            value => value.as_str().and_then(|text| size(text).ok()),
+        };
+        match bytes {
+            Some(bytes) => media.mime_header_mismatch_tolerance = bytes,
+            None => m.at(&span, "mime_header_mismatch_tolerance: so many bytes, as 64 or \"1KiB\""),
+        }
     }
     if let Some(age) = s.parsed("script_age", m, duration) {
         media.script_age = age;
@@ -246,6 +253,7 @@ expires = "2100-01-31"
         };
         wrong("monitored_tools_list = [7]", "a name or a path");
         wrong("script_interpreter_match = [{ inline = \"c\" }]", "needs a name");
+        wrong("mime_header_mismatch_tolerance = -1", "so many bytes");
         wrong("time_window = \"1ms\"", "at least 1s");
         wrong(
             "[[media.approved_workflows]]\npath = \"/x\"\nowner = \"a\"\nreason = \"b\"",

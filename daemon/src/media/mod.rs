@@ -50,7 +50,9 @@ const CHAINS: usize = 2048;
 /// Between two looks, nanoseconds; more where they take long.
 const LOOK_EVERY: u64 = 200_000_000;
 /// How long it takes until a program's work with one picture can be told from its work with many.
-const SETTLE: u64 = 3_000_000_000;
+const SETTLE: u64 = 10_000_000_000;
+/// How late a program may be heard of.
+const LATE: u64 = 2_000_000_000;
 /// How long answers are waited for beyond that.
 const ANSWERS: u64 = 2_000_000_000;
 /// A script or program that was taken out of the picture.
@@ -269,6 +271,7 @@ impl Gallery {
             told: HashSet::new(),
         };
         self.origins.read(number, reading);
+        self.know(arena, number);
     }
 
     /// A file was closed.
@@ -278,8 +281,9 @@ impl Gallery {
             && let Some(born) = self.doing.get(&arena).map(|d| d.born)
             && let Some(reading) = self.origins.of(arena, number)
         {
-            // Through stdio, or mapped: when it was opened is told when it is closed.
-            reading.since = reading.since.min(born);
+            // Through stdio, or mapped: when it was opened is told when it is closed, and that its program came may
+            // have been heard late.
+            reading.since = reading.since.min(born.saturating_sub(LATE));
         }
         self.origins.closed(arena, number, closed.last, closed.read.is_some());
         self.opens.retain(|o| (o.arena, o.number) != (arena, number));
@@ -303,6 +307,19 @@ impl Gallery {
             self.firsts.pop_front();
         }
         self.firsts.push_back(((arena, number), (length, tag)));
+        self.know(arena, number);
+    }
+
+    /// What a media file begins with, if it is one that is open.
+    fn know(&mut self, arena: ArenaId, number: u32) {
+        let Some(reading) = self.origins.of(arena, number).filter(|r| r.source.way.is_empty()) else {
+            return;
+        };
+        let root = reading.source.path.clone();
+        let first = self.firsts.iter().rev().find(|(of, _)| *of == (arena, number));
+        if let Some((_, first)) = first {
+            self.known.insert(*first, root);
+        }
     }
 
     /// A stream to somewhere else begins with this.

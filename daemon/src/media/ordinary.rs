@@ -63,6 +63,17 @@ impl Gallery {
         }
     }
 
+    /// A script was given one more of them. True: it works through many, or is one of a row that do.
+    pub(super) fn given_many(&mut self, arena: u64, root: &Arc<str>) -> bool {
+        let Some(doing) = self.doing.get(&arena) else { return false };
+        let name = doing.ran.script().unwrap_or(&doing.ran.name).to_owned();
+        let batch = self.batches.entry((doing.ppid, name)).or_default();
+        if batch.len() <= MANY {
+            batch.insert(root.clone());
+        }
+        batch.len() > MANY
+    }
+
     /// It works through many, or is one of a row of programs that do.
     pub(super) fn many(&self, arena: u64) -> bool {
         self.doing.get(&arena).is_some_and(|doing| {

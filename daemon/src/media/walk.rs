@@ -6,7 +6,7 @@ use super::look::Ask;
 use super::ordinary::approved;
 use super::ran::{Code, Tool, base};
 use super::told::{Link, Script};
-use super::{ANSWERS, CAME_OUT, Doing, First, Gallery, SETTLE, Turn};
+use super::{ANSWERS, CAME_OUT, Doing, Gallery, SETTLE, Turn};
 use crate::judged::{Judged, Notice, What};
 use crate::model::{FileFact, ProcessName};
 use crate::sensitive::lineage::{Lineage, Reach, Sending, World};
@@ -31,7 +31,6 @@ struct From {
     last: u64,
     source: Source,
     chain: Vec<Step>,
-    first: Option<First>,
 }
 
 impl Gallery {
@@ -51,9 +50,6 @@ impl Gallery {
                 said.since = from.since;
             }
             self.counted(from.arena, &from.source.path);
-            if let Some(first) = from.first.filter(|_| from.source.way.is_empty()) {
-                self.known.insert(first, from.source.path.clone());
-            }
         }
         let starts: Vec<From> = self.without_other_files_of_tools(starts);
         let mut chains: BTreeMap<Arc<str>, Chain> = BTreeMap::new();
@@ -92,11 +88,6 @@ impl Gallery {
                 file: Some(r.opened_as.clone()),
             });
             let open = !r.open.is_empty() && !lineage.is_gone(r.arena);
-            let first = self
-                .firsts
-                .iter()
-                .rev()
-                .find(|((arena, number), _)| *arena == r.arena && r.open.contains(number));
             From {
                 arena: r.arena,
                 pid: r.pid,
@@ -105,7 +96,6 @@ impl Gallery {
                 last: if open { now } else { r.last },
                 source: r.source.clone(),
                 chain,
-                first: first.map(|(_, first)| *first),
             }
         });
         starts.collect()
@@ -194,9 +184,7 @@ impl Gallery {
             let same = other.transfer.is_some() && other.transfer == sending.transfer
                 || other.connection.local == sending.connection.local
                     && other.connection.remote == sending.connection.remote;
-            same && first.0 >= LEAST
-                && (from.first == Some(*first)
-                    || self.known.get(first).is_some_and(|root| *root == from.source.path))
+            same && first.0 >= LEAST && self.known.get(first).is_some_and(|root| *root == from.source.path)
         });
         if !from.source.way.is_empty() {
             chain.link(Link::Output { path: Some(from.opened_as.clone()) });
@@ -298,6 +286,9 @@ impl Gallery {
             }
         }
         for (arena, how) in found {
+            if self.given_many(arena, root) {
+                continue;
+            }
             let Some(doing) = self.doing.get(&arena) else { continue };
             chain.link(script(doing, how));
             chain.steps([Step {
