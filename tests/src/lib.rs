@@ -17,6 +17,7 @@ pub mod pictures;
 pub mod product;
 pub mod program;
 pub mod report;
+pub mod rsyslog;
 pub mod scratch;
 pub mod service_sshd;
 pub mod sink;
