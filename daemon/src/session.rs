@@ -66,6 +66,7 @@ impl Session {
         let place = Place::make(if root { 0o711 } else { 0o700 })
             .context("can't make a private directory for the socket")?;
         let socket = place.path().join("s");
+        let desk = desk.controlled(config, &socket);
         let baseline = state.map(|dir| Baseline::open(dir, config.watch.baseline_days)).transpose()?;
         let around = Around { executables: desk.executables(), baseline };
         let options = Options {
@@ -131,6 +132,7 @@ pub fn options(config: &Config, socket: PathBuf) -> Options {
             StreamDigest::Sha256 => pipeline::StreamDigest::Sha256,
         },
         egress: Some(config.egress.clone()),
+        media: Some(config.media.clone()),
         ..Options::new(socket)
     }
 }

@@ -22,6 +22,7 @@ use signal_hook::iterator::Signals;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 /// Read if there is no `--config` and it is there.
 pub(super) const CONFIG: &str = "/etc/counterfoil/counterfoil.toml";
@@ -94,11 +95,14 @@ pub fn daemon(args: &Args) -> anyhow::Result<u8> {
     let redactor = Redactor::new(config.privacy.argv);
     // A view of /proc of its own: who says hello waits for nobody's look at files.
     let proc = Arc::new(RealProc::default());
-    let mut desk = Desk::open(&config, Some(state.clone()))?.expecting(expected).watching(
-        &config,
-        proc,
-        redact(&redactor),
-    )?;
+    let desk = Desk::open(&config, Some(state.clone()))?;
+    anyhow::ensure!(
+        desk.owns(),
+        "the state directory {} is in use by another daemon or run",
+        state.display()
+    );
+    let mut desk =
+        desk.expecting(expected).controlled(&config, &socket).watching(&config, proc, redact(&redactor))?;
     desk.executables().look_up_packages();
     let Kept { keeper, key, kept, returned } = keeper(&state);
     let key = match key {
@@ -119,11 +123,12 @@ pub fn daemon(args: &Args) -> anyhow::Result<u8> {
     let baseline = Baseline::open(&state, config.watch.baseline_days)
         .inspect_err(|e| tracing::error!("{e}: what is ordinary here is not learnt"))
         .ok();
+    let days = baseline.as_ref().map(Baseline::days);
     let options = Options {
         surround: Some(Around { executables: desk.executables(), baseline }),
         // Any user's program may say hello; the kernel says whose it is.
         socket_mode: 0o666,
-        watch: watch(&config.watch.watched_processes),
+        watch: watch(&config.watched()),
         redact: redact(&redactor),
         key: Some(key),
         keeper: keeper.clone().map(|k| k as Arc<dyn Keep>),
@@ -158,12 +163,16 @@ pub fn daemon(args: &Args) -> anyhow::Result<u8> {
         match news {
             Ok((expected, parsed)) => {
                 warn(file.as_deref(), &parsed);
+                if let Some(days) = &days {
+                    days.store(parsed.config.watch.baseline_days, Ordering::Relaxed);
+                }
                 let redact = redact(&redactor.mode(parsed.config.privacy.argv));
                 handle.reconfigure(
-                    watch(&parsed.config.watch.watched_processes),
+                    watch(&parsed.config.watched()),
                     redact.clone(),
                     messages(&parsed.config),
                     &parsed.config.egress,
+                    &parsed.config.media,
                 );
                 let _ = reloads.send(Reload { config: parsed.config, expected, redact });
                 tracing::info!("configuration read again");
