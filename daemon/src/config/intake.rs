@@ -286,7 +286,13 @@ fn needed<T>(
 
 fn listen(s: &mut Section<'_, '_>, m: &mut Mistakes) -> Option<SyslogAddress> {
     let missing = "it needs an address to listen on: listen = \"unix:/run/…\" or \"tcp:127.0.0.1:6514\"";
-    needed(s, "listen", missing, m, syslog_address)
+    needed(s, "listen", missing, m, |text| match syslog_address(text)? {
+        SyslogAddress::Tls(_) => {
+            Err("an intake listens on \"unix:\", \"udp:\" or \"tcp:\"; let a syslog daemon end TLS before it"
+                .into())
+        }
+        address => Ok(address),
+    })
 }
 
 fn access(s: &mut Section<'_, '_>, m: &mut Mistakes) -> Access {
@@ -637,6 +643,7 @@ service = "5432"
                 "[[intake]]\nkind = \"syslog\"\nlisten = \"unix:/a\"\nfields = { tga = \"x\" }\n",
                 "did you mean `tag`?",
             ),
+            ("[[intake]]\nkind = \"syslog\"\nlisten = \"tls:h:6514\"\n", "let a syslog daemon end TLS"),
             ("[[alarms.limit]]\nhi = 1\n", "needs a variable"),
             ("[[alarms.limit]]\nvariable = \"x\"\n", "at least one of"),
             ("[[alarms.limit]]\nvariable = \"x\"\nhi = 1\nlo = 2\n", "in order"),

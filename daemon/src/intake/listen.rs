@@ -68,8 +68,7 @@ impl Socket {
             }
             (SyslogAddress::Udp(to), _) => Self::Udp(UdpSocket::bind(to.as_str())?),
             (SyslogAddress::Tcp(to), _) => Self::Tcp(TcpListener::bind(to.as_str())?),
-            #[allow(unreachable_patterns, reason = "addresses of kinds that only sinks have")]
-            _ => return Err(io::Error::other("nothing can listen there")),
+            (SyslogAddress::Tls(_), _) => return Err(io::Error::other("nothing can listen there")),
         };
         if let SyslogAddress::Unix(path) = address {
             // The group of its folder decides who may report an alarm; nobody else can.
