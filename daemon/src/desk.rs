@@ -13,6 +13,7 @@
 use crate::alarms::entry::{Entry, Word};
 use crate::alarms::{Alarms, Taken, room};
 use crate::config::Config;
+use crate::control::{self, Answer, Ask, Control, offline};
 use crate::delivered;
 use crate::detect::Rules;
 use crate::egress::{Egress, Usual};
@@ -21,7 +22,7 @@ use crate::habits::{self, Habits};
 use crate::host::executables::Executables;
 use crate::host::facts::{Proc, Redactor};
 use crate::judged::{Anomaly, Judged, What};
-use crate::ledger::{Ledger, LedgerError, Reader, Scribe};
+use crate::ledger::{Ledger, LedgerError, Owner, Reader, Scribe};
 use crate::metrics::{Metrics, page::Page};
 use crate::model::{Alarm, Endpoint, Finding, Process, Summary, Transfer};
 use crate::report::Gathered;
@@ -55,6 +56,11 @@ pub struct Desk {
     counted_list: Option<Instant>,
     sinks: Sinks,
     state: Option<PathBuf>,
+    /// The state directory's alarm list is ours to go on with.
+    owner: Option<Owner>,
+    /// Where people change alarms.
+    control: Option<Control>,
+    asks: Receiver<Ask>,
     scribe: Option<Scribe>,
     /// None without a ledger: habits take longer than a `run`.
     habits: Option<Habits>,
@@ -111,8 +117,17 @@ impl Desk {
     /// The ledger can't be opened.
     pub fn open(config: &Config, state: Option<PathBuf>) -> Result<Self, LedgerError> {
         let ledger = state.as_deref().map(|dir| Ledger::open(dir, config.ledger.clone())).transpose()?;
+        let mut owner = None;
+        if let Some(dir) = &state {
+            match Owner::claim(dir, "daemon or run")? {
+                Ok(claimed) => owner = Some(claimed),
+                // Two runs at once: both are kept, each with alarms of its own.
+                Err(e) => tracing::warn!("{e}: this one's alarms stand beside the others"),
+            }
+        }
         let mut alarms = match &ledger {
-            Some(ledger) => Alarms::resume(ledger.standing(room::ALL)?),
+            Some(ledger) if owner.is_some() => Alarms::resume(ledger.standing(room::ALL)?),
+            Some(_) => Alarms::resume([]),
             None => Alarms::default(),
         };
         alarms.shelving(config.alarms.shelving);
@@ -131,6 +146,9 @@ impl Desk {
             counted_list: None,
             metrics,
             state,
+            owner,
+            control: None,
+            asks: crossbeam::channel::never(),
             scribe,
             habits,
             watchers: None,
@@ -144,6 +162,37 @@ impl Desk {
             executables,
             summary: Summary::default(),
         })
+    }
+
+    /// The alarm list of the state directory is this desk's.
+    #[must_use]
+    pub fn owns(&self) -> bool {
+        self.owner.is_some()
+    }
+
+    /// Lets people change alarms, by a control socket beside `socket`, where the alarm list is this desk's. What was
+    /// changed while no daemon ran is told to the sinks now.
+    #[must_use]
+    pub fn controlled(mut self, config: &Config, socket: &Path) -> Self {
+        let (Some(state), true) = (self.state.clone(), self.owns()) else { return self };
+        let (sender, asks) = crossbeam::channel::bounded(16);
+        match Control::listen(socket, &state, config.alarms.clone(), sender) {
+            Ok(control) => (self.control, self.asks) = (Some(control), asks),
+            Err(e) => tracing::error!(
+                "alarms can't be changed while this runs: {}: {e}",
+                control::path(socket).display()
+            ),
+        }
+        let untold = Reader::open(&state).and_then(|r| r.recall(offline::UNTOLD)).unwrap_or_default();
+        for (id, _) in untold {
+            let (from, reader) = (self.state.as_deref(), &mut self.reader);
+            let alarm = id.parse().ok().and_then(|id| self.alarms.get(id, |id| fetch(from, reader, id)));
+            alarm.into_iter().for_each(|alarm| self.tell(alarm));
+            if let Some(scribe) = &self.scribe {
+                scribe.memory(offline::UNTOLD).forget(&id);
+            }
+        }
+        self
     }
 
     /// The door for alarms from outside.
@@ -226,6 +275,10 @@ impl Desk {
             let time = next.map_or_else(crossbeam::channel::never, crossbeam::channel::at);
             crossbeam::channel::select! {
                 recv(time) -> _ => self.on_time(),
+                recv(self.asks) -> ask => match ask {
+                    Ok(ask) => self.asked(ask),
+                    Err(_) => self.asks = crossbeam::channel::never(),
+                },
                 recv(self.entry.1) -> word => if let Ok(word) = word {
                     self.hear(word);
                 },
@@ -325,6 +378,34 @@ impl Desk {
         self.write();
     }
 
+    /// A person changes an alarm. They are answered when it is committed.
+    fn asked(&mut self, ask: Ask) {
+        let (state, reader) = (&self.state, &mut self.reader);
+        let changed = self
+            .alarms
+            .change(&ask.id, ask.event, &ask.by, Timestamp::now(), |id| fetch(state.as_deref(), reader, id));
+        let answer = match changed {
+            Err(why) => Answer::Refused(why.to_string()),
+            Ok(taken) => {
+                let (done, committed) = crossbeam::channel::bounded(1);
+                let full = "it waits for the disk, with too much else";
+                if let (Some(scribe), Some(row)) = (&self.scribe, self.alarms.write_of(taken.alarm.id))
+                    && let Err(row) = scribe.alarm(Box::new(row), Some(done.clone()))
+                {
+                    self.alarms.put_back(*row);
+                    let _ = done.send(Err(full.into()));
+                }
+                let alarm = Box::new(taken.alarm.clone());
+                self.say(taken);
+                Answer::Done { alarm, committed }
+            }
+        };
+        // Whoever asked may have gone.
+        let _ = ask.answer.try_send(answer);
+        self.plan_shelves();
+        self.write();
+    }
+
     fn on_time(&mut self) {
         let now = Instant::now();
         if self.shelves.is_some_and(|t| t <= now) {
@@ -368,8 +449,8 @@ impl Desk {
         let Some(scribe) = &self.scribe else { return };
         while scribe.has_room() {
             let Some(row) = self.alarms.next_write() else { break };
-            if let Err(row) = scribe.alarm(row, None) {
-                self.alarms.put_back(row);
+            if let Err(row) = scribe.alarm(Box::new(row), None) {
+                self.alarms.put_back(*row);
                 break;
             }
         }
@@ -434,6 +515,9 @@ impl Desk {
     fn reload(&mut self, news: Reload) {
         let config = &news.config;
         self.alarms.shelving(config.alarms.shelving);
+        if let Some(control) = &self.control {
+            control.limit(config.alarms.clone());
+        }
         self.rules = Rules::new(config.watch.clone()).expecting(news.expected);
         self.egress.reload(config);
         if let Some(watchers) = &self.watchers {
@@ -453,6 +537,10 @@ impl Desk {
     }
 
     fn finish(mut self) -> Outcome {
+        // Whoever asks now finds nobody, and does it on the ledger when this has ended.
+        self.control = None;
+        let asks: Vec<Ask> = self.asks.try_iter().collect();
+        asks.into_iter().for_each(|ask| self.asked(ask));
         if let Some(Watchers { delivered, workflow }) = self.watchers.take() {
             delivered.finish();
             workflow.finish();

@@ -8,6 +8,7 @@ pub mod collect;
 pub mod commands;
 pub mod config;
 pub mod content;
+pub mod control;
 pub mod core;
 pub mod delivered;
 pub mod demo;

@@ -25,7 +25,7 @@ pub mod state;
 mod tests;
 
 pub use change::{Asker, CantChange};
-pub use find::NotFound;
+pub use find::{NotFound, find};
 pub use rate::Minutes;
 pub use slot::sort_of;
 
@@ -319,6 +319,21 @@ impl Alarms {
         let key = *self.unwritten.iter().next()?;
         self.unwritten.remove(&key);
         Some(self.slots.get_mut(&key)?.row())
+    }
+
+    /// One alarm for the ledger.
+    pub fn write_of(&mut self, id: Uuid) -> Option<AlarmRow> {
+        let key = self.ids.get(&id)?;
+        if !self.unwritten.remove(key) {
+            return None;
+        }
+        Some(self.slots.get_mut(key)?.row())
+    }
+
+    /// An alarm as it stands, if its finding is in memory or comes from `fetch`.
+    pub fn get(&self, id: Uuid, fetch: impl FnOnce(Uuid) -> Option<Finding>) -> Option<Alarm> {
+        let slot = self.slots.get(self.ids.get(&id)?)?;
+        if slot.finding.is_some() { slot.alarm(None) } else { slot.alarm(fetch(id).as_ref()) }
     }
 
     /// The ledger could not take it now.

@@ -9,4 +9,5 @@ pub mod listen;
 pub(crate) mod regular;
 pub mod room;
 
+pub(crate) use dir::user_name;
 pub use facts::path_text;
