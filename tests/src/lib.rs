@@ -14,6 +14,7 @@ pub mod journald;
 pub mod observed;
 pub mod openssh;
 pub mod peers;
+pub mod pictures;
 pub mod product;
 pub mod program;
 pub mod report;
