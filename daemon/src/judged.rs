@@ -49,6 +49,8 @@ pub struct Reading {
     pub class: Option<Class>,
     /// Bits a byte of what it sends, where that was measured.
     pub entropy: Option<f32>,
+    /// It begins as base64 or the like: what is inside of it is no text.
+    pub encoded: bool,
     /// TLS or SSH is all that is seen of it.
     pub sealed: bool,
     /// Bytes sent since the last reading.
