@@ -144,7 +144,7 @@ impl Assembler {
             let user = object.uses.iter().find(|u| u.arena == arena && u.number == number)?;
             sending(programs, transfers, object, user)
         };
-        trail.sent_first(length, value, &who, &mut self.out);
+        trail.sent_first(length, value, who, &mut self.out);
         if let Some(gallery) = &mut self.gallery {
             gallery.sent_first(length, value, who);
         }
