@@ -11,8 +11,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Findings of one program; it may note no more of itself.
-const OF_ONE: u64 = 1000;
+/// Findings of one program: they fit into its lane, so that none is dropped however busy the host is.
+const OF_ONE: u64 = 500;
 /// Different alarms: more than the list has room for, of one sort.
 const KEYS: u64 = 2500;
 /// Alarms of one sort that are listed one by one (`alarms::room`), and the one for all others.
@@ -79,13 +79,14 @@ fn counted_exactly(programs: u64) {
     let asked = Instant::now();
     assert!(alarms(&daemon, &["--limit", "20"]).len() <= 20);
     assert!(asked.elapsed() < Duration::from_secs(5), "the list took {:?}", asked.elapsed());
-    let all = wait::until(PATIENCE, daemon.shown("every finding is counted"), || {
-        let all = alarms(&daemon, &["list", "--all"]);
+    let mut all = Vec::new();
+    let exact = wait::poll(PATIENCE, || {
+        all = alarms(&daemon, &["list", "--all"]);
         assert!(total(&all) <= programs * OF_ONE, "counted twice: {}", total(&all));
-        (total(&all) == programs * OF_ONE).then_some(all)
+        (total(&all) == programs * OF_ONE).then_some(())
     });
-    let lost: Vec<_> = all.iter().filter(|a| a["rule"] != "coverage-lost").collect();
-    assert!(lost.is_empty(), "{lost:?}");
+    let others: Vec<_> = all.iter().filter(|a| a["rule"] != "coverage-lost").collect();
+    assert!(exact.is_some() && others.is_empty(), "{} of {}: {others:#?}", total(&all), programs * OF_ONE);
     assert_eq!(all.len(), LISTED);
     let together: Vec<_> = all.iter().filter(|a| a["evidence"]["together"] == true).collect();
     assert_eq!(together.len(), 1);
@@ -93,7 +94,7 @@ fn counted_exactly(programs: u64) {
     assert_eq!(unique.len(), all.len());
     assert!(memory(&daemon) < MEMORY_KIB, "{} KiB", memory(&daemon));
     println!("{} KiB at most", memory(&daemon));
-    let stats = wait::until(PATIENCE, daemon.shown("the rates"), || {
+    let stats = wait::until(PATIENCE, "the rates", || {
         let stats = alarms(&daemon, &["stats"]).remove(0);
         (stats["last_10_minutes"] == LISTED).then_some(stats)
     });
@@ -107,13 +108,13 @@ fn counted_exactly(programs: u64) {
 
 #[test]
 fn every_finding_of_a_flood_is_counted() {
-    counted_exactly(12);
+    counted_exactly(24);
 }
 
 #[test]
 #[ignore = "takes a minute: make test-flood"]
 fn a_hundred_thousand_findings() {
-    counted_exactly(100);
+    counted_exactly(200);
 }
 
 /// What has to be there whatever happens.
