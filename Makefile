@@ -15,7 +15,7 @@ LIBRARY := $(RELEASE)/libcounterfoil.so
 TESTED  := COUNTERFOIL_BIN=$(abspath $(PROGRAM))
 
 # Cargo follows the sources; make only passes on.
-.PHONY: help build demo test classes test-long test-flood test-cpython loom miri bench install uninstall lint clean toolchain
+.PHONY: help build demo test classes test-long test-flood test-outage test-cpython loom miri bench install uninstall lint clean toolchain
 .DEFAULT_GOAL := help
 
 help:
@@ -31,6 +31,7 @@ help:
 	@echo '  make test-long     what takes longer: ignored tests, the lane under loom'
 	@echo '  make test-flood    100,000 findings, and the daemon killed 200 times meanwhile'
 	@echo '  make classes       how well classes of content are told apart (SAMPLES="a.deb b.tar.gz" adds to the corpus)'
+	@echo '  make test-outage   ten minutes without the log server, under load: nothing is lost'
 	@echo "  make test-cpython  CPython's own network tests, with and without the library"
 	@echo '  make lint          formatting, clippy, licences'
 	@echo '  make clean         away with everything built'
@@ -62,6 +63,11 @@ test-long: build
 
 test-flood: build
 	$(TESTED) $(CARGO) test --locked -p counterfoil-tests --test alarm_flood -- --include-ignored --nocapture --test-threads 1
+
+# rsyslog away for ten minutes, under load, over every transport.
+test-outage: build
+	tests/install-peers.sh
+	$(TESTED) $(CARGO) test --locked -p counterfoil-tests --test sinks -- --ignored --nocapture ten_minutes
 
 # The lane under every interleaving of its two sides that the memory model allows.
 loom: toolchain
@@ -96,6 +102,8 @@ install: build
 	install -D -m 0644 packaging/sysusers.conf $(DESTDIR)$(PREFIX)/lib/sysusers.d/counterfoil.conf
 	install -D -m 0644 packaging/tmpfiles.conf $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/counterfoil.conf
 	install -D -m 0644 packaging/logrotate $(DESTDIR)$(SYSCONFDIR)/logrotate.d/counterfoil
+	for f in rsyslog.conf vector.toml; do \
+	  install -D -m 0644 packaging/$$f $(DESTDIR)$(PREFIX)/share/doc/counterfoil/examples/$$f; done
 	@# An administrator's configuration is never overwritten.
 	test -e $(DESTDIR)$(SYSCONFDIR)/counterfoil/counterfoil.toml || \
 	  install -D -m 0644 packaging/counterfoil.toml $(DESTDIR)$(SYSCONFDIR)/counterfoil/counterfoil.toml

@@ -15,6 +15,10 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const OF_ONE: u64 = 500;
 /// Different alarms: more than the list has room for, of one sort.
 const KEYS: u64 = 2500;
+/// Every so many kills the whole list is read: it takes longer than to start a daemon.
+const LOOKS: u32 = 4;
+/// A hundred thousand findings in a minute.
+const PACE: Duration = Duration::from_millis(300);
 /// Alarms of one sort that are listed one by one (`alarms::room`), and the one for all others.
 const LISTED: usize = 1000 + 1;
 /// The daemon's memory, whatever comes.
@@ -167,8 +171,10 @@ fn operator(state: &str, over: &AtomicBool) -> Vec<(String, String)> {
         if over.load(Ordering::Relaxed) {
             break;
         }
+        // The latest: those that the flood is at.
         let list =
-            program::counterfoil(&["alarms", "--state", state, "--status", "unacknowledged", "--json"]);
+            ["alarms", "--state", state, "--status", "unacknowledged", "--json", "--latest", "--limit", "20"];
+        let list = program::counterfoil(&list);
         let open: Vec<Value> = list.stdout.lines().filter_map(|l| serde_json::from_str(l).ok()).collect();
         if open.is_empty() {
             std::thread::yield_now();
@@ -212,10 +218,10 @@ fn killed(times: u32) {
                 // With or without a daemon that answers.
                 let (names, from) = (names.display().to_string(), (nth * OF_ONE % KEYS).to_string());
                 let words = [fixture.as_str(), &OF_ONE.to_string(), &KEYS.to_string(), &names, &from];
-                let run = program::counterfoil(&[&["exec", "--socket", &socket, "--"], &words[..]].concat());
-                if run.code() != 0 {
-                    std::thread::sleep(Duration::from_millis(20));
-                }
+                let next = Instant::now() + PACE;
+                program::counterfoil(&[&["exec", "--socket", &socket, "--"], &words[..]].concat());
+                // A pace, not a wait for something.
+                std::thread::sleep(next.saturating_duration_since(Instant::now()));
             }
         });
         let operator = s.spawn(|| operator(&state, over));
@@ -228,14 +234,15 @@ fn killed(times: u32) {
             while Instant::now() < until {
                 std::thread::sleep(Duration::from_millis(1));
             }
-            if round % 10 == 0 {
-                // What is committed now must be there after the kill.
+            daemon.kill();
+            // What is committed now, whoever was in the middle of what, must be there when it is back.
+            if round % LOOKS == 0 {
                 committed.look(&daemon);
             }
-            daemon.kill();
-            committed.look(&daemon);
             daemon.launch();
-            committed.look(&daemon);
+            if round % LOOKS == 0 {
+                committed.look(&daemon);
+            }
         }
         over.store(true, Ordering::Relaxed);
         operator.join().expect("the operator")
