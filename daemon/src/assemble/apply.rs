@@ -77,7 +77,8 @@ impl Assembler {
             Record::Carrier(carrier) => self.carrier(arena, key, carrier),
             Record::Ended(ended) => self.ended(arena, by, number, key, ended),
             Record::Rejected(rejected) => self.rejected(arena, by, key, rejected),
-            Record::Named(_) | Record::File(_) | Record::Prints(_) => {}
+            Record::Prints(prints) => self.printed(arena, number, key, prints),
+            Record::Named(_) | Record::File(_) => {}
             Record::Opened(_) | Record::Forked(_) | Record::Note(_) => {}
         }
     }

@@ -11,7 +11,7 @@ use crate::files::chains::Gift;
 use crate::model;
 use crate::sensitive::lineage::{Given, Sending, World};
 use crate::sensitive::{Setup, Trail};
-use counterfoil_abi::record::{self, Blocks, Channel, Ended, Tap};
+use counterfoil_abi::record::{self, Blocks, Channel, Ended, Prints, Tap};
 use std::collections::{HashMap, HashSet};
 
 /// Objects of one program that are looked at.
@@ -95,6 +95,21 @@ impl World for Standing<'_> {
 }
 
 impl Assembler {
+    /// Fingerprints of what is sent.
+    pub(super) fn printed(&mut self, arena: ArenaId, number: u32, key: Key, prints: &Prints) {
+        let Some(trail) = &mut self.trail else { return };
+        let Some(object) = self.objects.get(key).filter(|o| outward(o)) else { return };
+        let at = Tap::from_code(prints.header.tap).and_then(|tap| place(object.channel, tap));
+        if at != Some(Place::Stream(Direction::Out)) {
+            return;
+        }
+        let (programs, transfers) = (&self.programs, &self.transfers);
+        trail.printed((arena, number), prints, || {
+            let user = object.uses.iter().find(|u| u.arena == arena && u.number == number)?;
+            sending(programs, transfers, object, user)
+        });
+    }
+
     /// A connection on which no hook saw a byte was sent on: the kernel says so. (libc sends what went through stdio.)
     pub(super) fn sent_unseen(&mut self, arena: ArenaId, number: u32, key: Key, ended: &Ended) {
         let Some(trail) = &mut self.trail else { return };

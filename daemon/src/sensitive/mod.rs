@@ -14,11 +14,13 @@
 
 mod defaults;
 mod firsts;
+pub mod index;
 pub mod known;
 pub mod lineage;
 pub mod origins;
 pub mod paths;
 pub mod readers;
+mod seen;
 mod setup;
 #[cfg(test)]
 mod tests;
@@ -89,6 +91,7 @@ pub struct Trail {
     origins: Origins,
     opens: VecDeque<Open>,
     first: firsts::Firsts,
+    seen: seen::SeenContent,
     /// What was said, and on what ground.
     told: HashMap<String, u8>,
     looked: u64,
@@ -108,6 +111,7 @@ impl Trail {
             origins: Origins::default(),
             opens: VecDeque::new(),
             first: firsts::Firsts::default(),
+            seen: seen::SeenContent::default(),
             told: HashMap::new(),
             looked: 0,
             took: 0,
@@ -311,11 +315,13 @@ impl Trail {
             let kept = if quiet { SHORT } else { window.max(SHORT) };
             self.lineage.forget_before(now.saturating_sub(kept));
             self.forget_firsts_before(now.saturating_sub(kept));
+            self.forget_seen_before(now.saturating_sub(kept));
             if self.told.len() > TOLD {
                 self.told.clear();
             }
         }
         self.lay_beside(out);
+        self.say_seen(now, false, out);
         if self.origins.quiet()
             || now.saturating_sub(self.looked) < LOOK_EVERY.max(self.took.saturating_mul(20))
         {
@@ -327,6 +333,9 @@ impl Trail {
     /// Looks now, whatever is due: observation ends.
     pub fn look(&mut self, now: u64, world: &dyn World, out: &mut VecDeque<Judged>) {
         self.lay_beside(out);
+        if now == u64::MAX {
+            self.say_seen(now, true, out);
+        }
         let before = crate::core::now();
         self.walk(now, world, out);
         self.looked = now;
