@@ -15,7 +15,7 @@ LIBRARY := $(RELEASE)/libcounterfoil.so
 TESTED  := COUNTERFOIL_BIN=$(abspath $(PROGRAM))
 
 # Cargo follows the sources; make only passes on.
-.PHONY: help build demo test test-long test-cpython loom miri bench install uninstall lint clean toolchain
+.PHONY: help build demo test classes test-long test-cpython loom miri bench install uninstall lint clean toolchain
 .DEFAULT_GOAL := help
 
 help:
@@ -29,6 +29,7 @@ help:
 	@echo '  make uninstall     takes away what install put there, configuration and state stay'
 	@echo '  make bench         speeds, observed against plain; make bench ONLY=tls-bulk for one of them'
 	@echo '  make test-long     what takes longer: ignored tests, the lane under loom'
+	@echo '  make classes       how well classes of content are told apart (SAMPLES="a.deb b.tar.gz" adds to the corpus)'
 	@echo "  make test-cpython  CPython's own network tests, with and without the library"
 	@echo '  make lint          formatting, clippy, licences'
 	@echo '  make clean         away with everything built'
@@ -66,6 +67,14 @@ loom: toolchain
 # Undefined behaviour in the ABI crate, and the lane between two threads. Needs a nightly toolchain with miri.
 miri: toolchain
 	CARGO_TARGET_DIR=$(TARGET)/miri $(CARGO) +nightly miri test --locked -p counterfoil-abi --test lane
+
+classes: toolchain
+	@scripts/need openssl gzip bzip2 xz
+	tests/install-peers.sh
+	rm -rf $(TARGET)/classes
+	tests/classes/corpus.sh $(TARGET)/classes $(SAMPLES)
+	CLASSES_CORPUS=$(abspath $(TARGET)/classes) CLASSES_WRONG=1 \
+	  $(CARGO) test --locked -p counterfoil-tests --test classes -- --include-ignored --nocapture --exact corpus
 
 test-cpython: build
 	tests/install-peers.sh

@@ -30,6 +30,23 @@ want_program gdb gdb
 want_program strace strace
 want_program musl-gcc musl-tools
 want_program setcap libcap2-bin
+# Media, archives and ciphertext: classes of content, and AN0332.
+want_program steghide steghide
+want_program outguess outguess
+want_program stegsnow stegsnow
+want_program exiftool libimage-exiftool-perl
+want_program exiv2 exiv2
+want_program convert imagemagick
+want_program binwalk binwalk
+want_program ffmpeg ffmpeg
+want_program 7z p7zip-full
+want_program zip zip
+want_program unzip unzip
+want_program zstd zstd
+want_program lz4 lz4
+want_program brotli brotli
+want_program gpg gnupg
+want_program age age
 [ -x /usr/bin/git ] || need="$need git"
 [ -x /usr/bin/python3 ] || need="$need python3"
 
@@ -37,7 +54,7 @@ if ! command -v dpkg-query >/dev/null 2>&1; then
     [ -z "$need" ] || echo "install-peers: not Debian; please install:$need" >&2
     exit 0
 fi
-for package in libc6-dev libssl-dev libgnutls28-dev netcat-openbsd rsyslog libpython3.11-testsuite ca-certificates; do
+for package in libc6-dev libssl-dev libgnutls28-dev netcat-openbsd forensics-samples-files python3-pil rsyslog libpython3.11-testsuite ca-certificates; do
     want_package "$package"
 done
 

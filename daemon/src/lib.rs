@@ -7,6 +7,7 @@ pub mod assemble;
 pub mod collect;
 pub mod commands;
 pub mod config;
+pub mod content;
 pub mod core;
 pub mod delivered;
 pub mod demo;

@@ -6,6 +6,7 @@
 #![no_std]
 
 pub mod arena;
+pub mod class;
 pub mod hello;
 pub mod lane;
 pub mod prints;

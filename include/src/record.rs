@@ -35,9 +35,11 @@ macro_rules! wire_enum {
     };
 }
 
+mod class;
 mod content;
 mod file;
 mod words;
+pub use class::*;
 pub use content::*;
 pub use file::*;
 pub use words::*;
@@ -386,6 +388,8 @@ pub enum Record {
     File(File),
     /// See [`Prints`].
     Prints(Prints),
+    /// See [`Classed`].
+    Classed(Classed),
 }
 
 /// Lines that a [`Blocks`] record of `units` tag units spans.
@@ -464,6 +468,10 @@ impl Record {
                 Tap::from_code(header.tap)?;
                 r.fits(lines.len()).then_some(Self::Prints(r))?
             }
+            Kind::Class => {
+                let r: Classed = whole(lines)?;
+                r.fits().then_some(Self::Classed(r))?
+            }
             Kind::Note => {
                 let r: Note = whole(lines)?;
                 About::from_code(r.about)?;
@@ -487,6 +495,7 @@ impl Record {
             Self::Named(r) => &r.header,
             Self::File(r) => &r.header,
             Self::Prints(r) => &r.header,
+            Self::Classed(r) => &r.header,
         }
     }
 }

@@ -21,8 +21,12 @@ macro_rules! layout {
         $facts.push((format!("sizeof({c})"), size_of::<$type>() as u64));
         $facts.push((format!("_Alignof({c})"), align_of::<$type>() as u64));
         $({
-            // `errno` is a macro in C.
-            let name = if stringify!($field) == "errno" { "error" } else { stringify!($field) };
+            // `errno` is a macro in C, `class` a word of C++.
+            let name = match stringify!($field) {
+                "errno" => "error",
+                "class" => "class_",
+                name => name,
+            };
             $facts.push((format!("offsetof({c}, {name})"), std::mem::offset_of!($type, $field) as u64));
         })*
     }};
@@ -70,6 +74,9 @@ fn facts() -> Facts {
     });
     layout!(f, record::Sample, "sample", { end, print });
     layout!(f, record::Prints, "prints", { header, offset, length, bits, count, pad, samples });
+    layout!(f, record::Classed, "class", {
+        header, class, magic, entropy, chi_squared, looked, passed, offset, pad
+    });
     layout!(f, lane::LaneHead, "lane_head", { head, owner, dropped, tail }, ..);
     layout!(f, arena::ArenaHead, "arena_head", { magic, abi, lanes, id, policy, bell, no_lane, no_object }, ..);
     layout!(f, hello::Request, "request", { magic, abi, pid, inherited_len, pad, inherited });
@@ -84,6 +91,8 @@ fn facts() -> Facts {
     words(&mut f, "ABOUT", record::About::from_code, record::About::word);
     words(&mut f, "NAMING", record::Naming::from_code, record::Naming::word);
     words(&mut f, "LOST", record::Lost::from_code, record::Lost::word);
+    words(&mut f, "CLASS", record::Class::from_code, record::Class::word);
+    words(&mut f, "MAGIC", record::Magic::from_code, record::Magic::word);
     words(&mut f, "TOUCH", record::Touch::from_code, record::Touch::word);
 
     constants!(
@@ -117,6 +126,8 @@ fn facts() -> Facts {
         record::WRITE_AT_REST,
         record::MADE_EMPTY,
         record::LAST,
+        record::CLASS_FINAL,
+        record::CLASS_HTTP,
         record::MAX_SAMPLES,
         prints::WINDOW,
         prints::DISTINCT,

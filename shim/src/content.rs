@@ -7,6 +7,7 @@
 //! A look is one file in `content/` and one line in [`looks!`]. Where none is open, a call costs two loads
 //! and a comparison: [`Content::passed`].
 
+mod class;
 mod fingerprints;
 
 use crate::process;
@@ -134,6 +135,8 @@ macro_rules! looks {
 
 looks! {
     0 fingerprints: Fingerprints,
+    /// What kind of content it is.
+    1 class: class::Class,
 }
 
 impl Content {

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod cases;
+pub mod classes;
 pub mod daemon;
 pub mod fixtures;
 pub mod hostile;

@@ -7,10 +7,11 @@ use super::pending::Value;
 use super::program::ArenaId;
 use super::slab::Key;
 use super::{Assembler, SETTLE, Suspect, Transfer};
+use crate::content::Content;
 use crate::judged::What;
 use crate::surround::Seen;
 use counterfoil_abi::record::{
-    self, Blocks, Carrier, Channel, Ended, Flow, Gap, Reason, Record, Rejected, Tap,
+    self, Blocks, Carrier, Channel, Classed, Ended, Flow, Gap, Reason, Record, Rejected, Tap,
 };
 use counterfoil_abi::{BLOCK, Tag};
 
@@ -78,6 +79,7 @@ impl Assembler {
             Record::Ended(ended) => self.ended(arena, by, number, key, ended),
             Record::Rejected(rejected) => self.rejected(arena, by, key, rejected),
             Record::Prints(prints) => self.printed(arena, number, key, prints),
+            Record::Classed(classed) => self.classed(key, classed),
             Record::Named(_) | Record::File(_) => {}
             Record::Opened(_) | Record::Forked(_) | Record::Note(_) => {}
         }
@@ -161,6 +163,14 @@ impl Assembler {
         if object.cipher_on() {
             let pair = object.cipher[direction as usize].get_or_insert_with(|| Box::new(Pair::joined()));
             pair.gap(cipher_side(at), span);
+        }
+    }
+
+    fn classed(&mut self, key: Key, classed: &Classed) {
+        let Some(object) = self.objects.get_mut(key) else { return };
+        let at = Tap::from_code(classed.header.tap).and_then(|tap| place(object.channel, tap));
+        if let (Some(Place::Stream(direction)), Some(content)) = (at, Content::of(classed)) {
+            Content::better(&mut object.content[direction as usize], content);
         }
     }
 

@@ -7,6 +7,7 @@ use super::pending::Budget;
 use super::program::ArenaId;
 use super::slab::Key;
 use super::ssh::Tunnel;
+use crate::content::Content;
 use crate::host::facts::{Access, Inode};
 use crate::judge::Finish;
 use crate::model::{self, Reason};
@@ -215,6 +216,8 @@ pub struct Object {
     pub uses: Vec<Use>,
     /// Its transfers, by direction.
     pub legs: [Option<Key>; 2],
+    /// What kind of content passed, by direction.
+    pub content: [Option<Content>; 2],
     /// The object at the other end.
     pub peer: Option<Key>,
     /// What was given to TLS against what the cipher had, by direction.
@@ -261,6 +264,7 @@ impl Object {
             net_namespace: None,
             uses: Vec::new(),
             legs: [None; 2],
+            content: [None; 2],
             peer: None,
             cipher: [None, None],
             no_cipher_witness: false,

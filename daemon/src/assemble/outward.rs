@@ -8,7 +8,7 @@ use super::{Assembler, Transfer};
 use crate::host::path_text;
 use crate::judge::{End, Judgement};
 use crate::judged::{Context, Judged, Notice, What};
-use crate::model::{self, Bytes, Connection, Endpoint, Process, ProcessName};
+use crate::model::{self, Bytes, Class, Connection, Endpoint, Process, ProcessName};
 use counterfoil_abi::record::Address;
 use jiff::Timestamp;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -47,6 +47,18 @@ fn first_user(object: &Object, direction: Direction) -> Option<&Use> {
     active.or_else(|| object.uses.iter().find(suits)).or(object.uses.first())
 }
 
+/// What kind of content went from one to the other: as it was written, else as it was read.
+fn class(origin: Option<&Object>, destination: Option<&Object>) -> Option<Class> {
+    let ends = || {
+        [(origin, Direction::Out), (destination, Direction::In)]
+            .into_iter()
+            .filter_map(|(o, d)| Some((o?, d)))
+    };
+    let known = ends().find_map(|(object, direction)| object.content[direction as usize]);
+    let nothing = || ends().all(|(object, direction)| object.total(direction) == 0);
+    known.map(|content| content.class).or_else(|| nothing().then_some(Class::Empty))
+}
+
 impl Assembler {
     /// The realtime of a monotonic moment that a record tells; a liar's is brought into bounds.
     pub(super) fn timestamp(&self, monotonic: u64) -> Timestamp {
@@ -79,7 +91,7 @@ impl Assembler {
             channel: origin.or(destination).map_or(model::Channel::Tcp, Object::model_channel),
             flow: self.flow_text(origin.or(destination)),
             assurance: judgement.assurance,
-            class: None,
+            class: class(origin, destination),
             bytes: Bytes {
                 origin: from.as_ref().map(|e| e.total),
                 destination: to.as_ref().map(|e| e.total),

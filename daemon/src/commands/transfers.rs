@@ -10,7 +10,7 @@ use super::print;
 use super::verify::End;
 use crate::config::values::duration;
 use crate::ledger::{Reader, TransferFilter};
-use crate::model::{Channel, Transfer, Verdict};
+use crate::model::{Channel, Class, Transfer, Verdict};
 use crate::report::style::Style;
 use crate::session::default_state;
 use crate::sinks::transfer_json;
@@ -30,6 +30,7 @@ use std::path::PathBuf;
   counterfoil transfers --since 1h
   counterfoil transfers --channel file --path /srv/in        files below a folder
   counterfoil transfers --channel file --path '*.csv'        files of that name, in any folder
+  counterfoil transfers --class encrypted --since 1d
   counterfoil transfers --verdict altered --json | jq .altered
   counterfoil transfers --since 2026-03-04T05:00:00Z --state ~/c-state
   counterfoil transfers --export - --format sha256sum --end destination | sha256sum -c
@@ -49,6 +50,9 @@ pub struct Args {
     /// Only those over this channel; `file` is a file that was read at one end and written at the other
     #[arg(long)]
     channel: Option<ChannelArg>,
+    /// Only those with this kind of content
+    #[arg(long)]
+    class: Option<ClassArg>,
     /// Only those of which an end has this path: a folder or file, or a pattern (* ? [a-z], ** also across folders);
     /// a pattern without a slash is compared with the file's name
     #[arg(long, value_name = "PATH", value_parser = Paths::new)]
@@ -69,13 +73,13 @@ pub struct Args {
     #[arg(long, value_name = "END", requires = "export")]
     end: Option<End>,
     /// Take in what another host exported
-    #[arg(long, value_name = "FILE", group = "what", conflicts_with_all = ["verdict", "channel", "path", "since", "json"])]
+    #[arg(long, value_name = "FILE", group = "what", conflicts_with_all = ["verdict", "channel", "class", "path", "since", "json"])]
     import: Option<PathBuf>,
     /// List what was imported, in place of our own
     #[arg(long, group = "what")]
     imported: bool,
     /// Lay what was imported beside our own, by the connections that both have seen
-    #[arg(long, group = "what", conflicts_with_all = ["verdict", "channel", "since"])]
+    #[arg(long, group = "what", conflicts_with_all = ["verdict", "channel", "class", "since"])]
     compare: bool,
 }
 
@@ -95,6 +99,17 @@ enum ChannelArg {
     Pipe,
     File,
     Datagram,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum ClassArg {
+    Empty,
+    Text,
+    Structured,
+    Compressed,
+    Media,
+    Encrypted,
+    Binary,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -180,6 +195,18 @@ impl Args {
         }
     }
 
+    fn class(&self) -> Option<Class> {
+        self.class.map(|c| match c {
+            ClassArg::Empty => Class::Empty,
+            ClassArg::Text => Class::Text,
+            ClassArg::Structured => Class::Structured,
+            ClassArg::Compressed => Class::Compressed,
+            ClassArg::Media => Class::Media,
+            ClassArg::Encrypted => Class::Encrypted,
+            ClassArg::Binary => Class::Binary,
+        })
+    }
+
     /// All of the filter.
     fn wants(&self, t: &Transfer) -> bool {
         let TransferFilter { verdict, channel, since } = self.filter();
@@ -187,6 +214,7 @@ impl Args {
         verdict.is_none_or(|v| v == t.verdict)
             && channel.is_none_or(|c| c == t.channel)
             && since.is_none_or(|s| s <= t.ended)
+            && self.class().is_none_or(|c| t.class == Some(c))
             && self.path.as_ref().is_none_or(|p| ends().any(|e| e.path.as_deref().is_some_and(|e| p.fit(e))))
     }
 }

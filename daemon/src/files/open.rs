@@ -7,6 +7,7 @@ use super::tags::{Room, Tags};
 use crate::assemble::manifest::{GapSpan, Partial, TagKind};
 use crate::assemble::pending::Value;
 use crate::assemble::program::ArenaId;
+use crate::content::Content;
 use crate::host::facts::Inode;
 use crate::judge::Finish;
 use crate::model::Reason;
@@ -58,6 +59,7 @@ pub struct OpenFile {
     moved: bool,
     file: Option<File>,
     ended: Option<Ended>,
+    content: [Option<Content>; 2],
     tags: [Tags; 2],
     reach: [u64; 2],
 }
@@ -97,6 +99,8 @@ pub struct FileEnd {
     pub failed: bool,
     /// How it came to its end.
     pub finish: Finish,
+    /// What kind of content passed.
+    pub content: Option<Content>,
     /// Its tags.
     pub tags: Tags,
     /// What makes all of it uncertain.
@@ -132,6 +136,7 @@ impl OpenFile {
             file: None,
             ended: None,
             tags: [Tags::default(), Tags::default()],
+            content: [None; 2],
             reach: [0; 2],
         }
     }
@@ -150,6 +155,11 @@ impl OpenFile {
         match record {
             Record::Blocks(blocks) => self.blocks(by, blocks, room),
             Record::Gap(gap) => self.gap(gap),
+            Record::Classed(classed) => {
+                if let (Some(way), Some(content)) = (Way::of(classed.header.tap), Content::of(classed)) {
+                    Content::better(&mut self.content[way as usize], content);
+                }
+            }
             Record::File(file) => {
                 // Lanes are read one after the other: the later one counts.
                 if self.file.is_none_or(|f| f.header.time <= file.header.time) {
@@ -276,6 +286,7 @@ impl OpenFile {
             made_empty: flags & record::MADE_EMPTY != 0,
             failed: self.ended.is_some_and(|e| e.header.flags & record::FAILED != 0),
             finish,
+            content: self.content[way as usize],
             tags: Tags::default(),
             doubts: Vec::new(),
         })

@@ -6,18 +6,27 @@ use super::matching::By;
 use super::open::FileEnd;
 use super::place::{Span, place};
 use super::readings::Reading;
+use super::rest::AtRestState;
 use super::{Delivery, Files};
 use crate::assemble::program::ArenaId;
 use crate::host::path_text;
 use crate::judge::Judgement;
 use crate::judged::{Context, Judged};
-use crate::model::{Bytes, Channel, Endpoint, Process, ProcessName, Tap, Transfer, Verdict};
+use crate::model::{Bytes, Channel, Class, Endpoint, Process, ProcessName, Tap, Transfer, Verdict};
 use counterfoil_abi::BLOCK;
 use jiff::Timestamp;
 use uuid::Uuid;
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// What kind of content it is: as it was read, as it lies there, or as it was written.
+fn class(d: &Delivery, r: &Reading) -> Option<Class> {
+    let at_rest = |rest: &AtRestState| rest.had().map(|rest| rest.content);
+    let read = r.end.content.filter(|_| !r.end.at_rest).or_else(|| at_rest(&r.rest));
+    let content = read.or_else(|| d.end.content.filter(|_| !d.end.at_rest)).or_else(|| at_rest(&d.rest));
+    content.map(|content| content.class).or_else(|| (r.bytes() == 0).then_some(Class::Empty))
 }
 
 impl Files {
@@ -92,7 +101,7 @@ impl Files {
             channel: Channel::File,
             flow: None,
             assurance: judgement.assurance,
-            class: None,
+            class: class(d, r),
             bytes: Bytes { origin: Some(origin.bytes), destination: Some(destination.bytes) },
             altered: judgement.altered,
             origin: self.endpoint(&r.end, &r.end.path, Tap::FileRead, &origin),

@@ -345,6 +345,7 @@ fn what_is_read_at_rest_is_compared_at_rest() {
         for ask in std::mem::take(&mut t.files.asks) {
             let stat = Stat { size: 100, modified: 1, changed: 1 };
             let rest = AtRest {
+                content: crate::content::Content::found(&counterfoil_abi::class::of(b"a")),
                 inode: ask.inode.unwrap(),
                 before: stat,
                 after: stat,

@@ -20,6 +20,7 @@ pub use identity::User;
 pub use priority::give_way;
 pub use worker::Reader;
 
+use crate::content::Content;
 use crate::pipeline::StreamDigest;
 use crate::tags::{Tagger, Value};
 use counterfoil_abi::record::Stat;
@@ -68,6 +69,8 @@ pub struct AtRest {
     pub bytes: u64,
     /// Of these bytes.
     pub sha256: [u8; 32],
+    /// What kind of content it is.
+    pub content: Content,
     /// Of these bytes, where asked for.
     pub tags: Tags,
     /// Of the first bytes, where asked for and there are as many.

@@ -6,8 +6,11 @@
 
 use super::open::Opened;
 use super::{Ask, AtRest, MAX_TAGGED, Prefix, Refusal, Tags};
+use crate::content::Content;
 use crate::tags::Tagger;
+use bytemuck::Zeroable;
 use counterfoil_abi::BLOCK;
+use counterfoil_abi::class::Look;
 use counterfoil_abi::record::Stat;
 use rustix::fs::{Advice, fadvise, fstat};
 use rustix::io::{Errno, pread};
@@ -113,6 +116,7 @@ fn stat(file: &rustix::fd::OwnedFd) -> Result<((u64, u64), Stat), Refusal> {
 struct Work<'a> {
     bytes: u64,
     sha: Sha256,
+    look: Box<Look>,
     tagger: Option<&'a Tagger>,
     tags: Tags,
     wanted_prefix: Option<u64>,
@@ -123,8 +127,15 @@ impl<'a> Work<'a> {
     fn new(ask: &Ask, tagger: &'a Tagger) -> Self {
         let tags = Tags { units: if ask.tags { tagger.units() } else { 0 }, ..Tags::default() };
         let tagger = ask.tags.then_some(tagger);
-        let mut work =
-            Self { bytes: 0, sha: Sha256::new(), tagger, tags, wanted_prefix: ask.prefix, prefix: None };
+        let mut work = Self {
+            bytes: 0,
+            sha: Sha256::new(),
+            look: Box::new(Look::zeroed()),
+            tagger,
+            tags,
+            wanted_prefix: ask.prefix,
+            prefix: None,
+        };
         work.prefix_within(&[]);
         work
     }
@@ -144,6 +155,7 @@ impl<'a> Work<'a> {
                 }
             }
         }
+        self.look.add(bytes);
         let done = self.prefix_within(bytes);
         self.sha.update(&bytes[done..]);
         self.bytes += bytes.len() as u64;
@@ -174,6 +186,7 @@ impl<'a> Work<'a> {
             after,
             bytes: self.bytes,
             sha256: self.sha.finalize().into(),
+            content: Content::found(&self.look.found()),
             tags: self.tags,
             prefix: self.prefix,
             uncached,

@@ -31,6 +31,8 @@ Kind {
     File = 11 "file",
     /// [`Prints`]: fingerprints of content.
     Prints = 12 "prints",
+    /// [`Classed`]: what kind of content passes.
+    Class = 13 "class",
 }
 }
 

@@ -24,7 +24,7 @@ pub fn row(t: &Transfer, style: &Style) -> String {
     let remote = t.origin.as_ref().and_then(|e| e.remote.as_deref());
     let remote = remote.or_else(|| t.destination.as_ref().and_then(|e| e.local.as_deref())).unwrap_or("");
     if t.channel == Channel::File {
-        return file(t, &bytes, &more, style);
+        return file(t, &with_class(&bytes, t), &more, style);
     }
     let line = format!(
         "{}  {:<10}  {:<5}  {} {} {}  {}  {}  {}",
@@ -35,10 +35,14 @@ pub fn row(t: &Transfer, style: &Style) -> String {
         style.arrow(),
         report::endpoint_name(t.destination.as_ref()),
         clip(&text(remote), 64),
-        bytes,
+        with_class(&bytes, t),
         more.join(", "),
     );
     line.trim_end().to_owned() + "\n"
+}
+
+fn with_class(bytes: &str, t: &Transfer) -> String {
+    t.class.map_or_else(|| bytes.to_owned(), |class| format!("{bytes} {}", class.word()))
 }
 
 /// `2026-03-04 05:06:07Z  intact      file   /a/x → /b/x  65536  scp (pid 11) … → sftp-server (pid 22) …  sha256 …`.
