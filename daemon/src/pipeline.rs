@@ -183,6 +183,7 @@ impl Pipeline {
             core: outbox.clone(),
             counts: hellos.clone(),
             keeper: options.keeper.clone(),
+            matcher: sensitive.as_ref().and_then(sensitive::Setup::memory),
             first_id: options.kept.iter().map(|k| k.id + 1).max().unwrap_or(1),
         };
         let listener = Listener::bind(&options.socket, options.socket_mode, parts)

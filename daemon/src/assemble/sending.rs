@@ -165,6 +165,23 @@ impl Assembler {
         self.trail = Some(Trail::new(setup, self.settings.proc.clone(), self.settings.clock_offset));
     }
 
+    /// Programs that are to be looked at closely from now on, and those that are not any more.
+    pub fn turned(&mut self) -> Vec<(ArenaId, bool)> {
+        self.trail.as_mut().map(|trail| std::mem::take(&mut trail.turned)).unwrap_or_default()
+    }
+
+    /// It has to do with sensitive files.
+    #[must_use]
+    pub fn is_turned_up(&self, arena: ArenaId) -> bool {
+        self.trail.as_ref().is_some_and(|trail| trail.is_up(arena))
+    }
+
+    /// Its streams are tagged whatever it does.
+    #[must_use]
+    pub fn is_watched(&self, arena: ArenaId) -> bool {
+        self.programs.get(&arena).is_some_and(|p| p.watched)
+    }
+
     /// Observation ends: looks once more where sensitive files went.
     pub(super) fn follow_to_the_end(&mut self) {
         let Some(mut trail) = self.trail.take() else { return };

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 use super::index::{Index, Printer};
+use super::memory::Memory;
 use super::paths::{Label, Paths, STRICT};
 use super::readers;
 use crate::assemble::pending::Value;
@@ -16,7 +17,7 @@ use counterfoil_abi::BLOCK;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::fs::inotify;
 use sha2::{Digest, Sha256};
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::fs::{File, Metadata};
 use std::io::Read;
 use std::os::fd::OwnedFd;
@@ -33,6 +34,9 @@ const FILES: usize = 20_000;
 const OF_ONE: usize = 2_000;
 /// Larger ones are known by their place only.
 const LARGEST: u64 = 1 << 20;
+/// Files, and copies, that observed processes are told of.
+const TOLD: usize = 3_000;
+const COPIES: usize = 1_000;
 /// Bytes read of all of them together.
 const ALL: u64 = 64 << 20;
 /// Folders watched.
@@ -121,6 +125,10 @@ pub struct Known {
     held: RwLock<Arc<Held>>,
     index: RwLock<Arc<Index>>,
     printer: Option<Printer>,
+    /// What observed processes know of it; None: this kernel can't seal it.
+    memory: Option<Arc<Memory>>,
+    /// Copies that they are told of, too, the latest.
+    also: Mutex<VecDeque<Inode>>,
     /// Counts up with each change.
     generation: AtomicU64,
     unread: AtomicBool,
@@ -154,6 +162,27 @@ impl Known {
     #[must_use]
     pub fn printer(&self) -> Option<&Printer> {
         self.printer.as_ref()
+    }
+
+    /// What observed processes know of them.
+    #[must_use]
+    pub fn memory(&self) -> Option<Arc<Memory>> {
+        self.memory.clone()
+    }
+
+    /// This file is a copy: who opens it is to be looked at closely, too.
+    pub fn also(&self, inode: Inode) {
+        let mut also = self.also.lock().unwrap_or_else(PoisonError::into_inner);
+        if also.contains(&inode) {
+            return;
+        }
+        if also.len() >= COPIES {
+            also.pop_front();
+        }
+        also.push_back(inode);
+        if let Some(memory) = &self.memory {
+            memory.add(inode);
+        }
     }
 
     /// Differs whenever [`Known::held`] does.
@@ -222,6 +251,8 @@ impl Keeper {
             held: RwLock::default(),
             index: RwLock::default(),
             printer,
+            memory: Memory::new().ok().map(Arc::new),
+            also: Mutex::default(),
             generation: AtomicU64::new(1),
             unread: AtomicBool::new(true),
             asked: Mutex::default(),
@@ -359,6 +390,10 @@ impl Look {
             }
         }
         self.index(&held);
+        if let Some(memory) = &self.known.memory {
+            let also = self.known.also.lock().unwrap_or_else(PoisonError::into_inner);
+            memory.hold(held.by_inode.keys().copied().take(TOLD).chain(also.iter().copied()));
+        }
         *self.known.held.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(held);
         self.known.generation.fetch_add(1, Ordering::AcqRel);
         self.known.unread.store(self.tagger.is_none(), Ordering::Release);

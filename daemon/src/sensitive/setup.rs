@@ -29,6 +29,12 @@ impl Setup {
         Ok(Self { known: keeper.known.clone(), readers: Arc::new(RwLock::new(readers)), _keeper: keeper })
     }
 
+    /// What observed processes know of the sensitive files.
+    #[must_use]
+    pub fn memory(&self) -> Option<Arc<super::memory::Memory>> {
+        self.known.memory()
+    }
+
     /// Another configuration holds from now on.
     pub fn reconfigure(&self, egress: &Egress) {
         let readers = (Readers::new(&egress.known_benign_processes), egress.time_window);
