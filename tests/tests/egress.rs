@@ -151,7 +151,7 @@ fn through_files() {
     let run = leaking(
         "split -b 60 secret/shadow piece; for p in piece*; do curl -sS -T $p http://127.0.0.1:$P/ >/dev/null; done",
     );
-    left(&run, "curl", "correlated");
+    left(&run, "curl", "proven");
 }
 
 #[test]
