@@ -36,6 +36,7 @@ enum {
     COUNTERFOIL_KIND_NAMED = 10,
     COUNTERFOIL_KIND_FILE = 11,
     COUNTERFOIL_KIND_PRINTS = 12,
+    COUNTERFOIL_KIND_BODY = 15,
     COUNTERFOIL_KIND_CLASS = 13,
 };
 
@@ -331,6 +332,20 @@ struct counterfoil_prints {
     uint8_t count;
     uint8_t pad[2];
     struct counterfoil_sample samples[COUNTERFOIL_MAX_SAMPLES];
+};
+
+#define COUNTERFOIL_WHOLE 1
+#define COUNTERFOIL_UNFRAMED 2
+
+struct counterfoil_body {
+    struct counterfoil_header header; /* flags: WHOLE, UNFRAMED */
+    uint64_t at;                      /* in the stream */
+    uint64_t offset;                  /* in the body */
+    uint32_t length;
+    uint32_t message;
+    uint32_t head;
+    uint32_t pad;
+    uint8_t tag[COUNTERFOIL_TAG_BYTES];
 };
 
 /* class.class */

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! Judged ─┬► detect ──────────────┬► alarms ─► sinks, JSON Lines
-//!         ├► habits ──────────────┤     └────► ledger
+//!         ├► habits, egress ──────┤     └────► ledger
 //!         └► delivered, workflow ─┘ (threads of their own)
 //! ```
 //! Comes in: [`Judged`] from a channel. Goes out: alarms to sinks, transfers and alarms to the
@@ -15,6 +15,7 @@ use crate::alarms::{Alarms, Taken, room};
 use crate::config::Config;
 use crate::delivered;
 use crate::detect::Rules;
+use crate::egress::{Egress, Usual};
 use crate::expected::Expected;
 use crate::habits::{self, Habits};
 use crate::host::executables::Executables;
@@ -62,6 +63,7 @@ pub struct Desk {
     json: Option<JsonLines>,
     gathered: Option<Gathered>,
     executables: Arc<Executables>,
+    egress: Egress,
     summary: Summary,
 }
 
@@ -108,7 +110,9 @@ impl Desk {
         let recalled = ledger.as_ref().map(|l| l.recall(habits::KIND)).transpose()?;
         let scribe = ledger.map(Scribe::start).transpose().map_err(LedgerError::Thread)?;
         let habits = recalled.map(|r| Habits::new(r, scribe.as_ref().map(|s| s.memory(habits::KIND))));
+        let executables: Arc<Executables> = Arc::default();
         Ok(Self {
+            egress: Egress::new(config, Arc::default(), Arc::clone(&executables)),
             rules: Rules::new(config.watch.clone()),
             alarms,
             sinks: Sinks::start(&config.sinks, state.as_deref()),
@@ -123,7 +127,7 @@ impl Desk {
             reader: None,
             json: None,
             gathered: None,
-            executables: Arc::default(),
+            executables,
             summary: Summary::default(),
         })
     }
@@ -152,6 +156,13 @@ impl Desk {
     #[must_use]
     pub fn expecting(mut self, expected: Arc<Expected>) -> Self {
         self.rules = self.rules.expecting(expected);
+        self
+    }
+
+    /// With what is usual on this host; without it every destination is first seen.
+    #[must_use]
+    pub fn knowing(mut self, config: &Config, usual: Usual) -> Self {
+        self.egress = Egress::new(config, Arc::new(usual), Arc::clone(&self.executables));
         self
     }
 
@@ -238,6 +249,7 @@ impl Desk {
         if let (Judged::Transfer { transfer, context }, Some(habits)) = (&judged, &mut self.habits) {
             findings.extend(habits.take(transfer, context));
         }
+        findings.extend(self.egress.take(&mut judged));
         findings.into_iter().for_each(|finding| self.found(finding));
         if let Some(watchers) = &self.watchers {
             watchers.workflow.take(&judged);
@@ -264,7 +276,7 @@ impl Desk {
                     watchers.delivered.deed(&deed);
                 }
             }
-            Judged::Notice(_) => {}
+            Judged::Notice(_) | Judged::Traffic(_) => {}
         }
     }
 
@@ -391,6 +403,7 @@ impl Desk {
         let config = &news.config;
         self.alarms.shelving(config.alarms.shelving);
         self.rules = Rules::new(config.watch.clone()).expecting(news.expected);
+        self.egress.reload(config);
         if let Some(watchers) = &self.watchers {
             watchers.delivered.reload(&config.integrity);
             watchers.workflow.reload(&config.watch, &news.redact);
@@ -423,6 +436,7 @@ impl Desk {
         }
         self.sinks.finish(FAREWELL);
         drop(self.habits);
+        self.egress.finish();
         if let Some(scribe) = self.scribe {
             scribe.finish();
         }
@@ -460,10 +474,13 @@ fn tidy_argv(judged: &mut Judged) {
             process(&mut context.destination);
         }
         Judged::Notice(notice) => process(&mut notice.process),
+        Judged::Traffic(reading) if reading.process.argv.as_ref().is_some_and(Vec::is_empty) => {
+            reading.process.argv = None
+        }
         Judged::Deed(deed) if deed.process.argv.as_ref().is_some_and(Vec::is_empty) => {
             deed.process.argv = None
         }
-        Judged::Deed(_) | Judged::Coverage(_) | Judged::Counts(_) => {}
+        Judged::Traffic(_) | Judged::Deed(_) | Judged::Coverage(_) | Judged::Counts(_) => {}
     }
 }
 
@@ -484,7 +501,8 @@ fn identify(judged: &mut Judged, executables: &Arc<Executables>) {
                 executables.fill(by);
             }
         }
-        Judged::Deed(_) | Judged::Coverage(_) | Judged::Counts(_) => {}
+        // Egress asks for itself: what is usual goes by the digest.
+        Judged::Traffic(_) | Judged::Deed(_) | Judged::Coverage(_) | Judged::Counts(_) => {}
     }
 }
 

@@ -1,7 +1,7 @@
 //! What `judge` says and `detect` hears: transfers that are final, and things that need saying at
 //! once. One type, so that each side can be tested without the other.
 
-use crate::model::{Channel, Connection, Coverage, Process, ProcessName, Range, Tap, Transfer};
+use crate::model::{Channel, Class, Connection, Coverage, Process, ProcessName, Range, Tap, Transfer};
 use counterfoil_abi::record::Touch;
 use jiff::Timestamp;
 use uuid::Uuid;
@@ -22,8 +22,43 @@ pub enum Judged {
     Coverage(Coverage),
     /// An observed process did something to a file, other than read it.
     Deed(Box<Deed>),
+    /// A connection has moved something.
+    Traffic(Box<Reading>),
     /// Running totals, for the summary.
     Counts(Counts),
+}
+
+/// What a connection that was made here has moved: from time to time while it is open, and when it ends.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Reading {
+    /// When.
+    pub seen: Timestamp,
+    /// When the connection was made.
+    pub opened: Timestamp,
+    /// Who sends.
+    pub process: Process,
+    /// The connection as it sees it, with all bytes up to now.
+    pub connection: Connection,
+    /// `Tls` where what is inside of it is counted.
+    pub channel: Channel,
+    /// Flow id, 32 hex digits.
+    pub flow: Option<String>,
+    /// The transfer of what it sends.
+    pub transfer: Option<Uuid>,
+    /// What it sends; None: not known, or not yet.
+    pub class: Option<Class>,
+    /// Bits a byte of what it sends, where that was measured.
+    pub entropy: Option<f32>,
+    /// TLS or SSH is all that is seen of it.
+    pub sealed: bool,
+    /// Bytes sent since the last reading.
+    pub sent: u64,
+    /// Bytes received since then.
+    pub received: u64,
+    /// It is the connection's first.
+    pub first: bool,
+    /// It is the connection's last.
+    pub ended: bool,
 }
 
 /// What an observed process did to a file. Comes as soon as it is known, at the latest when the file is closed.

@@ -7,6 +7,7 @@
 
 use crate::config::{Config, StreamDigest};
 use crate::desk::{Desk, Outcome, Reload};
+use crate::egress::Usual;
 use crate::expected;
 use crate::host::facts::{Facts, Watch};
 use crate::judged::Counts;
@@ -52,6 +53,11 @@ impl Session {
             .transpose()?;
         let expected = Arc::new(expected::of(config)?);
         let desk = Desk::open(config, state.map(Path::to_owned))?.expecting(expected).reporting(json);
+        let usual = state.map(|dir| Usual::open(dir, config.watch.baseline_days, false)).transpose()?;
+        let desk = match usual {
+            Some(usual) => desk.knowing(config, usual),
+            None => desk,
+        };
         // Services drop their privileges after they were started: their users must get through to
         // the socket, by a name that they inherit and others can't guess.
         let root = rustix::process::geteuid().is_root();

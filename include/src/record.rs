@@ -388,6 +388,8 @@ pub enum Record {
     File(File),
     /// See [`Prints`].
     Prints(Prints),
+    /// See [`Body`].
+    Body(Body),
     /// See [`Classed`].
     Classed(Classed),
 }
@@ -468,6 +470,11 @@ impl Record {
                 Tap::from_code(header.tap)?;
                 r.fits(lines.len()).then_some(Self::Prints(r))?
             }
+            Kind::Body => {
+                let r: Body = whole(lines)?;
+                Tap::from_code(header.tap)?;
+                r.fits().then_some(Self::Body(r))?
+            }
             Kind::Class => {
                 let r: Classed = whole(lines)?;
                 r.fits().then_some(Self::Classed(r))?
@@ -495,6 +502,7 @@ impl Record {
             Self::Named(r) => &r.header,
             Self::File(r) => &r.header,
             Self::Prints(r) => &r.header,
+            Self::Body(r) => &r.header,
             Self::Classed(r) => &r.header,
         }
     }

@@ -74,6 +74,7 @@ fn facts() -> Facts {
     });
     layout!(f, record::Sample, "sample", { end, print });
     layout!(f, record::Prints, "prints", { header, offset, length, bits, count, pad, samples });
+    layout!(f, record::Body, "body", { header, at, offset, length, message, head, pad, tag });
     layout!(f, record::Classed, "class", {
         header, class, magic, entropy, chi_squared, looked, passed, offset, pad
     });
@@ -129,6 +130,8 @@ fn facts() -> Facts {
         record::CLASS_FINAL,
         record::CLASS_HTTP,
         record::MAX_SAMPLES,
+        record::WHOLE,
+        record::UNFRAMED,
         prints::WINDOW,
         prints::DISTINCT,
         prints::MAX_BITS,

@@ -7,12 +7,14 @@
 //! A look is one file in `content/` and one line in [`looks!`]. Where none is open, a call costs two loads
 //! and a comparison: [`Content::passed`].
 
+mod bodies;
 mod class;
 mod fingerprints;
 
 use crate::process;
 use crate::stream::Pieces;
 use crate::thread::Guard;
+use bodies::Bodies;
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use counterfoil_abi::UNKNOWN;
@@ -39,6 +41,11 @@ pub trait Look {
     /// bytes, and again when the policy has changed.
     fn wanted(tap: Tap, policy: u32, offset: u64) -> bool;
 
+    /// The policy has changed: does one that has begun go on?
+    fn goes_on(tap: Tap, policy: u32, offset: u64) -> bool {
+        Self::wanted(tap, policy, offset)
+    }
+
     /// The first bytes will be those at `offset`.
     fn begin(&mut self, place: &Place<'_>, offset: u64);
 
@@ -54,6 +61,15 @@ pub trait Look {
     /// The stream turns round, is left for a while or ends: what is to be known by then is said.
     /// `last`: nothing follows, at least from this process.
     fn tell(&mut self, _place: &Place<'_>, _last: bool) {}
+}
+
+/// What is the start of a stream: as far as it is looked at where nobody asks for more.
+pub const START: u64 = 64 << 10;
+
+/// The process has to do with sensitive content.
+#[inline]
+pub fn turned_up() -> bool {
+    process::arena().policy.load(Relaxed) & POLICY_TURNED_UP != 0
 }
 
 /// The stream was looked at for what it wants.
@@ -96,13 +112,15 @@ macro_rules! looks {
             /// Which are wanted; of `open` those that are still are told, the others begin.
             fn decide(&mut self, place: &Place<'_>, policy: u32, offset: u64, open: u32) -> u32 {
                 let mut now = 0;
-                $(if <$look>::wanted(place.tap, policy, offset) {
+                $(let begun = open & 1 << (LOOKS + $bit) != 0;
+                let asked = if begun { <$look>::goes_on } else { <$look>::wanted };
+                if asked(place.tap, policy, offset) {
                     now |= 1 << (LOOKS + $bit);
-                    if open & 1 << (LOOKS + $bit) == 0 {
+                    if !begun {
                         self.$field.begin(place, offset);
                     }
                     self.$field.changed(place, policy, offset);
-                } else if open & 1 << (LOOKS + $bit) != 0 {
+                } else if begun {
                     self.$field.tell(place, true);
                 })*
                 now
@@ -135,6 +153,7 @@ macro_rules! looks {
 
 looks! {
     0 fingerprints: Fingerprints,
+    3 bodies: Bodies,
     /// What kind of content it is.
     1 class: class::Class,
 }

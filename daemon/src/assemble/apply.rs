@@ -78,7 +78,11 @@ impl Assembler {
             Record::Carrier(carrier) => self.carrier(arena, key, carrier),
             Record::Ended(ended) => self.ended(arena, by, number, key, ended),
             Record::Rejected(rejected) => self.rejected(arena, by, key, rejected),
-            Record::Prints(prints) => self.printed(arena, number, key, prints),
+            Record::Prints(prints) => {
+                self.printed(arena, number, key, prints);
+                self.content(key, record);
+            }
+            Record::Body(_) => self.content(key, record),
             Record::Classed(classed) => self.classed(key, classed),
             Record::Named(_) | Record::File(_) => {}
             Record::Opened(_) | Record::Forked(_) | Record::Note(_) => {}
@@ -126,6 +130,28 @@ impl Assembler {
             if pair.origin.pending.held() + pair.destination.pending.held() > CIPHER_WAITING {
                 pair.forget_waiting(&mut self.budget);
             }
+        }
+    }
+
+    /// What a stream's content is known by elsewhere.
+    fn content(&mut self, key: Key, record: &Record) {
+        let Some(object) = self.objects.get_mut(key) else { return };
+        let tap = Tap::from_code(record.header().tap);
+        let Some(Place::Stream(direction)) = tap.and_then(|tap| place(object.channel, tap)) else { return };
+        // What a socket carries of TLS is in nobody's clear.
+        if object.carries_tls.is_some() || object.channel == Channel::Ssh {
+            return;
+        }
+        let leg = match object.legs[direction as usize] {
+            Some(leg) => leg,
+            None => new_leg(&mut self.transfers, object, key, direction),
+        };
+        let Some(transfer) = self.transfers.get_mut(leg) else { return };
+        let manifest = transfer.pair.side_mut(side(direction));
+        match record {
+            Record::Prints(prints) => manifest.samples.note(prints, &self.shelf),
+            Record::Body(body) => manifest.bodies.note(body, &self.shelf),
+            _ => {}
         }
     }
 

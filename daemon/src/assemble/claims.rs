@@ -71,6 +71,7 @@ impl Assembler {
         }
         self.prove(arena, by, number, key);
         self.join(arena, key);
+        self.meter(key);
         self.replay_early(arena, number, key);
     }
 
@@ -295,6 +296,7 @@ fn learn(object: &mut Object, opened: &Opened) {
         object.peer_pid = opened.peer_pid;
     }
     object.accepted |= opened.header.flags & record::ACCEPTED != 0;
+    object.connected |= opened.header.flags & record::CONNECTED != 0;
     let name = &opened.name[..(opened.name_len as usize).min(opened.name.len())];
     if !name.is_empty() && object.path.is_empty() {
         object.path = name.to_vec();

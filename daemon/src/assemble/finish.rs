@@ -29,6 +29,7 @@ impl Assembler {
             object.settled_at = now;
         }
         let (legs, peer) = (object.legs, object.peer);
+        self.read_last(key);
         for leg in legs.into_iter().flatten() {
             self.judge_if_final(leg);
         }

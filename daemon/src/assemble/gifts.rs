@@ -1,7 +1,9 @@
 //! Transfers as gifts from program to program, for the chains that `files` looks for.
 
 use super::object::{Direction, Object, Use};
+use super::passed::How;
 use super::program::{ArenaId, Program};
+use super::relay::Relays;
 use super::sending::{given, passes};
 use super::slab::{Key, Slab};
 use super::{Assembler, Outcome, Passage, Transfer};
@@ -25,6 +27,7 @@ pub struct Standing<'a> {
     pub objects: &'a Slab<Object>,
     pub transfers: &'a Slab<Transfer>,
     pub passages: &'a VecDeque<Passage>,
+    pub relays: &'a Relays,
 }
 
 /// Who moved bytes in a direction; while nobody is known to, who was given that end, else who came last.
@@ -103,6 +106,18 @@ impl Live for Standing<'_> {
     }
 
     fn inside(&self, program: ArenaId, before: Uuid, after: Uuid) -> Option<Inside> {
+        if let Some(found) = self.relays.inside(program, before, after) {
+            let outcome = match found.how {
+                How::Altered => Found::Altered,
+                _ if found.complete => Found::Intact,
+                _ => Found::Unknown,
+            };
+            return Some(Inside {
+                when: "before it passed it on",
+                found: outcome,
+                ranges: found.differs.clone(),
+            });
+        }
         let between =
             |p: &&Passage| p.programs == [program; 2] && p.before == Some(before) && p.after == Some(after);
         let passage = self.passages.iter().rev().find(between)?;
@@ -117,6 +132,17 @@ impl Live for Standing<'_> {
             Outcome::Unknown(_) => (Found::Unknown, Vec::new()),
         };
         Some(Inside { when, found, ranges })
+    }
+
+    fn hopes(&self, arena: ArenaId) -> bool {
+        let alone = |key: &Key| {
+            let Some(object) = self.objects.get(*key) else { return false };
+            let connection = matches!(object.channel, Channel::Tcp | Channel::Tls | Channel::GnuTls);
+            let leg = object.legs[Direction::In as usize].and_then(|leg| self.transfers.get(leg));
+            connection && object.carries_tls.is_none() && leg.is_some_and(|leg| leg.origin.is_none())
+        };
+        let open = |p: &Program| p.numbers.values().take(MAX_OBJECTS).any(alone);
+        self.relays.waits_for(arena) || self.programs.get(&arena).is_some_and(open)
     }
 
     fn doubt(&self, arena: ArenaId) -> Option<Reason> {

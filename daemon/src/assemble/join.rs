@@ -283,13 +283,20 @@ impl Assembler {
 
     pub(super) fn copy_addresses(&mut self, socket: Key, tls: Key) {
         let Some(from) = self.objects.get(socket) else { return };
-        let (local, remote, namespace, accepted) =
-            (from.local, from.remote, from.net_namespace, from.accepted);
-        if let Some(to) = self.objects.get_mut(tls)
-            && matches!(to.channel, Channel::Tls | Channel::GnuTls | Channel::Ssh)
-        {
-            (to.local, to.remote, to.net_namespace, to.accepted) = (local, remote, namespace, accepted);
+        let (local, remote, namespace) = (from.local, from.remote, from.net_namespace);
+        let (accepted, connected) = (from.accepted, from.connected);
+        let Some(to) = self.objects.get_mut(tls) else { return };
+        let ssh = to.channel == Channel::Ssh;
+        if !ssh && !matches!(to.channel, Channel::Tls | Channel::GnuTls) {
+            return;
         }
+        (to.local, to.remote, to.net_namespace) = (local, remote, namespace);
+        (to.accepted, to.connected, to.carrier) = (accepted, connected, Some(socket));
+        if let Some(from) = self.objects.get_mut(socket) {
+            from.tunnels |= ssh;
+            from.session |= !ssh;
+        }
+        self.meter(tls);
     }
 
     /// Takes an object out of all tables.

@@ -3,8 +3,10 @@
 //! Comes in: blocks, partial tags and gaps of one tap of one object. Goes out: what was tagged,
 //! what was not and why. [`super::pair`] compares two of them; `judge` reads them.
 
+use super::bodies::Bodies;
 use super::pending::{Budget, Pending, Value};
 use super::runs::{Inserted, Runs};
+use super::samples::Samples;
 use super::trace::Trace;
 use counterfoil_abi::record::Reason;
 use counterfoil_abi::{BLOCK, UNKNOWN};
@@ -81,6 +83,10 @@ pub struct Manifest {
     pub extent: u64,
     /// What the same content is known by elsewhere.
     pub trace: Trace,
+    /// And wherever it stands in another stream.
+    pub samples: Samples,
+    /// What it carries as bodies of messages.
+    pub bodies: Bodies,
     /// Tags were refused: no room, or of another kind than the first.
     pub refused: bool,
     /// Order-independent sum over (block, tag), for the digest.

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod apply;
+mod bodies;
 mod claims;
 mod filed;
 mod finish;
@@ -15,14 +16,17 @@ mod join;
 mod lives;
 mod lost;
 pub mod manifest;
+pub mod meter;
 pub mod object;
 mod onward;
 mod outward;
 pub mod pair;
+mod passed;
 pub mod pending;
 pub mod program;
 mod relay;
 pub mod runs;
+mod samples;
 mod sending;
 pub mod slab;
 mod ssh;
@@ -59,6 +63,8 @@ const MAX_SEEN: usize = 4096;
 /// Ticks after an `Ended` until it counts: by then every lane was read again.
 const SETTLE: u64 = 2;
 
+/// Fingerprints and bodies' tags of all streams, bytes.
+const CONTENT_BYTES: usize = 64 << 20;
 /// Objects that are found without a look into the tables.
 const RECENT: usize = 128;
 
@@ -142,7 +148,11 @@ pub struct Assembler {
     /// Objects looked at again later, by time.
     later: BTreeSet<(u64, Key)>,
     suspects: Vec<(u64, Suspect)>,
+    /// Connections that are read from time to time, by when.
+    metered: BTreeSet<(u64, Key)>,
     relays: relay::Relays,
+    /// Room for what is kept of streams' content.
+    shelf: samples::Shelf,
     counts: Counts,
     /// Records when the tables were last weighed.
     weighed: u64,
@@ -188,7 +198,9 @@ impl Assembler {
             settling: VecDeque::new(),
             later: BTreeSet::new(),
             suspects: Vec::new(),
+            metered: BTreeSet::new(),
             relays: relay::Relays::default(),
+            shelf: samples::Shelf::new(CONTENT_BYTES),
             counts: Counts::default(),
             weighed: 0,
             out: VecDeque::new(),
@@ -277,14 +289,17 @@ impl Assembler {
             }
             self.settle(key);
         }
+        self.read_meters();
         if !self.suspects.is_empty() {
             self.look_at_suspects();
         }
+        self.settle_relays(false);
         let standing = Standing {
             programs: &self.programs,
             objects: &self.objects,
             transfers: &self.transfers,
             passages: &self.passages,
+            relays: &self.relays,
         };
         self.files.tick(now, self.tick, &standing, &mut self.out);
         if let Some(trail) = &mut self.trail {
@@ -305,7 +320,7 @@ impl Assembler {
 
     /// Is anything due soon, so that ticks should not be far apart?
     pub fn restless(&self) -> bool {
-        !self.settling.is_empty() || !self.suspects.is_empty() || self.files.busy()
+        !self.settling.is_empty() || !self.suspects.is_empty() || self.relays.hesitates() || self.files.busy()
     }
 
     fn forget_early(&mut self) {
@@ -327,17 +342,20 @@ impl Assembler {
         self.tick += SETTLE;
         self.follow_to_the_end();
         for key in self.objects.keys() {
+            self.read_last(key);
             self.say_cipher(key);
             self.say_tunnel(key);
         }
         for key in self.transfers.keys() {
             self.judge(key);
         }
+        self.settle_relays(true);
         let standing = Standing {
             programs: &self.programs,
             objects: &self.objects,
             transfers: &self.transfers,
             passages: &self.passages,
+            relays: &self.relays,
         };
         self.files.finish(&standing, &mut self.out);
         let with_lost: Vec<ArenaId> = self.programs.keys().copied().collect();

@@ -2,6 +2,7 @@
 //!
 //! Successive program images that inherit a socket are [`Use`]s of one object: its streams go on.
 
+use super::meter::Meter;
 use super::pair::Pair;
 use super::pending::Budget;
 use super::program::ArenaId;
@@ -206,6 +207,16 @@ pub struct Object {
     pub listed: bool,
     /// It came from accept.
     pub accepted: bool,
+    /// It was connected here.
+    pub connected: bool,
+    /// The socket under a TLS session.
+    pub carrier: Option<Key>,
+    /// It is the socket under a TLS session that is seen.
+    pub session: bool,
+    /// It carries SSH, and its channels are seen.
+    pub tunnels: bool,
+    /// What was read of it, and when.
+    pub meter: Meter,
     /// Path of a FIFO or Unix socket, as bytes.
     pub path: Vec<u8>,
     /// SO_PEERCRED's pid, 0 unknown.
@@ -259,6 +270,11 @@ impl Object {
             remote: Address::default(),
             listed: false,
             accepted: false,
+            connected: false,
+            carrier: None,
+            session: false,
+            tunnels: false,
+            meter: Meter::default(),
             path: Vec::new(),
             peer_pid: 0,
             net_namespace: None,

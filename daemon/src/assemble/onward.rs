@@ -1,9 +1,10 @@
 //! Judged transfers that a relay passed on: what [`super::relay`] finds, as transfers and notices.
 
 use super::object::{Direction, Proof};
+use super::passed::{How, Passed};
 use super::relay::{Crossing, Relayed};
-use super::trace::Content;
 use super::{Assembler, Transfer};
+use crate::files::chains::Gift;
 use crate::judge::End;
 use crate::judged::{Context, Judged, Notice, What};
 use crate::model::{self, Assurance, BlockRun, BlockState, Channel, Range, Reason, Verdict};
@@ -13,13 +14,35 @@ use uuid::Uuid;
 impl Assembler {
     /// Looks for the other half of the way.
     pub(super) fn pass_on(&mut self, crossing: Crossing) {
-        let Some(relayed) = self.relays.cross(self.now, crossing) else { return };
+        if let Some(relayed) = self.relays.cross(self.now, crossing) {
+            self.say_relayed(relayed);
+        }
+    }
+
+    /// Says what a relay changed, once nothing better explains it. `last`: nothing more will come.
+    pub(super) fn settle_relays(&mut self, last: bool) {
+        for relayed in self.relays.settle(self.now, last) {
+            self.say_relayed(relayed);
+        }
+    }
+
+    fn say_relayed(&mut self, relayed: Relayed) {
+        self.relays.remember(&relayed);
         if relayed.two_sessions() {
             self.say_two_sessions(&relayed);
         }
         // Where an observed relay passed on what it got, its two transfers have said all there is.
-        if !relayed.observed() || !relayed.differs.is_empty() {
-            let (transfer, context) = end_to_end(relayed);
+        if !relayed.observed() || relayed.found.how == How::Altered {
+            let observed = relayed.observed();
+            let (transfer, context, gift) = end_to_end(relayed);
+            if let Some(gift) = gift.filter(|_| !observed) {
+                for arena in [gift.from, gift.to] {
+                    if let Some(program) = self.programs.get(&arena) {
+                        self.files.program(arena, &program.facts);
+                    }
+                }
+                self.files.chains.over(gift);
+            }
             self.out.push_back(Judged::Transfer { transfer: Box::new(transfer), context: Box::new(context) });
         }
     }
@@ -60,11 +83,11 @@ impl Assembler {
         if !well || objects.into_iter().flatten().any(|o| o.disputed) {
             return None;
         }
-        let content = |manifest: &mut super::manifest::Manifest, end: Option<&End>| {
-            Content::of(manifest, end.filter(|e| e.offered == 0)?.total)
+        let passed = |manifest: &mut super::manifest::Manifest, end: Option<&End>| {
+            Some(Passed::of(manifest, end.filter(|e| e.offered == 0)?.total))
         };
-        let left = content(&mut transfer.pair.origin, ends[0]);
-        let arrived = content(&mut transfer.pair.destination, ends[1]);
+        let left = passed(&mut transfer.pair.origin, ends[0]);
+        let arrived = passed(&mut transfer.pair.destination, ends[1]);
         let (left, arrived) = match (left, arrived) {
             (Some(left), Some(arrived)) => (left, arrived),
             (Some(one), None) | (None, Some(one)) if one_ended => (one.clone(), one),
@@ -97,8 +120,8 @@ impl Assembler {
                 onward_transfer: second.transfer.id,
                 relay: first.context.destination.clone(),
                 receiver: second.context.destination.clone(),
-                bytes: first.arrived.total,
-                changed: ranges(&relayed.differs, first.arrived.total),
+                bytes: relayed.found.bytes,
+                changed: relayed.found.differs.clone(),
             },
         };
         self.out.push_back(Judged::Notice(Box::new(notice)));
@@ -110,20 +133,9 @@ fn all_counted(channel: Channel, end: &End) -> bool {
     channel == Channel::Tls || end.kernel == Some(end.total) && end.urgent == 0
 }
 
-/// Whole blocks, neighbours merged.
-fn ranges(blocks: &[u64], total: u64) -> Vec<Range> {
-    let mut ranges: Vec<Range> = Vec::new();
-    for &block in blocks {
-        let (offset, end) = (block * BLOCK, ((block + 1) * BLOCK).min(total));
-        match ranges.last_mut() {
-            Some(last) if last.offset + last.length == offset => last.length = end - last.offset,
-            _ => ranges.push(Range { offset, length: end - offset }),
-        }
-    }
-    ranges
-}
-
-fn strip(blocks: &[u64], count: u64) -> Vec<BlockRun> {
+/// Block by block, where offsets are the same on both sides.
+fn strip(differs: &[Range], count: u64) -> Vec<BlockRun> {
+    let blocks = differs.iter().flat_map(|r| r.offset / BLOCK..(r.offset + r.length).div_ceil(BLOCK));
     let mut runs: Vec<BlockRun> = Vec::new();
     let mut add = |state, blocks| match runs.last_mut() {
         Some(BlockRun { state: last, blocks: sum }) if *last == state => *sum += blocks,
@@ -131,39 +143,61 @@ fn strip(blocks: &[u64], count: u64) -> Vec<BlockRun> {
         _ => {}
     };
     let mut at = 0;
-    for &block in blocks {
-        add(BlockState::Same, block - at);
+    for block in blocks {
+        add(BlockState::Same, block.saturating_sub(at));
         add(BlockState::Differs, 1);
         at = block + 1;
     }
-    add(BlockState::Same, count - at);
+    add(BlockState::Same, count.saturating_sub(at));
     runs
 }
 
-/// From who wrote into the first connection to who read from the second.
-fn end_to_end(relayed: Relayed) -> (model::Transfer, Context) {
-    let Relayed { first, second, differs } = relayed;
-    let total = first.arrived.total;
-    let digest = |digest: &Option<String>| digest.clone();
+/// From who wrote into the first connection to who read from the second; and that the one gave to the other.
+fn end_to_end(relayed: Relayed) -> (model::Transfer, Context, Option<Gift>) {
+    let Relayed { first, second, found } = relayed;
+    let (sent, received) = (first.arrived.total, second.left.total);
+    let verdict = match found.how {
+        How::Same => Verdict::Intact,
+        How::Reframed => Verdict::Unverified,
+        How::Altered => Verdict::Altered,
+    };
+    let content = first.arrived.content.as_ref();
+    let same_places = sent == received && found.how != How::Reframed;
+    let kind = content.map(|c| c.kind);
+    let (id, altered) = (Uuid::now_v7(), found.differs);
+    let gift = match (first.programs[0], second.programs[1]) {
+        (Some(from), Some(to)) => Some(Gift {
+            from,
+            to,
+            transfer: id,
+            channel: first.transfer.channel,
+            bytes: received,
+            started: first.open.0.min(second.open.0),
+            last: first.open.1.max(second.open.1),
+            verdict: Some(verdict),
+            altered: altered.iter().take(64).copied().collect(),
+        }),
+        _ => None,
+    };
     let transfer = model::Transfer {
-        id: Uuid::now_v7(),
-        verdict: if differs.is_empty() { Verdict::Intact } else { Verdict::Altered },
-        reasons: Vec::new(),
+        id,
+        verdict,
+        reasons: if found.how == How::Reframed { vec![Reason::Transformed] } else { Vec::new() },
         channel: first.transfer.channel,
         flow: None,
-        assurance: Some(match first.arrived.kind {
-            super::manifest::TagKind::Mac => Assurance::KeyedTag,
-            super::manifest::TagKind::Wide => Assurance::Hash,
+        assurance: Some(match kind {
+            Some(super::manifest::TagKind::Wide) if same_places => Assurance::Hash,
+            _ => Assurance::KeyedTag,
         }),
         class: first.transfer.class,
-        bytes: model::Bytes { origin: Some(total), destination: Some(total) },
-        altered: ranges(&differs, total),
+        bytes: model::Bytes { origin: Some(sent), destination: Some(received) },
+        strip: content.filter(|_| same_places).map_or_else(Vec::new, |c| strip(&altered, c.count() as u64)),
+        altered,
         legs: vec![first.transfer.id, second.transfer.id],
         started: first.transfer.started.min(second.transfer.started),
         ended: first.transfer.ended.max(second.transfer.ended),
-        strip: strip(&differs, first.arrived.count() as u64),
-        origin_digest: digest(&first.transfer.origin_digest),
-        destination_digest: digest(&second.transfer.destination_digest),
+        origin_digest: first.transfer.origin_digest.clone(),
+        destination_digest: second.transfer.destination_digest.clone(),
         origin: first.transfer.origin,
         destination: second.transfer.destination,
     };
@@ -173,5 +207,5 @@ fn end_to_end(relayed: Relayed) -> (model::Transfer, Context) {
         connection: first.context.connection.or(second.context.connection),
         ..Context::default()
     };
-    (transfer, context)
+    (transfer, context, gift)
 }

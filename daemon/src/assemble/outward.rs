@@ -119,7 +119,7 @@ impl Assembler {
         (outward, context)
     }
 
-    fn flow_text(&self, object: Option<&Object>) -> Option<String> {
+    pub(super) fn flow_text(&self, object: Option<&Object>) -> Option<String> {
         flow(object?)
     }
 

@@ -61,6 +61,11 @@ impl Pair {
         }
     }
 
+    /// One side.
+    pub fn side_mut(&mut self, side: Side) -> &mut Manifest {
+        self.sides(side).0
+    }
+
     fn sides(&mut self, side: Side) -> (&mut Manifest, &mut Manifest) {
         match side {
             Side::Origin => (&mut self.origin, &mut self.destination),

@@ -4,22 +4,26 @@
 //! a program that both accepts and makes connections. Goes out: which two of them are one way from an
 //! origin to a destination, and where a relay in between, observed or not, changed what it passed on.
 //!
-//! Both must have one length, and at least half of their blocks in common at equal offsets: a relay that
-//! adds or takes away is not followed here.
+//! Content is compared by equal offsets, by the bodies of HTTP messages, by fingerprints ([`super::passed`]).
+//! What is the same joins at once; where something differs, a better match is waited for: two versions of one
+//! document may be on their way at a time.
 
+use super::passed::{Found, How, Passed};
 use super::program::ArenaId;
-use super::trace::Content;
 use crate::judged::Context;
 use crate::model::{Channel, Transfer};
 use std::collections::VecDeque;
+use uuid::Uuid;
 
 /// How long a transfer is remembered after it was judged, nanoseconds: that of the other side of a relay is
 /// judged when its connection has ended, too.
 const REMEMBERED: u64 = 30_000_000_000;
 /// Transfers remembered at once.
 const MAX_CROSSINGS: usize = 1024;
-/// Blocks remembered of all of them together (8 MiB of memory).
-const MAX_BLOCKS: usize = 1 << 20;
+/// Entries remembered of all of them together (16 MiB of memory, beside what is on the shelf).
+const MAX_ENTRIES: usize = 1 << 21;
+/// How long a better match than one that differs is waited for, nanoseconds.
+const HESITATION: u64 = 1_000_000_000;
 /// Less content than this is no evidence that two strangers' connections belong together.
 const SMALLEST: u64 = 1024;
 /// And less than this none that two of one program's do.
@@ -38,9 +42,9 @@ pub struct Crossing {
     /// Which of them had accepted the connection, rather than made it.
     pub accepted: [bool; 2],
     /// What was witnessed where it leads to: at its destination, else at its origin.
-    pub arrived: Content,
+    pub arrived: Passed,
     /// What was witnessed where it comes from: at its origin, else at its destination.
-    pub left: Content,
+    pub left: Passed,
     /// The kernel agrees that every byte was witnessed, or none could pass beside.
     pub counted: bool,
     /// The kernel says that its processes hold its sockets.
@@ -55,8 +59,8 @@ pub struct Relayed {
     pub first: Crossing,
     /// Out of it.
     pub second: Crossing,
-    /// Blocks that the relay changed.
-    pub differs: Vec<u64>,
+    /// What they have in common.
+    pub found: Found,
 }
 
 impl Relayed {
@@ -76,7 +80,11 @@ impl Relayed {
 #[derive(Default)]
 pub struct Relays {
     waiting: VecDeque<(u64, Crossing)>,
-    blocks: usize,
+    entries: usize,
+    /// When pairs that differ are looked for; 0: there may be none.
+    due: u64,
+    /// What observed relays made of what they got: program, transfer into it, transfer out of it.
+    inside: VecDeque<(ArenaId, Uuid, Uuid, Found)>,
 }
 
 impl Relays {
@@ -85,38 +93,119 @@ impl Relays {
         while self.waiting.front().is_some_and(|(at, _)| now.saturating_sub(*at) > REMEMBERED) {
             self.forget(0);
         }
-        let mut found: Option<(usize, bool, Vec<u64>)> = None;
+        let mut best: Option<(usize, bool, Found)> = None;
         for (place, (_, other)) in self.waiting.iter().enumerate() {
             for (first, second, new_is_second) in [(other, &crossing, true), (&crossing, other, false)] {
-                let Some(differs) = way(first, second) else { continue };
-                if found.as_ref().is_none_or(|(_, _, least)| differs.len() < least.len()) {
-                    found = Some((place, new_is_second, differs));
+                let Some(found) = way(first, second) else { continue };
+                if best.as_ref().is_none_or(|(_, _, least)| better(&found, least)) {
+                    best = Some((place, new_is_second, found));
                 }
             }
         }
-        if let Some((place, new_is_second, differs)) = found
-            && let Some(other) = self.forget(place)
-        {
-            let (first, second) = if new_is_second { (other, crossing) } else { (crossing, other) };
-            return Some(Relayed { first, second, differs });
+        match best {
+            Some((place, new_is_second, found)) if found.how != How::Altered => {
+                let (_, other) = self.forget(place)?;
+                let (first, second) = if new_is_second { (other, crossing) } else { (crossing, other) };
+                return Some(Relayed { first, second, found });
+            }
+            Some(_) if self.due == 0 => self.due = now + HESITATION,
+            _ => {}
         }
-        self.blocks += crossing.arrived.count() + crossing.left.count();
+        self.entries += weight(&crossing);
         self.waiting.push_back((now, crossing));
-        while self.waiting.len() > MAX_CROSSINGS || self.blocks > MAX_BLOCKS {
+        while self.waiting.len() > MAX_CROSSINGS || self.entries > MAX_ENTRIES {
             self.forget(0);
         }
         None
     }
 
-    fn forget(&mut self, place: usize) -> Option<Crossing> {
-        let (_, crossing) = self.waiting.remove(place)?;
-        self.blocks -= crossing.arrived.count() + crossing.left.count();
-        Some(crossing)
+    /// What a program that was found to be a relay made of one transfer's content.
+    pub fn inside(&self, program: ArenaId, before: Uuid, after: Uuid) -> Option<&Found> {
+        let is = |(p, b, a, _): &&(ArenaId, Uuid, Uuid, Found)| (*p, *b, *a) == (program, before, after);
+        self.inside.iter().rev().find(is).map(|(.., found)| found)
+    }
+
+    /// Remembers it.
+    pub fn remember(&mut self, relayed: &Relayed) {
+        if let Some(program) = relayed.first.programs[1] {
+            if self.inside.len() >= MAX_CROSSINGS {
+                self.inside.pop_front();
+            }
+            let [before, after] = [&relayed.first, &relayed.second].map(|c| c.transfer.id);
+            self.inside.push_back((program, before, after, relayed.found.clone()));
+        }
+    }
+
+    /// A transfer of this program waits for its other half.
+    pub fn waits_for(&self, program: ArenaId) -> bool {
+        self.waiting.iter().any(|(_, c)| c.programs.contains(&Some(program)))
+    }
+
+    /// Something is to be looked at soon.
+    pub fn hesitates(&self) -> bool {
+        self.due != 0
+    }
+
+    /// The pairs that differ and for which nothing better has come. `last`: nothing more will.
+    pub fn settle(&mut self, now: u64, last: bool) -> Vec<Relayed> {
+        if self.due == 0 || self.due > now && !last {
+            return Vec::new();
+        }
+        self.due = 0;
+        let mut out = Vec::new();
+        let mut pairs: Vec<(Found, usize, usize)> = Vec::new();
+        for (i, (at, first)) in self.waiting.iter().enumerate() {
+            for (j, (later, second)) in self.waiting.iter().enumerate() {
+                if i == j {
+                    continue;
+                }
+                let Some(found) = way(first, second) else { continue };
+                let due = (*at).max(*later) + HESITATION;
+                if due > now && !last {
+                    self.due = if self.due == 0 { due } else { self.due.min(due) };
+                } else {
+                    pairs.push((found, i, j));
+                }
+            }
+        }
+        pairs.sort_by_key(|(found, ..)| (found.how, found.differs.len(), u64::MAX - found.bytes));
+        let mut taken: Vec<usize> = Vec::new();
+        let mut chosen = Vec::new();
+        for (found, i, j) in pairs {
+            if !taken.contains(&i) && !taken.contains(&j) {
+                taken.extend([i, j]);
+                chosen.push((found, i, j));
+            }
+        }
+        let mut waiting: Vec<Option<(u64, Crossing)>> =
+            std::mem::take(&mut self.waiting).into_iter().map(Some).collect();
+        for (found, i, j) in chosen {
+            if let (Some((_, first)), Some((_, second))) = (waiting[i].take(), waiting[j].take()) {
+                self.entries -= weight(&first) + weight(&second);
+                out.push(Relayed { first, second, found });
+            }
+        }
+        self.waiting = waiting.into_iter().flatten().collect();
+        out
+    }
+
+    fn forget(&mut self, place: usize) -> Option<(u64, Crossing)> {
+        let (at, crossing) = self.waiting.remove(place)?;
+        self.entries -= weight(&crossing);
+        Some((at, crossing))
     }
 }
 
-/// Where content differs between two transfers, if the second may be the first one's way on.
-fn way(first: &Crossing, second: &Crossing) -> Option<Vec<u64>> {
+fn weight(crossing: &Crossing) -> usize {
+    crossing.arrived.weight() + crossing.left.weight()
+}
+
+fn better(a: &Found, b: &Found) -> bool {
+    (a.how, a.differs.len(), b.bytes) < (b.how, b.differs.len(), a.bytes)
+}
+
+/// What two transfers have in common, if the second may be the first one's way on.
+fn way(first: &Crossing, second: &Crossing) -> Option<Found> {
     let ([sender, relay_in], [relay_out, receiver]) = (first.programs, second.programs);
     let observed = relay_in.is_some();
     if relay_in != relay_out || first.transfer.flow == second.transfer.flow {
@@ -135,19 +224,21 @@ fn way(first: &Crossing, second: &Crossing) -> Option<Vec<u64>> {
     if sender.is_some() && sender == receiver {
         return None;
     }
-    if first.arrived.total < if observed { SMALLEST_OBSERVED } else { SMALLEST } {
-        return None;
-    }
     let together = first.open.0.max(second.open.0) <= first.open.1.min(second.open.1).saturating_add(APART);
     if !together {
         return None;
     }
-    let differs = first.arrived.differences(&second.left)?;
+    let found = first.arrived.found_in(&second.left, !observed)?;
+    if found.bytes < if observed { SMALLEST_OBSERVED } else { SMALLEST } {
+        return None;
+    }
     // As for one connection: a stranger who can't show that he holds his socket accuses nobody.
     let user = |c: &Crossing| {
         let ends = [&c.context.origin, &c.context.destination];
         ends.into_iter().flatten().find_map(|process| process.uid)
     };
     let believed = first.proven && second.proven || user(first).is_some() && user(first) == user(second);
-    (differs.is_empty() || first.counted && second.counted && believed).then_some(differs)
+    // A body that is as long as its head says was seen as a whole, whatever else the kernel may have moved.
+    let seen = found.framed || first.counted && second.counted;
+    (found.how != How::Altered || seen && believed).then_some(found)
 }

@@ -191,6 +191,7 @@ impl Assembler {
             objects: &self.objects,
             transfers: &self.transfers,
             passages: &self.passages,
+            relays: &self.relays,
         };
         trail.look(u64::MAX, &standing, &mut self.out);
         self.trail = Some(trail);

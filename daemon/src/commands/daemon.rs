@@ -3,6 +3,7 @@
 
 use crate::config;
 use crate::desk::{Desk, Reload};
+use crate::egress::Usual;
 use crate::expected;
 use crate::host::facts::RealProc;
 use crate::host::keep::Keep;
@@ -103,6 +104,13 @@ pub fn daemon(args: &Args) -> anyhow::Result<u8> {
     if returned || !kept.is_empty() {
         desk.take(restarted(kept.len()));
     }
+    let desk = match Usual::open(&state, config.watch.baseline_days, true) {
+        Ok(usual) => desk.knowing(&config, usual),
+        Err(e) => {
+            tracing::error!("{e}: every destination is first seen");
+            desk
+        }
+    };
     let baseline = Baseline::open(&state, config.watch.baseline_days)
         .inspect_err(|e| tracing::error!("{e}: what is ordinary here is not learnt"))
         .ok();

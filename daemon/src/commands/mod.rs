@@ -4,6 +4,7 @@
 //! else.
 
 mod alarms;
+mod baseline;
 mod check;
 mod child;
 mod daemon;
@@ -60,6 +61,7 @@ enum Command {
     Exec(exec::Args),
     Transfers(transfers::Args),
     Alarms(alarms::Args),
+    Baseline(baseline::Args),
     Verify(verify::Args),
     Doctor(doctor::Args),
     Check(check::Args),
@@ -94,6 +96,7 @@ pub fn main() -> ExitCode {
         Command::Doctor(args) => (doctor::doctor(&args), NO),
         Command::Verify(args) => (verify::verify(&args), NO),
         Command::Alarms(args) => (alarms::alarms(&args), NO),
+        Command::Baseline(args) => (baseline::baseline(&args), NO),
         Command::Check(args) => (check::check(&args), NO),
         Command::Demo(args) => (demo::demo(&args), NO),
         Command::Hold(args) => (hold::hold(&args), NO),

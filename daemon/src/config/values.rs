@@ -230,7 +230,7 @@ pub fn duration(text: &str) -> Result<Duration, String> {
 }
 
 /// A size in bytes: `512MiB`, `1 GiB`, `4GB`, `65536`.
-pub(super) fn size(text: &str) -> Result<u64, String> {
+pub(crate) fn size(text: &str) -> Result<u64, String> {
     let (number, unit) = number_and_unit(text);
     let wrong = || format!("`{text}` is no size; write `512MiB`, `1GiB` or `4GB`");
     let factor: u64 = match unit {

@@ -63,7 +63,7 @@ impl Rules {
                 found
             }
             Judged::Notice(notice) => vec![Self::notice(notice)],
-            Judged::Coverage(_) | Judged::Deed(_) | Judged::Counts(_) => vec![],
+            Judged::Coverage(_) | Judged::Deed(_) | Judged::Traffic(_) | Judged::Counts(_) => vec![],
         };
         for finding in &mut found {
             self.enrich(finding);
@@ -167,7 +167,7 @@ pub(crate) fn why(value: impl Into<Value>, threshold: impl Into<Value>) -> Value
 
 /// What repeats are counted by: rule, executable, file, origin, destination, user. Ports that the
 /// kernel picked are left out, or every connection would be an alarm of its own.
-fn key(
+pub(crate) fn key(
     rule: &str,
     process: Option<&Process>,
     connection: Option<&Connection>,

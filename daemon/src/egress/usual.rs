@@ -117,6 +117,9 @@ struct State {
     /// Not yet written.
     fresh: HashSet<Errand>,
     fresh_held: HashSet<String>,
+    /// Never written yet: what the file doesn't have of the others, somebody has taken out.
+    unknown: HashSet<Errand>,
+    unknown_held: HashSet<String>,
 }
 
 impl Inner {
@@ -210,6 +213,7 @@ impl Usual {
             *state.programs.entry((errand.exe.clone(), errand.user.clone())).or_default() += 1;
             let usage = Usage { first: now, last: now, times: 0, peak: 0, name: None };
             state.errands.insert(errand.clone(), usage);
+            state.unknown.insert(errand.clone());
             state.fresh.insert(errand.clone());
         }
         let Some(usage) = state.errands.get_mut(errand) else { return };
@@ -249,10 +253,14 @@ impl Usual {
         } else {
             if state.held.len() >= HELD {
                 let oldest = state.held.iter().min_by_key(|(_, h)| h.finding.seen).map(|(k, _)| k.clone());
-                oldest.and_then(|k| state.held.remove(&k));
+                if let Some(oldest) = oldest {
+                    state.held.remove(&oldest);
+                    state.unknown_held.remove(&oldest);
+                }
             }
             let first = finding.seen;
             state.held.insert(key.clone(), Held { finding, first, count: 1 });
+            state.unknown_held.insert(key.clone());
         }
         state.fresh_held.insert(key);
         None
@@ -276,15 +284,18 @@ impl Drop for Usual {
 
 impl State {
     fn take_up(&mut self, tables: Tables) {
+        self.errands.retain(|errand, _| self.unknown.contains(errand));
+        self.errands.extend(tables.errands);
+        self.held.retain(|key, _| self.unknown_held.contains(key));
+        self.held.extend(tables.held.into_iter().map(|held| (held.finding.key.clone(), held)));
+        self.fresh.retain(|errand| self.errands.contains_key(errand));
+        self.fresh_held.retain(|key| self.held.contains_key(key));
         self.programs.clear();
-        for (errand, _) in &tables.errands {
+        for errand in self.errands.keys() {
             *self.programs.entry((errand.exe.clone(), errand.user.clone())).or_default() += 1;
         }
-        self.errands = tables.errands.into_iter().collect();
         self.approvals = tables.approvals;
-        self.held = tables.held.into_iter().map(|held| (held.finding.key.clone(), held)).collect();
         self.since = Some(tables.since);
-        (self.fresh, self.fresh_held) = Default::default();
     }
 
     fn learning(&self, now: Timestamp, days: u32) -> bool {
@@ -313,6 +324,7 @@ impl State {
             for (_, old) in all.into_iter().take(ERRANDS / 10) {
                 self.errands.remove(&old);
                 self.fresh.remove(&old);
+                self.unknown.remove(&old);
                 if let Some(n) = self.programs.get_mut(&(old.exe, old.user)) {
                     *n = n.saturating_sub(1);
                 }
@@ -352,7 +364,6 @@ fn write(mut store: Store, mut edited: i64, inner: &Inner, wait: impl Fn() -> Re
 fn turn(store: &mut Store, edited: &mut i64, inner: &Inner) -> Result<(), LedgerError> {
     let now = store.edited()?;
     if now != *edited {
-        // What was learnt in this half second, and concerns what was reset, is learnt again.
         let tables = store.read()?;
         inner.state().take_up(tables);
         *edited = now;
@@ -362,11 +373,24 @@ fn turn(store: &mut Store, edited: &mut i64, inner: &Inner) -> Result<(), Ledger
     if errands.is_empty() && held.is_empty() {
         return Ok(());
     }
-    store.write(&errands, &held).inspect_err(|_| {
-        let mut state = inner.state();
-        state.fresh.extend(errands.into_iter().map(|(errand, _)| errand));
-        state.fresh_held.extend(held.into_iter().map(|h| h.finding.key));
-    })
+    let written = store.write(&errands, &held);
+    let mut state = inner.state();
+    for (errand, _) in errands {
+        if written.is_ok() {
+            state.unknown.remove(&errand);
+        } else if state.errands.contains_key(&errand) {
+            state.fresh.insert(errand);
+        }
+    }
+    for held in held {
+        let key = held.finding.key;
+        if written.is_ok() {
+            state.unknown_held.remove(&key);
+        } else if state.held.contains_key(&key) {
+            state.fresh_held.insert(key);
+        }
+    }
+    written
 }
 
 /// Is the errand one that the approval is about?

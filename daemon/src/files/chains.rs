@@ -63,6 +63,10 @@ pub trait Live {
     fn doubt(&self, arena: ArenaId) -> Option<Reason>;
     /// Records of it were lost.
     fn dropped(&self, arena: ArenaId) -> bool;
+    /// What a program got from nobody that is known may yet turn out to have come from somebody.
+    fn hopes(&self, _arena: ArenaId) -> bool {
+        false
+    }
     /// It has not ended.
     fn alive(&self, arena: ArenaId) -> bool;
 }

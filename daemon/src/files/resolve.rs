@@ -176,6 +176,10 @@ impl Files {
         match found {
             Some((reading, by)) => self.found(id, d, reading, by, &from, live, last),
             None if waited < PATIENCE && !hurry => again,
+            None if !last && live.hopes(arena) && (hurry || waited < LONG_PATIENCE) => {
+                d.parked = self.hurried;
+                again
+            }
             None => Outcome::Drop,
         }
     }
@@ -227,10 +231,12 @@ impl Files {
         let altered_part = spans.iter().any(|s| s.found == Found::Altered);
         let judged = self.judged(d, r, &legs, by, (lossy, altered_part), last);
         // Where it broke shows in the legs' verdicts, and in what is found inside ssh when its channel ends.
-        let undecided = !altered_part && spans.iter().any(|s| s.found == Found::Open);
-        if judged.0.verdict == Verdict::Altered && undecided && !last {
+        let open = judged.0.verdict == Verdict::Altered && spans.iter().any(|s| s.found == Found::Open);
+        let programs = legs.iter().flat_map(|leg| [leg.from, leg.to]);
+        let hoped = judged.0.verdict != Verdict::Intact && programs.into_iter().any(|p| live.hopes(p));
+        if !altered_part && (open || hoped) && !last {
             d.parked = self.hurried;
-            if self.hurried || waited < PATIENCE {
+            if self.hurried || waited < if hoped { LONG_PATIENCE } else { PATIENCE } {
                 return Outcome::Wait(100 * MS);
             }
         }

@@ -316,6 +316,9 @@ impl Store {
         let edit = || {
             let transaction = self.connection.transaction()?;
             let changed = transaction.execute(sql, params)?;
+            if changed == 0 {
+                return Ok(0);
+            }
             transaction.execute(
                 "INSERT INTO learning VALUES ('edited', 1) ON CONFLICT (name) DO UPDATE SET value = value + 1",
                 [],

@@ -2,6 +2,7 @@
 
 use super::{Header, LINE, MAX_LINES};
 use crate::prints::{MAX_BITS, Print};
+use crate::{BLOCK, Tag};
 use bytemuck::{Pod, Zeroable};
 
 /// One window of a stream.
@@ -45,7 +46,50 @@ pub const fn lines_for_samples(count: usize) -> usize {
     (HEAD + count * size_of::<Sample>()).div_ceil(LINE)
 }
 
-const _: () = assert!(size_of::<Prints>() == MAX_LINES * LINE);
+/// [`Body::header`]'s flags: the message ends with this block.
+pub const WHOLE: u8 = 1;
+/// [`Body::header`]'s flags: from `at` on nobody knows what is head and what is body.
+pub const UNFRAMED: u8 = 2;
+
+/// [`super::Kind::Body`]: one block of an HTTP/1 message's body, without its head and without what chunks it. Blocks
+/// lie at multiples of [`crate::BLOCK`] from the body's start, so one body has the same tags behind any head
+/// and in any chunks, and the tags of a file of the same content. One line.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct Body {
+    /// Common part; flags: [`WHOLE`], [`UNFRAMED`].
+    pub header: Header,
+    /// Where it begins in the stream.
+    pub at: u64,
+    /// Where it begins in the body.
+    pub offset: u64,
+    /// Its bytes: a whole block, or the body ends here or was told before it ended; 0: there is no body.
+    pub length: u32,
+    /// How many messages came before in this stream.
+    pub message: u32,
+    /// Bytes from the message's start to its body: the head, and what opens the first chunk.
+    pub head: u32,
+    /// Zero.
+    pub pad: u32,
+    /// The first 16 bytes of the block's tag.
+    pub tag: Tag,
+}
+
+const _: () = {
+    assert!(size_of::<Prints>() == MAX_LINES * LINE);
+    assert!(size_of::<Body>() == LINE);
+};
+
+impl Body {
+    /// Its fields are within their bounds.
+    pub(super) fn fits(&self) -> bool {
+        self.at < super::UNPLAUSIBLE
+            && self.offset < super::UNPLAUSIBLE
+            && self.offset.is_multiple_of(BLOCK)
+            && u64::from(self.length) <= BLOCK
+            && u64::from(self.head) <= self.at
+    }
+}
 
 impl Prints {
     /// Its fields are within their bounds, and it has the lines that it needs.

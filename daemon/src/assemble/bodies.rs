@@ -1,0 +1,309 @@
+//! What a stream carried as bodies of HTTP messages, block by block: the same behind any head, in any chunks.
+//!
+//! Comes in: `Body` records, about in order. Goes out: [`Bodies`]; [`compare`] lays those of two streams
+//! side by side.
+
+use super::samples::{Samples, Shelf, Taken};
+use crate::model::Range;
+use counterfoil_abi::record::{Body, UNFRAMED, WHOLE};
+use counterfoil_abi::{BLOCK, Tag};
+
+/// Messages of one stream.
+const MAX_MESSAGES: usize = 4096;
+/// Blocks of one stream (1 GiB of it).
+const MAX_BLOCKS: usize = 65_536;
+/// Bodies of the other stream that are looked at to find one again.
+const LOOK_AHEAD: usize = 64;
+
+/// A block: where it begins in its stream, and its tag.
+type Block = Option<(u64, Tag)>;
+
+/// A message.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Message {
+    /// Where its head begins.
+    at: u64,
+    /// Where its body begins.
+    body: u64,
+    /// Bytes of its body, as far as it was told.
+    length: u64,
+    blocks: Vec<Block>,
+    /// Its end was told.
+    whole: bool,
+}
+
+/// See the module's text.
+#[derive(Debug, Default)]
+pub struct Bodies {
+    messages: Vec<Message>,
+    blocks: usize,
+    /// From here on nothing is known.
+    lost: Option<u64>,
+    taken: Taken,
+}
+
+impl Bodies {
+    /// Takes in a record.
+    pub fn note(&mut self, record: &Body, shelf: &Shelf) {
+        let (number, at) = (record.message as usize, (record.offset / BLOCK) as usize);
+        if record.header.flags & UNFRAMED != 0 {
+            return self.lose(record.at);
+        }
+        let known = self.messages.len();
+        let blocks = self.messages.get(number).map_or(0, |m| m.blocks.len());
+        let more = (at + usize::from(record.length > 0)).saturating_sub(blocks);
+        let messages = (number + 1).saturating_sub(known);
+        let room = messages * size_of::<Message>() + more * size_of::<Block>();
+        if number >= MAX_MESSAGES
+            || self.blocks.saturating_add(more) > MAX_BLOCKS
+            || !self.taken.more(room, shelf)
+        {
+            return self.lose(record.at);
+        }
+        self.blocks += more;
+        if messages > 0 {
+            self.messages.resize(number + 1, Message::default());
+        }
+        let message = &mut self.messages[number];
+        message.blocks.resize(blocks + more, None);
+        message.length = message.length.max(record.offset + u64::from(record.length));
+        message.whole |= record.header.flags & WHOLE != 0;
+        if at == 0 {
+            (message.at, message.body) = (record.at - u64::from(record.head), record.at);
+        }
+        if record.length > 0 {
+            message.blocks[at] = Some((record.at, record.tag));
+        }
+    }
+
+    fn lose(&mut self, at: u64) {
+        self.lost = Some(self.lost.map_or(at, |before| before.min(at)));
+    }
+
+    /// The stream is one of HTTP messages, at least where it begins.
+    pub fn any(&self) -> bool {
+        !self.messages.is_empty()
+    }
+
+    /// It is in a protocol whose frames nobody followed.
+    pub fn unframed(&self) -> bool {
+        self.lost.is_some()
+    }
+
+    /// What it is counted as, in entries of eight bytes.
+    pub fn weight(&self) -> usize {
+        self.messages.len() * 8 + self.blocks * 4
+    }
+
+    /// Whole bodies, of which every block was told.
+    fn known(&self) -> impl Iterator<Item = &Message> {
+        let until = self.lost.unwrap_or(u64::MAX);
+        self.messages.iter().filter(move |m| {
+            m.whole
+                && m.length > 0
+                && m.body < until
+                && m.blocks.len() as u64 == m.length.div_ceil(BLOCK)
+                && m.blocks.iter().all(Option::is_some)
+        })
+    }
+}
+
+/// What came of comparing the bodies of two streams.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Compared {
+    /// Bytes of bodies that are the same.
+    pub same: u64,
+    /// Bytes of bodies that are mostly the same.
+    pub alike: u64,
+    /// Where those differ, in the first stream.
+    pub differs: Vec<Range>,
+    /// Bytes of bodies of the first stream that are not in the second.
+    pub alone: u64,
+}
+
+/// Blocks in which two bodies of one length differ; None: they are not one body.
+fn differences(a: &Message, b: &Message, samples: [&Samples; 2]) -> Option<Vec<usize>> {
+    if a.length != b.length {
+        return None;
+    }
+    let tag = |block: &Block| block.map(|(_, tag)| tag);
+    let pairs = a.blocks.iter().zip(&b.blocks);
+    let found: Vec<usize> =
+        pairs.enumerate().filter(|(_, (x, y))| tag(x) != tag(y)).map(|(i, _)| i).collect();
+    if found.len() < a.blocks.len() {
+        return (found.len() * 2 <= a.blocks.len()).then_some(found);
+    }
+    // Not one block in common: only where there is one, and its windows say that it is the same.
+    let shift = (b.body as i64).wrapping_sub(a.body as i64);
+    let (of, equal) = samples[0].shared(a.body, a.body + a.length, samples[1], shift);
+    (a.blocks.len() == 1 && equal >= ENOUGH && equal * 2 >= of).then_some(found)
+}
+
+/// Where something was put into a body or taken out of it, up to the longer one's end; None: they are not one
+/// body. That something differs must show within what both have: one that ends early is no sign of that.
+fn shifted(a: &Message, b: &Message, samples: [&Samples; 2]) -> Option<Range> {
+    if a.length == b.length {
+        return None;
+    }
+    let whole = (a.length.min(b.length) / BLOCK) as usize;
+    let tag = |block: &Block| block.map(|(_, tag)| tag);
+    let same = a.blocks.iter().zip(&b.blocks).take(whole).take_while(|(x, y)| tag(x) == tag(y)).count();
+    let alike = same >= ENOUGH_BLOCKS || same * 2 >= whole.max(1);
+    let early = || {
+        // Before the change windows stand where the heads put them, after it further on by what was put in,
+        // and there is no third kind.
+        let straight = |m: &Message| {
+            let first = m.blocks.first()?.as_ref()?.0;
+            let at =
+                |(i, block): (usize, &Block)| block.is_some_and(|(at, _)| at == first + i as u64 * BLOCK);
+            m.blocks.iter().enumerate().all(at).then_some(())
+        };
+        straight(a)?;
+        straight(b)?;
+        let shift = (b.body as i64).wrapping_sub(a.body as i64);
+        let more = (b.length as i64).wrapping_sub(a.length as i64);
+        let span = (a.body, a.body + a.length);
+        let (of, before) = samples[0].shared(span.0, span.1, samples[1], shift);
+        let (_, after) = samples[0].shared(span.0, span.1, samples[1], shift.wrapping_add(more));
+        let looked_at = samples[1].reach().saturating_add_signed(-shift);
+        let (of_both, _) = samples[0].shared(span.0, span.1.min(looked_at), samples[1], shift);
+        let enough = before >= ENOUGH && after >= ENOUGH && (before + after) * 5 >= of_both.min(of) * 4;
+        enough.then_some(())
+    };
+    if !(same < whole && alike) && early().is_none() {
+        return None;
+    }
+    let offset = a.blocks.get(same).copied().flatten()?.0;
+    Some(Range { offset, length: a.length.max(b.length) - same as u64 * BLOCK })
+}
+
+/// Blocks in common at the start that make two bodies of different length one that was changed; fewer do where
+/// they are half of it.
+const ENOUGH_BLOCKS: usize = 4;
+/// Windows in common that make two bodies of one block one that was changed.
+const ENOUGH: usize = 4;
+
+/// Lays the bodies of two streams side by side, in their order.
+pub fn compare(a: &Bodies, b: &Bodies, samples: [&Samples; 2]) -> Compared {
+    let mut compared = Compared::default();
+    let theirs: Vec<&Message> = b.known().collect();
+    let mut next = 0;
+    let mut left: Vec<(&Message, usize)> = Vec::new();
+    let mut used = vec![false; theirs.len()];
+    let equal = |x: &Message, y: &Message| {
+        x.length == y.length
+            && x.blocks.iter().zip(&y.blocks).all(|(p, q)| p.map(|(_, t)| t) == q.map(|(_, t)| t))
+    };
+    for ours in a.known() {
+        let found = theirs[next..].iter().take(LOOK_AHEAD).position(|m| equal(ours, m));
+        match found {
+            Some(ahead) => {
+                compared.same += ours.length;
+                used[next + ahead] = true;
+                next += ahead + 1;
+            }
+            None => left.push((ours, next)),
+        }
+    }
+    for (ours, from) in left {
+        let near = || theirs.iter().enumerate().skip(from).take(LOOK_AHEAD).filter(|(i, _)| !used[*i]);
+        let best = near()
+            .filter_map(|(i, m)| Some((i, differences(ours, m, samples)?)))
+            .min_by_key(|(_, differs)| differs.len());
+        let Some((place, differs)) = best else {
+            let cut = near().filter_map(|(i, m)| Some((i, shifted(ours, m, samples)?))).next();
+            match cut {
+                Some((place, differs)) => {
+                    used[place] = true;
+                    compared.alike += ours.length;
+                    compared.differs.push(differs);
+                }
+                None => compared.alone += ours.length,
+            }
+            continue;
+        };
+        used[place] = true;
+        compared.alike += ours.length;
+        for block in differs {
+            let Some(Some((offset, _))) = ours.blocks.get(block) else { continue };
+            let length = BLOCK.min(ours.length - block as u64 * BLOCK);
+            match compared.differs.last_mut() {
+                Some(last) if last.offset + last.length == *offset => last.length += length,
+                _ => compared.differs.push(Range { offset: *offset, length }),
+            }
+        }
+    }
+    compared
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytemuck::Zeroable;
+
+    /// A stream of bodies: where each one's head begins, and its blocks' tags (the last one of 10 bytes).
+    fn bodies(of: &[(u64, &[u8])]) -> Bodies {
+        let (mut bodies, shelf) = (Bodies::default(), Shelf::new(1 << 20));
+        for (number, (at, tags)) in of.iter().enumerate() {
+            for (i, &tag) in tags.iter().enumerate() {
+                let last = i + 1 == tags.len();
+                let mut record = Body {
+                    at: at + 100 + i as u64 * BLOCK,
+                    offset: i as u64 * BLOCK,
+                    length: if last { 10 } else { BLOCK as u32 },
+                    message: number as u32,
+                    head: 100,
+                    tag: [tag; 16],
+                    ..Body::zeroed()
+                };
+                record.header.flags = if last { WHOLE } else { 0 };
+                bodies.note(&record, &shelf);
+            }
+        }
+        bodies
+    }
+
+    fn compared(a: &[(u64, &[u8])], b: &[(u64, &[u8])]) -> Compared {
+        let none = Samples::default();
+        compare(&bodies(a), &bodies(b), [&none, &none])
+    }
+
+    #[test]
+    fn bodies_that_are_the_same_elsewhere() {
+        let found =
+            compared(&[(0, &[1, 2, 3]), (90_000, &[4])], &[(50, &[1, 2, 3]), (95_000, &[9]), (99_000, &[4])]);
+        assert_eq!(found, Compared { same: 2 * BLOCK + 20, ..Compared::default() });
+    }
+
+    #[test]
+    fn a_block_that_differs_is_named_where_it_stands_in_the_first() {
+        let found = compared(&[(0, &[9, 9]), (50_000, &[1, 2, 3, 4])], &[(777, &[1, 2, 5, 4])]);
+        let differs = vec![Range { offset: 50_100 + 2 * BLOCK, length: BLOCK }];
+        assert_eq!(
+            found,
+            Compared { alike: 3 * BLOCK + 10, differs, alone: BLOCK + 10, ..Compared::default() }
+        );
+    }
+
+    #[test]
+    fn another_length_or_little_in_common_is_another_body() {
+        for other in [&[1, 2, 3][..], &[1, 8, 9, 7], &[5, 6, 7, 8]] {
+            assert_eq!(compared(&[(0, &[1, 2, 3, 4])], &[(0, other)]).alone, 3 * BLOCK + 10);
+        }
+    }
+
+    #[test]
+    fn what_is_not_whole_or_behind_a_loss_says_nothing() {
+        let shelf = Shelf::new(1 << 20);
+        let mut part = bodies(&[(0, &[1, 2]), (50_000, &[3, 4])]);
+        assert_eq!(part.known().count(), 2);
+        let mut record = Body { at: 40_000, ..Body::zeroed() };
+        record.header.flags = UNFRAMED;
+        part.note(&record, &shelf);
+        assert_eq!(part.known().count(), 1);
+        let mut far = Bodies::default();
+        far.note(&Body { message: u32::MAX, ..Body::zeroed() }, &shelf);
+        far.note(&Body { offset: 1 << 50, length: 5, ..Body::zeroed() }, &shelf);
+        assert!(far.unframed() && far.known().count() == 0);
+    }
+}

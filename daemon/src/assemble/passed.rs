@@ -1,0 +1,119 @@
+//! All that is known of the content of one stream that is over, and what two of them have in common.
+//!
+//! Comes in: a manifest. Goes out: [`Passed`], and [`Passed::found_in`]: is the second the first one's
+//! content, passed on? [`super::relay`] asks.
+
+use super::bodies::{self, Bodies};
+use super::manifest::Manifest;
+use super::samples::{self, Samples};
+use super::trace::Content;
+use crate::model::Range;
+use counterfoil_abi::BLOCK;
+use std::sync::Arc;
+
+/// Windows in common that are evidence: for two streams of one program …
+const ENOUGH: usize = 4;
+/// … and for strangers'.
+const ENOUGH_OF_STRANGERS: usize = 16;
+
+/// See the module's text.
+#[derive(Clone, Debug)]
+pub struct Passed {
+    /// Bytes.
+    pub total: u64,
+    /// By equal offsets; None unless every byte was tagged.
+    pub content: Option<Content>,
+    samples: Arc<Samples>,
+    bodies: Arc<Bodies>,
+}
+
+/// How a second stream has the content of a first one. The best first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum How {
+    /// Byte by byte.
+    Same,
+    /// Behind other heads, in other frames, or as a part; nothing is known to differ.
+    Reframed,
+    /// With what it carried changed.
+    Altered,
+}
+
+/// What two streams have in common.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Found {
+    /// How.
+    pub how: How,
+    /// Bytes.
+    pub bytes: u64,
+    /// All that the first one carried is known to be in the second, or to differ.
+    pub complete: bool,
+    /// That is what whole bodies of messages say.
+    pub framed: bool,
+    /// Where the second differs, at the first one's offsets ([`How::Altered`]).
+    pub differs: Vec<Range>,
+}
+
+impl Passed {
+    /// What passed through a stream of `total` bytes; the manifest gives it up.
+    pub fn of(manifest: &mut Manifest, total: u64) -> Self {
+        let samples = std::mem::take(&mut manifest.samples).sorted();
+        let bodies = std::mem::take(&mut manifest.bodies);
+        let content = Content::of(manifest, total);
+        Self { total, content, samples: Arc::new(samples), bodies: Arc::new(bodies) }
+    }
+
+    /// What it is counted as, in entries of eight bytes.
+    pub fn weight(&self) -> usize {
+        self.content.as_ref().map_or(0, Content::count) + 2 * self.samples.len() + self.bodies.weight()
+    }
+
+    /// Is this stream's content in `other`, passed on? `strangers`: nothing else says that the two belong
+    /// together.
+    pub fn found_in(&self, other: &Self, strangers: bool) -> Option<Found> {
+        let found = |how, bytes, complete| Found { how, bytes, complete, framed: false, differs: Vec::new() };
+        let compared = bodies::compare(&self.bodies, &other.bodies, [&self.samples, &other.samples]);
+        let blocks = match (&self.content, &other.content) {
+            (Some(a), Some(b)) => a.differences(b),
+            _ => None,
+        };
+        if blocks.as_ref().is_some_and(Vec::is_empty) {
+            return Some(found(How::Same, self.total, true));
+        }
+        if compared.same + compared.alike > compared.alone {
+            let how = if compared.differs.is_empty() { How::Reframed } else { How::Altered };
+            let complete = compared.alone == 0 && !self.bodies.unframed();
+            let found = found(how, compared.same + compared.alike, complete);
+            return Some(Found { framed: true, differs: compared.differs, ..found });
+        }
+        if let Some(blocks) = blocks {
+            // A relay may turn one head into another of the same length. Who speaks HTTP is accused for
+            // what is in bodies, and who speaks what nobody followed for nothing.
+            if [self, other].iter().any(|p| p.bodies.any() || p.bodies.unframed()) {
+                let differ = blocks.len() as u64 * BLOCK;
+                return Some(found(How::Reframed, self.total.saturating_sub(differ), false));
+            }
+            let differs = ranges(&blocks, self.total);
+            return Some(Found { differs, ..found(How::Altered, self.total, true) });
+        }
+        let common = samples::common(&self.samples, &other.samples);
+        let enough = if strangers {
+            common.equal >= ENOUGH_OF_STRANGERS && common.equal * 10 >= common.of * 9
+        } else {
+            common.equal >= ENOUGH && common.equal * 2 >= common.of
+        };
+        enough.then(|| found(How::Reframed, common.bytes, false))
+    }
+}
+
+/// Whole blocks, neighbours merged.
+fn ranges(blocks: &[u64], total: u64) -> Vec<Range> {
+    let mut ranges: Vec<Range> = Vec::new();
+    for &block in blocks {
+        let (offset, end) = (block * BLOCK, ((block + 1) * BLOCK).min(total));
+        match ranges.last_mut() {
+            Some(last) if last.offset + last.length == offset => last.length = end - last.offset,
+            _ => ranges.push(Range { offset, length: end - offset }),
+        }
+    }
+    ranges
+}

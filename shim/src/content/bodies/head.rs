@@ -1,0 +1,186 @@
+//! The head of an HTTP/1 message, line by line: only what says how long the message is (RFC 9112, 6.3).
+
+/// What of a line is kept: the lines that matter are shorter.
+const KEPT: usize = 64;
+
+/// A head as far as it was read, and the present line. Valid whatever its bytes are.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Head {
+    line: [u8; KEPT],
+    /// Bytes of the line, its end included, whether kept or not.
+    length: u32,
+    /// Lines that have ended.
+    lines: u32,
+    /// Content-Length.
+    body: u64,
+    /// The status code; 0: a request.
+    status: u32,
+    chunked: bool,
+    has_length: bool,
+    /// What follows is no message any more (CONNECT), or is another protocol.
+    opaque: bool,
+}
+
+/// What follows a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Follows {
+    /// Another line.
+    More,
+    /// The next message.
+    Nothing,
+    /// A body of so many bytes.
+    Bytes(u64),
+    /// A body in chunks.
+    Chunks,
+    /// A body until the stream ends.
+    Rest,
+}
+
+impl Head {
+    /// Nothing yet.
+    pub const NEW: Self = Self {
+        line: [0; KEPT],
+        length: 0,
+        lines: 0,
+        body: 0,
+        status: 0,
+        chunked: false,
+        has_length: false,
+        opaque: false,
+    };
+
+    /// A first line was read, and was one of HTTP.
+    pub fn begun(&self) -> bool {
+        self.lines > 0
+    }
+
+    /// Adds to the line.
+    pub fn add(&mut self, bytes: &[u8]) {
+        let have = (self.length as usize).min(KEPT);
+        let more = bytes.len().min(KEPT - have);
+        self.line[have..have + more].copy_from_slice(&bytes[..more]);
+        self.length = self.length.saturating_add(u32::try_from(bytes.len()).unwrap_or(u32::MAX));
+    }
+
+    /// What is kept of the line, without its end; it is given up.
+    fn take(&mut self) -> ([u8; KEPT], usize) {
+        let length = core::mem::take(&mut self.length) as usize;
+        let mut kept = length.min(KEPT);
+        if length <= KEPT {
+            while kept > 0 && matches!(self.line[kept - 1], b'\n' | b'\r') {
+                kept -= 1;
+            }
+        }
+        (self.line, kept)
+    }
+
+    /// The line was empty.
+    pub fn take_empty(&mut self) -> bool {
+        let long = self.length as usize > KEPT;
+        self.take().1 == 0 && !long
+    }
+
+    /// What is there of the first line may be one of HTTP.
+    pub fn plausible(&self) -> bool {
+        let have = (self.length as usize).min(KEPT);
+        self.lines > 0 || first_line(&self.line[..have], false)
+    }
+
+    /// The line has ended. None: this is no head of a message that can be followed.
+    pub fn line(&mut self) -> Option<Follows> {
+        let (line, kept) = self.take();
+        let line = &line[..kept];
+        let first = self.lines == 0;
+        if first {
+            if !first_line(line, true) {
+                return None;
+            }
+            self.lines = 1;
+            if let Some(rest) = line.strip_prefix(b"HTTP/1.") {
+                self.status = number(rest.get(2..5)?).map(|(n, _)| n as u32)?;
+            }
+            // HTTP/2 begins like this (RFC 9113, 3.4), and what CONNECT opens may be anything.
+            self.opaque = line.starts_with(b"PRI ") || line.starts_with(b"CONNECT ") || self.status == 101;
+            return if line.starts_with(b"PRI ") { None } else { Some(Follows::More) };
+        }
+        self.lines = self.lines.saturating_add(1);
+        if line.is_empty() {
+            return self.ends();
+        }
+        if let Some(value) = field(line, b"content-length:") {
+            let (length, all) = number(value)?;
+            // Two that differ, or anything but digits: attacks are made of this.
+            if !all || self.has_length && self.body != length {
+                return None;
+            }
+            (self.body, self.has_length) = (length, true);
+        } else if let Some(value) = field(line, b"transfer-encoding:") {
+            // Another coding than chunked changes the body, but as a whole it still ends where chunks say.
+            self.chunked = value.len() >= 7 && value[value.len() - 7..].eq_ignore_ascii_case(b"chunked");
+            if !self.chunked {
+                return None;
+            }
+        }
+        Some(Follows::More)
+    }
+
+    /// The head has ended.
+    fn ends(&self) -> Option<Follows> {
+        let response = self.status != 0;
+        if self.opaque {
+            None
+        } else if response && matches!(self.status, 100..200 | 204 | 304) {
+            Some(Follows::Nothing)
+        } else if self.chunked {
+            Some(Follows::Chunks)
+        } else if self.has_length {
+            Some(if self.body == 0 { Follows::Nothing } else { Follows::Bytes(self.body) })
+        } else {
+            Some(if response { Follows::Rest } else { Follows::Nothing })
+        }
+    }
+
+    /// The line was a chunk's size.
+    pub fn chunk_size(&mut self) -> Option<u64> {
+        let (line, kept) = self.take();
+        let digits = line[..kept].iter().take_while(|b| b.is_ascii_hexdigit()).count();
+        let follows = line[..kept].get(digits);
+        if digits == 0 || digits > 15 || follows.is_some_and(|b| !matches!(b, b';' | b' ' | b'\t')) {
+            return None;
+        }
+        let value = |b: &u8| u64::from((*b as char).to_digit(16).unwrap_or(0));
+        Some(line[..digits].iter().fold(0, |sum, digit| sum << 4 | value(digit)))
+    }
+}
+
+/// A request's or response's first line; `whole`: all that is kept of it is there.
+fn first_line(line: &[u8], whole: bool) -> bool {
+    const VERSION: &[u8] = b"HTTP/1.";
+    let same = line.len().min(VERSION.len());
+    if line[..same] == VERSION[..same] {
+        return !whole || line.len() >= 12;
+    }
+    let method = line.iter().take_while(|b| b.is_ascii_uppercase() || **b == b'-').count();
+    match line.get(method) {
+        Some(b' ') => (2..=20).contains(&method) && line[method + 1..].first().is_none_or(|b| *b > b' '),
+        Some(_) => false,
+        None => !whole && method <= 20,
+    }
+}
+
+/// The value of a line with this name, blanks around it removed.
+fn field<'a>(line: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+    let head = line.get(..name.len())?;
+    head.eq_ignore_ascii_case(name).then(|| line[name.len()..].trim_ascii())
+}
+
+/// A number that digits begin with, and whether they are all; None: it is none.
+fn number(text: &[u8]) -> Option<(u64, bool)> {
+    let digits = text.iter().take_while(|b| b.is_ascii_digit()).count();
+    if digits == 0 || digits > 18 {
+        return None;
+    }
+    let value = text[..digits].iter().fold(0, |sum, b| sum * 10 + u64::from(b - b'0'));
+    Some((value, digits == text.len()))
+}

@@ -1,0 +1,53 @@
+"""An origin server: http_sink.py KIND PORT COUNT. Keeps what COUNT requests put, below got/.
+
+KIND is tls or tcp. A body that came gzipped is kept as it came. Needs cert.pem and key.pem in the working
+directory for tls.
+"""
+import http.server
+import os
+import ssl
+import sys
+
+kind, port, count = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    kept = 0
+
+    def pieces(self):
+        if self.headers.get("Transfer-Encoding") != "chunked":
+            left = int(self.headers["Content-Length"])
+            while left and (piece := self.rfile.read1(min(left, 65536))):
+                left -= len(piece)
+                yield piece
+            return
+        while size := int(self.rfile.readline(), 16):
+            yield self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
+
+    def do_PUT(self):
+        with open("got/" + os.path.basename(self.path), "wb") as kept:
+            for piece in self.pieces():
+                kept.write(piece)
+        self.send_response(201)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+        Handler.kept += 1
+        self.close_connection = Handler.kept >= count
+
+    do_POST = do_PUT
+
+    def log_message(self, *_):
+        pass
+
+
+os.makedirs("got", exist_ok=True)
+server = http.server.HTTPServer(("127.0.0.1", port), Handler)
+if kind == "tls":
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain("cert.pem", "key.pem")
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+while Handler.kept < count:
+    server.handle_request()
