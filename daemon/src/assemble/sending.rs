@@ -4,6 +4,7 @@
 use super::gifts::Standing;
 use super::object::{Direction, Object, Place, Use, known, place};
 use super::outward::{connection, flow};
+use super::pending::Value;
 use super::program::{ArenaId, Program};
 use super::slab::{Key, Slab};
 use super::{Assembler, Transfer};
@@ -11,7 +12,7 @@ use crate::files::chains::Gift;
 use crate::model;
 use crate::sensitive::lineage::{Given, Sending, World};
 use crate::sensitive::{Setup, Trail};
-use counterfoil_abi::record::{self, Blocks, Channel, Ended, Prints, Tap};
+use counterfoil_abi::record::{self, Blocks, Body, Channel, Ended, Prints, Tap};
 use std::collections::{HashMap, HashSet};
 
 /// Objects of one program that are looked at.
@@ -145,12 +146,25 @@ impl Assembler {
     /// The first block of what is sent, or its beginning, has a tag.
     pub(super) fn began(&mut self, arena: ArenaId, number: u32, key: Key, blocks: &Blocks) {
         let Some(object) = self.objects.get(key).filter(|o| outward(o)) else { return };
-        let Some(trail) = &mut self.trail else { return };
         let at = Tap::from_code(blocks.header.tap).and_then(|tap| place(object.channel, tap));
-        if at != Some(Place::Stream(Direction::Out)) {
-            return;
+        if at == Some(Place::Stream(Direction::Out)) {
+            let (length, value) = super::apply::first(blocks);
+            self.sent_first(arena, number, key, length, value);
         }
-        let (length, value) = super::apply::first(blocks);
+    }
+
+    /// A block of what an HTTP message carries.
+    pub(super) fn bodied(&mut self, arena: ArenaId, number: u32, key: Key, body: &Body) {
+        let Some(object) = self.objects.get(key).filter(|o| outward(o) && body.offset == 0) else { return };
+        let at = Tap::from_code(body.header.tap).and_then(|tap| place(object.channel, tap));
+        if at == Some(Place::Stream(Direction::Out)) {
+            self.sent_first(arena, number, key, body.length, super::apply::body_tag(body));
+        }
+    }
+
+    fn sent_first(&mut self, arena: ArenaId, number: u32, key: Key, length: u32, value: Value) {
+        let Some(object) = self.objects.get(key) else { return };
+        let Some(trail) = &mut self.trail else { return };
         let (programs, transfers) = (&self.programs, &self.transfers);
         let who = || {
             let user = object.uses.iter().find(|u| u.arena == arena && u.number == number)?;

@@ -274,6 +274,7 @@ impl Drop for Keeper {
         self.known.stop.store(true, Ordering::Release);
         self.known.wake();
         if let Some(thread) = self.thread.take() {
+            thread.thread().unpark();
             let _ = thread.join();
         }
     }
@@ -302,6 +303,9 @@ impl Look {
             }
             // Folders that change all the time are not looked at all the time.
             std::thread::park_timeout(CROWD.max(took * 20).min(AGAIN));
+            if self.known.stop.load(Ordering::Acquire) {
+                return;
+            }
         }
     }
 
