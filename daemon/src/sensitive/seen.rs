@@ -77,7 +77,7 @@ impl Trail {
             }
             found.extend(places.iter().map(|place| (place.clone(), end)));
         }
-        if found.is_empty() && !(keep && !samples.is_empty()) {
+        if found.is_empty() && (!keep || samples.is_empty()) {
             return;
         }
         if !self.seen.streams.contains_key(&stream) {
