@@ -123,6 +123,18 @@ impl Collector {
         }
     }
 
+    /// Sets or clears bits of an arena's policy.
+    pub fn set_policy(&self, id: ArenaId, bits: u32, on: bool) {
+        if let Some(seat) = self.seats.iter().find(|s| s.id == id) {
+            if on { seat.arena.set_bits(bits) } else { seat.arena.clear_bits(bits) }
+        }
+    }
+
+    /// Arenas whose policy has these bits.
+    pub fn with_policy(&self, bits: u32) -> impl Iterator<Item = ArenaId> {
+        self.seats.iter().filter(move |s| s.arena.policy() & bits == bits).map(|s| s.id)
+    }
+
     /// Arenas at hand.
     pub fn len(&self) -> usize {
         self.seats.len()
