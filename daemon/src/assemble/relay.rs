@@ -23,7 +23,7 @@ const MAX_CROSSINGS: usize = 1024;
 /// Entries remembered of all of them together (16 MiB of memory, beside what is on the shelf).
 const MAX_ENTRIES: usize = 1 << 21;
 /// How long a better match than one that differs is waited for, nanoseconds.
-const HESITATION: u64 = 1_000_000_000;
+const HESITATION: u64 = 5_000_000_000;
 /// Less content than this is no evidence that two strangers' connections belong together.
 const SMALLEST: u64 = 1024;
 /// And less than this none that two of one program's do.
@@ -45,6 +45,8 @@ pub struct Crossing {
     pub arrived: Passed,
     /// What was witnessed where it comes from: at its origin, else at its destination.
     pub left: Passed,
+    /// All of it was witnessed at the ends that are known.
+    pub whole: bool,
     /// The kernel agrees that every byte was witnessed, or none could pass beside.
     pub counted: bool,
     /// The kernel says that its processes hold its sockets.
@@ -239,6 +241,6 @@ fn way(first: &Crossing, second: &Crossing) -> Option<Found> {
     };
     let believed = first.proven && second.proven || user(first).is_some() && user(first) == user(second);
     // A body that is as long as its head says was seen as a whole, whatever else the kernel may have moved.
-    let seen = found.framed || first.counted && second.counted;
+    let seen = first.whole && second.whole && (found.framed || first.counted && second.counted);
     (found.how != How::Altered || seen && believed).then_some(found)
 }

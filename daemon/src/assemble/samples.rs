@@ -3,6 +3,7 @@
 //! Comes in: `Prints` records, about in order. Goes out: [`Samples`]; [`common`] lays two of them side by
 //! side. Memory is bounded for each stream, and for all of them together by a [`Shelf`].
 
+use counterfoil_abi::prints::WINDOW;
 use counterfoil_abi::record::Prints;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -90,6 +91,15 @@ impl Samples {
     pub fn sorted(mut self) -> Self {
         self.points.sort_unstable();
         self.points.dedup();
+        self
+    }
+
+    /// Without those of windows that reach out of these spans, which are in order.
+    pub fn inside(mut self, spans: &[(u64, u64)]) -> Self {
+        self.points.retain(|&(end, _)| {
+            let after = spans.partition_point(|(from, _)| from + WINDOW as u64 <= end);
+            after > 0 && end <= spans[after - 1].1
+        });
         self
     }
 
@@ -188,6 +198,15 @@ mod tests {
         turned.extend(line(900, 0..30));
         assert_eq!(common(&a, &samples(&turned, &shelf)).equal, 30);
         assert_eq!(common(&a, &samples(&line(40, 100..150), &shelf)), Common::default());
+    }
+
+    #[test]
+    fn only_what_is_inside() {
+        let shelf = Shelf::new(1 << 20);
+        let inside = samples(&line(10, 0..100), &shelf).inside(&[(100, 200), (500, 510), (600, u64::MAX)]);
+        let ends: Vec<u64> = inside.points.iter().map(|(end, _)| *end).collect();
+        let expected: Vec<u64> = (140..=200).chain(632..=1000).filter(|end| end % 10 == 0).collect();
+        assert_eq!(ends, expected);
     }
 
     #[test]
