@@ -63,6 +63,15 @@ pub trait Look {
     fn tell(&mut self, _place: &Place<'_>, _last: bool) {}
 }
 
+/// What is the start of a stream: as far as it is looked at where nobody asks for more.
+pub const START: u64 = 64 << 10;
+
+/// The process has to do with sensitive content.
+#[inline]
+pub fn turned_up() -> bool {
+    process::arena().policy.load(Relaxed) & POLICY_TURNED_UP != 0
+}
+
 /// The stream was looked at for what it wants.
 const DECIDED: u32 = 1 << 31;
 /// Something was missed since the last bytes.

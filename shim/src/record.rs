@@ -3,6 +3,7 @@
 //!
 //! Hooks call these with a descriptor or object and slices; nothing here knows C.
 
+use crate::content;
 use crate::fds;
 use crate::file::{self, Turn};
 use crate::lanes;
@@ -29,6 +30,8 @@ enum Way {
     Pass,
     /// Only counted.
     Count,
+    /// Claimed, to be counted and its content looked at.
+    Look,
     /// Claimed, to be tagged.
     Tag,
     /// A file's: see [`file`].
@@ -164,12 +167,16 @@ pub fn begin_on(guard: &Guard, object: &'static Object, way: u8) -> Call {
     let channel = object.channel();
     if object.carries.load(Ordering::Relaxed) != 0
         || matches!(channel, Channel::Datagram | Channel::UnixDatagram)
-        || !process::watched()
     {
         return count;
     }
     let (out, into) = object.taps();
     let number = object.number();
+    if !process::watched() {
+        let looks = way == objects::OUT && looks_unwatched(object, channel);
+        let claimed = looks && object.out.claim(guard, number, out);
+        return if claimed { Call { way: Way::Look, ..count } } else { count };
+    }
     let (stream, tap) = if way == objects::OUT { (&object.out, out) } else { (&object.into, into) };
     if channel != Channel::Pipe && object.last.load(Ordering::Relaxed) != way {
         // The stream turns round: what went the other way is said, so that it can be compared
@@ -182,6 +189,14 @@ pub fn begin_on(guard: &Guard, object: &'static Object, way: u8) -> Call {
         object.last.store(way, Ordering::Relaxed);
     }
     if stream.claim(guard, number, tap) { Call { way: Way::Tag, ..count } } else { count }
+}
+
+/// Of a process that is only counted, what leaves on a connection is looked at for as long as its start lasts, and for
+/// good once the process has to do with sensitive content.
+#[inline]
+fn looks_unwatched(object: &Object, channel: Channel) -> bool {
+    matches!(channel, Channel::Tcp | Channel::Tls | Channel::GnuTls)
+        && (object.out.offset() < content::START || content::turned_up())
 }
 
 /// A signal handler's call inside our own recording: it can't be recorded, but it must not be
@@ -264,7 +279,7 @@ fn after_receive<P: Pieces + ?Sized>(call: Call, result: isize, asked: usize, da
 }
 
 fn release(call: Call, stream: &crate::stream::Stream) {
-    if matches!(call.way, Way::Tag | Way::File(Turn::Flow)) {
+    if matches!(call.way, Way::Tag | Way::Look | Way::File(Turn::Flow)) {
         stream.release();
     }
 }
@@ -377,6 +392,8 @@ fn after_send<P: Pieces + ?Sized>(call: Call, result: isize, data: &P, offer: &m
                 first(object, data);
             }
             object.out.accepted(&guard, object.number(), object.taps().0, data, offer, bytes);
+        } else if call.way == Way::Look {
+            object.out.looked(&guard, object.number(), object.taps().0, data, bytes);
         } else {
             object.out.count(bytes);
         }

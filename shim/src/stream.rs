@@ -217,6 +217,15 @@ impl Stream {
         self.offset.fetch_add(bytes, Ordering::Relaxed);
     }
 
+    /// [`Self::count`] of bytes whose content is looked at. The stream is claimed.
+    pub fn looked<P: Pieces + ?Sized>(&self, guard: &Guard, object: u32, tap: Tap, data: &P, bytes: u64) {
+        let offset = self.offset();
+        self.content.passed(&Place { guard, object, tap }, offset, data, bytes);
+        self.broken.store(1, Ordering::Relaxed);
+        // Who does not get the stream counts at the same time.
+        self.offset.fetch_add(bytes, Ordering::Relaxed);
+    }
+
     /// Begins again at 0: what passed turned out not to have, and no tag was emitted yet; or a file is read
     /// a second time, and its tags will be the same.
     pub fn restart(&self) {

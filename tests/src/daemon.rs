@@ -11,7 +11,7 @@ use std::time::Duration;
 
 /// Programs that these tests want watched, whatever the defaults are.
 const WATCHED: &str = "sh dash stream tls shared tcp_end source sink process openssl curl nginx cat dd ssh sshd \
-    sshd-session scp sftp sftp-server rsync git wget";
+    sshd-session scp sftp sftp-server rsync git wget nc nc.openbsd socat";
 
 /// The daemon.
 pub struct Daemon {
@@ -46,6 +46,21 @@ impl Daemon {
         self.stop();
         self.configure(keys, "");
         self.launch();
+    }
+
+    /// Has it read its configuration again, with other keys of `[watch]`.
+    pub fn reload_watching(&self, keys: &str) {
+        self.configure(keys, "");
+        self.signal(Signal::HUP);
+        self.until_logged("configuration read again");
+    }
+
+    /// Waits until its log says so.
+    pub fn until_logged(&self, what: &str) {
+        wait::until(Duration::from_secs(15), self.shown(what), || {
+            let log = std::fs::read(self.scratch.at("log")).unwrap_or_default();
+            String::from_utf8_lossy(&log).contains(what).then_some(())
+        });
     }
 
     fn configured(scratch: Scratch, state: PathBuf, keys: &str, more: &str) -> Self {

@@ -83,6 +83,11 @@ impl Sshd {
         Self { port }
     }
 
+    /// Where it listens.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// Starts sftp-server by a script of its own, in which `real` stands for the program.
     pub fn behind(self, scratch: &Scratch, text: &str) -> Self {
         let sftp = SFTP_SERVERS.iter().find(|p| PathBuf::from(p).is_file()).expect("sftp-server");

@@ -164,7 +164,7 @@ impl Alarms {
             // that the alarm shows.
             let shown = slot.finding.as_ref();
             let same = finding.transfer.is_some() && shown.is_some_and(|f| f.transfer == finding.transfer);
-            let news = same && shown.is_some_and(|f| f.altered != finding.altered);
+            let news = same && shown.is_some_and(|f| f.altered != finding.altered || f.why != finding.why);
             if same {
                 slot.severity = finding.severity;
                 slot.finding = Some(Arc::new(finding.clone()));

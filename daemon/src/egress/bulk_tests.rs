@@ -184,7 +184,7 @@ fn learning_lists_and_then_it_is_usual() {
     assert_eq!(other_port.unwrap().why["baseline"], "first-seen");
     let another = world.read(|r| (r.sent, r.process.sha256) = (2 * MIB, Some("00".into())));
     assert_eq!(another.unwrap().why["baseline"], "first-seen", "another content at its path");
-    assert_eq!(world.usual.learning(world.now), false);
+    assert!(!world.usual.learning(world.now));
     world.usual.learn_for(8);
     assert!(world.usual.learning(world.now), "as a reload says");
 }

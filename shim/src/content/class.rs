@@ -41,8 +41,9 @@ impl Class {
 }
 
 impl Look for Class {
-    fn wanted(_: Tap, policy: u32, _: u64) -> bool {
-        policy & POLICY_WATCHED != 0
+    fn wanted(_: Tap, policy: u32, offset: u64) -> bool {
+        // Of what is only counted, where the stream's start is seen.
+        policy & POLICY_WATCHED != 0 || offset == 0
     }
 
     fn begin(&mut self, _: &Place<'_>, offset: u64) {

@@ -6,18 +6,16 @@
 //! ([`bits`]); a lane that fills faster than it is read gets none, since tags matter more, and the hole
 //! shows by the spans that the records cover.
 
-use super::{Look, Place};
+use super::{Look, Place, START};
 use crate::stream::Pieces;
 use crate::{lanes, process};
 use bytemuck::Zeroable;
-use counterfoil_abi::arena::{POLICY_FINGERPRINTS, POLICY_TURNED_UP, POLICY_WATCHED};
+use counterfoil_abi::arena::{POLICY_FINGERPRINTS, POLICY_TURNED_UP};
 use counterfoil_abi::prints::{Print, Window};
 use counterfoil_abi::record::{Kind, LINE, Line, MAX_SAMPLES, Prints, Sample, Tap, lines_for_samples};
 
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
-/// What is fingerprinted of every stream.
-const START: u64 = 64 * KIB;
 /// What a record covers at most, and what passes at most until there is one.
 const LONGEST: u64 = 1 << 30;
 
@@ -79,7 +77,8 @@ impl Look for Fingerprints {
             tap,
             Tap::SockSend | Tap::SockRecv | Tap::TlsWrite | Tap::TlsRead | Tap::CipherSeal | Tap::CipherOpen
         );
-        policy & POLICY_WATCHED != 0 && (all || open && offset < START)
+        // Of a process that is only counted, only what leaves is looked at at all.
+        all || open && offset < START
     }
 
     fn begin(&mut self, _: &Place<'_>, offset: u64) {

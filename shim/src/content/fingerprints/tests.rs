@@ -2,6 +2,7 @@ use super::*;
 use crate::objects::{self, Object};
 use crate::stream::{Offer, tests as streams};
 use crate::thread::Guard;
+use counterfoil_abi::arena::POLICY_WATCHED;
 use counterfoil_abi::prints::Sampler;
 use counterfoil_abi::record::{Channel, Reason, Record};
 use std::collections::BTreeMap;
