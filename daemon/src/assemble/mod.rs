@@ -320,7 +320,7 @@ impl Assembler {
 
     /// Is anything due soon, so that ticks should not be far apart?
     pub fn restless(&self) -> bool {
-        !self.settling.is_empty() || !self.suspects.is_empty() || self.relays.hesitates() || self.files.busy()
+        !self.settling.is_empty() || !self.suspects.is_empty() || self.files.busy()
     }
 
     fn forget_early(&mut self) {

@@ -101,13 +101,17 @@ impl Passed {
             let differs = ranges(&blocks, self.total);
             return Some(Found { differs, ..found(How::Altered, self.total, true) });
         }
-        let common = samples::common(&self.samples, &other.samples);
-        let enough = if strangers {
-            common.equal >= ENOUGH_OF_STRANGERS && common.equal * 10 >= common.of * 9
-        } else {
-            common.equal >= ENOUGH && common.equal * 2 >= common.of
+        let least = self.samples.len().min(other.samples.len());
+        let enough = |equal: usize| match strangers {
+            true => equal >= ENOUGH_OF_STRANGERS && equal * 10 >= least * 9,
+            false => equal >= ENOUGH && equal * 2 >= least,
         };
-        (enough && common.bytes >= TELLING).then(|| found(How::Reframed, common.bytes, false))
+        // Mostly there is next to nothing, which is soon seen.
+        if !enough(self.samples.overlap(&other.samples)) {
+            return None;
+        }
+        let common = samples::common(&self.samples, &other.samples);
+        (enough(common.equal) && common.bytes >= TELLING).then(|| found(How::Reframed, common.bytes, false))
     }
 }
 
