@@ -13,6 +13,7 @@
 use crate::alarms::entry::{Entry, Word};
 use crate::alarms::{Alarms, Taken, room};
 use crate::config::Config;
+use crate::control::{self, Answer, Ask, Control, offline};
 use crate::delivered;
 use crate::detect::Rules;
 use crate::egress::{Egress, Usual};
@@ -21,13 +22,15 @@ use crate::habits::{self, Habits};
 use crate::host::executables::Executables;
 use crate::host::facts::{Proc, Redactor};
 use crate::judged::{Anomaly, Judged, What};
-use crate::ledger::{Ledger, LedgerError, Reader, Scribe};
+use crate::ledger::{Ledger, LedgerError, Owner, Reader, Scribe};
+use crate::metrics::{Metrics, page::Page};
 use crate::model::{Alarm, Endpoint, Finding, Process, Summary, Transfer};
 use crate::report::Gathered;
 use crate::sinks::{JsonLines, Message, Sinks};
 use crate::workflow;
 use crossbeam::channel::Receiver;
 use jiff::Timestamp;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -35,6 +38,8 @@ use uuid::Uuid;
 
 /// How long the ledger may not know of a repeat. What is raised or changed goes there at once.
 const SETTLE: Duration = Duration::from_millis(250);
+/// Between two counts of the list for its metrics.
+const COUNT: Duration = Duration::from_secs(1);
 /// A clock that jumps is noticed after this long.
 const LOOK: Duration = Duration::from_secs(60);
 /// How long sinks may take at the end to send what they have.
@@ -44,8 +49,18 @@ const FAREWELL: Duration = Duration::from_secs(2);
 pub struct Desk {
     rules: Rules,
     alarms: Alarms,
+    metrics: Metrics,
+    /// Where the metrics can be read, and the page.
+    page: Option<(SocketAddr, Page)>,
+    /// When the list's numbers were counted last.
+    counted_list: Option<Instant>,
     sinks: Sinks,
     state: Option<PathBuf>,
+    /// The state directory's alarm list is ours to go on with.
+    owner: Option<Owner>,
+    /// Where people change alarms.
+    control: Option<Control>,
+    asks: Receiver<Ask>,
     scribe: Option<Scribe>,
     /// None without a ledger: habits take longer than a `run`.
     habits: Option<Habits>,
@@ -102,21 +117,38 @@ impl Desk {
     /// The ledger can't be opened.
     pub fn open(config: &Config, state: Option<PathBuf>) -> Result<Self, LedgerError> {
         let ledger = state.as_deref().map(|dir| Ledger::open(dir, config.ledger.clone())).transpose()?;
+        let mut owner = None;
+        if let Some(dir) = &state {
+            match Owner::claim(dir, "daemon or run")? {
+                Ok(claimed) => owner = Some(claimed),
+                // Two runs at once: both are kept, each with alarms of its own.
+                Err(e) => tracing::warn!("{e}: this one's alarms stand beside the others"),
+            }
+        }
         let mut alarms = match &ledger {
-            Some(ledger) => Alarms::resume(ledger.standing(room::ALL)?),
+            Some(ledger) if owner.is_some() => Alarms::resume(ledger.standing(room::ALL)?),
+            Some(_) => Alarms::resume([]),
             None => Alarms::default(),
         };
         alarms.shelving(config.alarms.shelving);
         let recalled = ledger.as_ref().map(|l| l.recall(habits::KIND)).transpose()?;
         let scribe = ledger.map(Scribe::start).transpose().map_err(LedgerError::Thread)?;
         let habits = recalled.map(|r| Habits::new(r, scribe.as_ref().map(|s| s.memory(habits::KIND))));
+        let metrics = Metrics::default();
+        metrics.list(&alarms.by_state());
         let executables: Arc<Executables> = Arc::default();
         Ok(Self {
             egress: Egress::new(config, Arc::default(), Arc::clone(&executables)),
             rules: Rules::new(config.watch.clone()),
             alarms,
-            sinks: Sinks::start(&config.sinks, state.as_deref()),
+            sinks: Sinks::start(&config.sinks, state.as_deref(), &metrics),
+            page: config.metrics.listen.and_then(|address| page(address, &metrics)),
+            counted_list: None,
+            metrics,
             state,
+            owner,
+            control: None,
+            asks: crossbeam::channel::never(),
             scribe,
             habits,
             watchers: None,
@@ -130,6 +162,37 @@ impl Desk {
             executables,
             summary: Summary::default(),
         })
+    }
+
+    /// The alarm list of the state directory is this desk's.
+    #[must_use]
+    pub fn owns(&self) -> bool {
+        self.owner.is_some()
+    }
+
+    /// Lets people change alarms, by a control socket beside `socket`, where the alarm list is this desk's. What was
+    /// changed while no daemon ran is told to the sinks now.
+    #[must_use]
+    pub fn controlled(mut self, config: &Config, socket: &Path) -> Self {
+        let (Some(state), true) = (self.state.clone(), self.owns()) else { return self };
+        let (sender, asks) = crossbeam::channel::bounded(16);
+        match Control::listen(socket, &state, config.alarms.clone(), sender) {
+            Ok(control) => (self.control, self.asks) = (Some(control), asks),
+            Err(e) => tracing::error!(
+                "alarms can't be changed while this runs: {}: {e}",
+                control::path(socket).display()
+            ),
+        }
+        let untold = Reader::open(&state).and_then(|r| r.recall(offline::UNTOLD)).unwrap_or_default();
+        for (id, _) in untold {
+            let (from, reader) = (self.state.as_deref(), &mut self.reader);
+            let alarm = id.parse().ok().and_then(|id| self.alarms.get(id, |id| fetch(from, reader, id)));
+            alarm.into_iter().for_each(|alarm| self.tell(alarm));
+            if let Some(scribe) = &self.scribe {
+                scribe.memory(offline::UNTOLD).forget(&id);
+            }
+        }
+        self
     }
 
     /// The door for alarms from outside.
@@ -212,6 +275,10 @@ impl Desk {
             let time = next.map_or_else(crossbeam::channel::never, crossbeam::channel::at);
             crossbeam::channel::select! {
                 recv(time) -> _ => self.on_time(),
+                recv(self.asks) -> ask => match ask {
+                    Ok(ask) => self.asked(ask),
+                    Err(_) => self.asks = crossbeam::channel::never(),
+                },
                 recv(self.entry.1) -> word => if let Ok(word) = word {
                     self.hear(word);
                 },
@@ -257,6 +324,7 @@ impl Desk {
         match judged {
             Judged::Transfer { transfer, .. } => self.transfer(*transfer),
             Judged::Coverage(coverage) => {
+                self.metrics.coverage(&coverage);
                 if coverage.observed {
                     self.summary.processes_observed += 1;
                 } else {
@@ -268,6 +336,7 @@ impl Desk {
                 self.sinks.send(&Message::Coverage(Arc::new(coverage)));
             }
             Judged::Counts(counts) => {
+                self.metrics.counts(&counts);
                 self.summary.records = counts.records;
                 self.summary.dropped = counts.dropped;
             }
@@ -282,6 +351,7 @@ impl Desk {
 
     fn found(&mut self, finding: Finding) {
         let taken = self.alarms.take(finding);
+        self.metrics.found(&taken.alarm);
         // A repeat can wait a moment for others; what is raised can't.
         let urgent = taken.alarm.changed.as_ref().is_some_and(|c| c.at == taken.alarm.last);
         self.say(taken);
@@ -304,6 +374,34 @@ impl Desk {
         if let Some(taken) = taken {
             self.say(taken);
         }
+        self.plan_shelves();
+        self.write();
+    }
+
+    /// A person changes an alarm. They are answered when it is committed.
+    fn asked(&mut self, ask: Ask) {
+        let (state, reader) = (&self.state, &mut self.reader);
+        let changed = self
+            .alarms
+            .change(&ask.id, ask.event, &ask.by, Timestamp::now(), |id| fetch(state.as_deref(), reader, id));
+        let answer = match changed {
+            Err(why) => Answer::Refused(why.to_string()),
+            Ok(taken) => {
+                let (done, committed) = crossbeam::channel::bounded(1);
+                let full = "it waits for the disk, with too much else";
+                if let (Some(scribe), Some(row)) = (&self.scribe, self.alarms.write_of(taken.alarm.id))
+                    && let Err(row) = scribe.alarm(Box::new(row), Some(done.clone()))
+                {
+                    self.alarms.put_back(*row);
+                    let _ = done.send(Err(full.into()));
+                }
+                let alarm = Box::new(taken.alarm.clone());
+                self.say(taken);
+                Answer::Done { alarm, committed }
+            }
+        };
+        // Whoever asked may have gone.
+        let _ = ask.answer.try_send(answer);
         self.plan_shelves();
         self.write();
     }
@@ -347,11 +445,12 @@ impl Desk {
     /// Gives the ledger what it doesn't have yet, as far as it has room.
     fn write(&mut self) {
         self.settle = None;
+        self.count_list();
         let Some(scribe) = &self.scribe else { return };
         while scribe.has_room() {
             let Some(row) = self.alarms.next_write() else { break };
-            if let Err(row) = scribe.alarm(row, None) {
-                self.alarms.put_back(row);
+            if let Err(row) = scribe.alarm(Box::new(row), None) {
+                self.alarms.put_back(*row);
                 break;
             }
         }
@@ -362,6 +461,19 @@ impl Desk {
         if self.alarms.unwritten() > 0 {
             self.settle = Some(Instant::now() + SETTLE);
         }
+    }
+
+    /// The list's numbers, where someone can see them; not for each step of a flood.
+    fn count_list(&mut self) {
+        if self.page.is_none() {
+            return;
+        }
+        if self.counted_list.is_some_and(|t| t.elapsed() < COUNT) {
+            self.settle = Some(Instant::now() + SETTLE);
+            return;
+        }
+        self.counted_list = Some(Instant::now());
+        self.metrics.list(&self.alarms.by_state());
     }
 
     /// At the end: everything, unless the disk takes nothing any more.
@@ -379,6 +491,7 @@ impl Desk {
     }
 
     fn transfer(&mut self, transfer: Transfer) {
+        self.metrics.transfer(&transfer);
         if let Ok(serde_json::Value::String(word)) = serde_json::to_value(transfer.verdict) {
             *self.summary.transfers.entry(word).or_default() += 1;
         }
@@ -402,6 +515,9 @@ impl Desk {
     fn reload(&mut self, news: Reload) {
         let config = &news.config;
         self.alarms.shelving(config.alarms.shelving);
+        if let Some(control) = &self.control {
+            control.limit(config.alarms.clone());
+        }
         self.rules = Rules::new(config.watch.clone()).expecting(news.expected);
         self.egress.reload(config);
         if let Some(watchers) = &self.watchers {
@@ -413,10 +529,18 @@ impl Desk {
         }
         // The old ones first: they and the new ones may share a spool.
         std::mem::take(&mut self.sinks).finish(FAREWELL);
-        self.sinks = Sinks::start(&config.sinks, self.state.as_deref());
+        self.sinks = Sinks::start(&config.sinks, self.state.as_deref(), &self.metrics);
+        if self.page.as_ref().map(|(address, _)| *address) != config.metrics.listen {
+            self.page = None;
+            self.page = config.metrics.listen.and_then(|address| page(address, &self.metrics));
+        }
     }
 
     fn finish(mut self) -> Outcome {
+        // Whoever asks now finds nobody, and does it on the ledger when this has ended.
+        self.control = None;
+        let asks: Vec<Ask> = self.asks.try_iter().collect();
+        asks.into_iter().for_each(|ask| self.asked(ask));
         if let Some(Watchers { delivered, workflow }) = self.watchers.take() {
             delivered.finish();
             workflow.finish();
@@ -447,6 +571,15 @@ impl Desk {
             json_lost: self.json.map_or(0, |j| j.lost()),
         }
     }
+}
+
+/// The page of metrics. Without it the daemon works as well.
+fn page(address: SocketAddr, metrics: &Metrics) -> Option<(SocketAddr, Page)> {
+    let opened = Page::open(address, metrics.clone());
+    opened
+        .map(|page| (address, page))
+        .inspect_err(|e| tracing::error!("no page of metrics at {address}: {e}"))
+        .ok()
 }
 
 /// A finding that only the ledger has.

@@ -64,6 +64,7 @@ impl Session {
         let place = Place::make(if root { 0o711 } else { 0o700 })
             .context("can't make a private directory for the socket")?;
         let socket = place.path().join("s");
+        let desk = desk.controlled(config, &socket);
         let baseline = state.map(|dir| Baseline::open(dir, config.watch.baseline_days)).transpose()?;
         let around = Around { executables: desk.executables(), baseline };
         let options = Options {

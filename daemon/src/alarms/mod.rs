@@ -25,12 +25,12 @@ pub mod state;
 mod tests;
 
 pub use change::{Asker, CantChange};
-pub use find::NotFound;
+pub use find::{NotFound, find};
 pub use rate::Minutes;
 pub use slot::sort_of;
 
 use crate::ledger::AlarmRow;
-use crate::model::{Alarm, AlarmState, Change, Finding};
+use crate::model::{Alarm, AlarmState, Change, Finding, Severity};
 use counted::Counted;
 use jiff::{SignedDuration, Timestamp};
 use room::{Given, Room};
@@ -286,6 +286,16 @@ impl Alarms {
         rules
     }
 
+    /// How many alarms of each rule and severity are in which state.
+    #[must_use]
+    pub fn by_state(&self) -> HashMap<(Arc<str>, Severity, AlarmState), u64> {
+        let mut all = HashMap::new();
+        for slot in self.slots.values() {
+            *all.entry((Arc::clone(&slot.rule), slot.severity, slot.standing.state())).or_default() += 1;
+        }
+        all
+    }
+
     /// Alarms that were counted up since the sinks last heard of them.
     #[must_use]
     pub fn untold(&self) -> Vec<Alarm> {
@@ -309,6 +319,21 @@ impl Alarms {
         let key = *self.unwritten.iter().next()?;
         self.unwritten.remove(&key);
         Some(self.slots.get_mut(&key)?.row())
+    }
+
+    /// One alarm for the ledger.
+    pub fn write_of(&mut self, id: Uuid) -> Option<AlarmRow> {
+        let key = self.ids.get(&id)?;
+        if !self.unwritten.remove(key) {
+            return None;
+        }
+        Some(self.slots.get_mut(key)?.row())
+    }
+
+    /// An alarm as it stands, if its finding is in memory or comes from `fetch`.
+    pub fn get(&self, id: Uuid, fetch: impl FnOnce(Uuid) -> Option<Finding>) -> Option<Alarm> {
+        let slot = self.slots.get(self.ids.get(&id)?)?;
+        if slot.finding.is_some() { slot.alarm(None) } else { slot.alarm(fetch(id).as_ref()) }
     }
 
     /// The ledger could not take it now.

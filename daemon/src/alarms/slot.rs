@@ -112,6 +112,7 @@ impl Slot {
             sort: self.sort,
             chattered: self.chattered,
             alarm: self.alarm(None).map(Arc::new),
+            changed: None,
             changes: std::mem::take(&mut self.unwritten),
         }
     }
@@ -133,7 +134,7 @@ impl Slot {
             fresh: false,
             recent: [Timestamp::MIN; CHATTERS - 1],
             chattered: row.chattered,
-            changed: None,
+            changed: row.changed.clone().map(Arc::new),
             unwritten: Vec::new(),
             finding: None,
         }

@@ -94,11 +94,14 @@ pub fn daemon(args: &Args) -> anyhow::Result<u8> {
     let redactor = Redactor::new(config.privacy.argv);
     // A view of /proc of its own: who says hello waits for nobody's look at files.
     let proc = Arc::new(RealProc::default());
-    let mut desk = Desk::open(&config, Some(state.clone()))?.expecting(expected).watching(
-        &config,
-        proc,
-        redact(&redactor),
-    )?;
+    let desk = Desk::open(&config, Some(state.clone()))?;
+    anyhow::ensure!(
+        desk.owns(),
+        "the state directory {} is in use by another daemon or run",
+        state.display()
+    );
+    let mut desk =
+        desk.expecting(expected).controlled(&config, &socket).watching(&config, proc, redact(&redactor))?;
     desk.executables().look_up_packages();
     let Kept { keeper, key, kept, returned } = keeper(&state);
     if returned || !kept.is_empty() {

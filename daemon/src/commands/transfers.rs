@@ -121,7 +121,7 @@ enum Format {
 }
 
 /// A moment, or a span before now.
-fn since(argument: &str) -> Result<Timestamp, String> {
+pub(super) fn since(argument: &str) -> Result<Timestamp, String> {
     if let Ok(moment) = argument.parse() {
         return Ok(moment);
     }

@@ -161,6 +161,8 @@ impl Ancestry {
     }
 }
 
+const PASSWD: &str = "/etc/passwd";
+
 /// Names from `/etc/passwd`, read again when that file has changed.
 #[derive(Debug, Default)]
 pub(super) struct UserNames {
@@ -171,22 +173,23 @@ pub(super) struct UserNames {
 
 impl UserNames {
     pub(super) fn of(&mut self, uid: u32) -> Option<String> {
-        const PASSWD: &str = "/etc/passwd";
         let stat = rustix::fs::stat(PASSWD).ok();
         let file = stat.map(|s| (s.st_ino, s.st_size, s.st_mtime, s.st_mtime_nsec));
         if file != self.file || self.names.len() >= MAX_KNOWN {
             (self.file, self.names) = (file, HashMap::new());
         }
-        let find = || {
-            let passwd = std::fs::read_to_string(PASSWD).ok()?;
-            passwd.lines().find_map(|line| {
-                let mut fields = line.split(':');
-                let name = fields.next()?;
-                (fields.nth(1)?.parse() == Ok(uid)).then(|| name.to_owned())
-            })
-        };
-        self.names.entry(uid).or_insert_with(find).clone()
+        self.names.entry(uid).or_insert_with(|| user_name(uid)).clone()
     }
+}
+
+/// A user's name, looked up now.
+pub(crate) fn user_name(uid: u32) -> Option<String> {
+    let passwd = std::fs::read_to_string(PASSWD).ok()?;
+    passwd.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)?.parse() == Ok(uid)).then(|| name.to_owned())
+    })
 }
 
 #[cfg(test)]

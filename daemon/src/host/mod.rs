@@ -4,9 +4,10 @@ mod dir;
 pub mod executables;
 pub mod facts;
 pub mod keep;
-mod kernel;
+pub(crate) mod kernel;
 pub mod listen;
 pub(crate) mod regular;
 pub mod room;
 
+pub(crate) use dir::user_name;
 pub use facts::path_text;

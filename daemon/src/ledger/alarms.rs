@@ -76,6 +76,8 @@ pub struct AlarmRow {
     pub chattered: Option<Timestamp>,
     /// With its finding. None: the row is there, with an older one.
     pub alarm: Option<Arc<Alarm>>,
+    /// The last change of its state, where it was read.
+    pub changed: Option<Change>,
     /// Changes that are to be added.
     pub changes: Vec<Change>,
 }
@@ -184,11 +186,11 @@ pub(super) fn tidy(connection: &Connection, before: i64, now: Timestamp) -> rusq
 
 /// How the alarms stand: what is not done with first, then the latest first.
 pub(super) fn standing(connection: &Connection, most: usize) -> rusqlite::Result<Vec<AlarmRow>> {
-    let mut statement = connection.prepare(
+    let mut statement = connection.prepare(&format!(
         "SELECT id, key, rule, severity, state, raised, last, count, active, acknowledged, until, theirs, sort,
-           chattered, CASE WHEN sort = 0 THEN json END
-         FROM alarms ORDER BY state = 'normal', last DESC LIMIT ?1",
-    )?;
+           chattered, CASE WHEN sort = 0 THEN json END, {CHANGED}
+         FROM alarms ORDER BY state = 'normal', last DESC LIMIT ?1"
+    ))?;
     let rows = statement.query_map([i64::try_from(most).unwrap_or(i64::MAX)], |row| {
         // Older versions didn't write it.
         let sort = match row.get::<_, Option<String>>(14)? {
@@ -207,6 +209,7 @@ pub(super) fn standing(connection: &Connection, most: usize) -> rusqlite::Result
             sort,
             chattered: row.get::<_, Option<i64>>(13)?.map(time),
             alarm: None,
+            changed: row.get::<_, Option<String>>(15)?.map(|text| json(&text)).transpose()?,
             changes: vec![],
         })
     })?;
@@ -230,11 +233,14 @@ pub(super) fn one(connection: &Connection, id: Uuid) -> rusqlite::Result<Option<
 }
 
 /// What [`overlaid`] reads.
-const OVERLAID: &str = "json, state, count, last, severity,
-    (SELECT c.json FROM alarm_changes c WHERE c.alarm = alarms.id ORDER BY c.at DESC, c.rowid DESC LIMIT 1)";
+pub(super) const OVERLAID: &str = "json, state, count, last, severity, (SELECT c.json FROM alarm_changes c
+    WHERE c.alarm = alarms.id ORDER BY c.at DESC, c.rowid DESC LIMIT 1)";
+/// The last change of an alarm.
+const CHANGED: &str = "(SELECT c.json FROM alarm_changes c
+    WHERE c.alarm = alarms.id ORDER BY c.at DESC, c.rowid DESC LIMIT 1)";
 
 /// An alarm from its JSON, with what is newer in the columns.
-fn overlaid(row: &Row<'_>) -> rusqlite::Result<Alarm> {
+pub(super) fn overlaid(row: &Row<'_>) -> rusqlite::Result<Alarm> {
     let mut alarm: Alarm = json(&row.get::<_, String>(0)?)?;
     alarm.state = json(&format!("{:?}", row.get::<_, String>(1)?))?;
     alarm.count = row.get::<_, i64>(2)?.try_into().unwrap_or(1);

@@ -13,6 +13,9 @@
 mod alarms;
 mod baseline;
 mod imported;
+mod list;
+mod load;
+mod owner;
 mod place;
 mod read;
 mod scribe;
@@ -23,6 +26,9 @@ pub mod usual;
 pub use alarms::AlarmRow;
 pub use baseline::{Baseline, Met};
 pub use imported::Importer;
+pub use list::Filter;
+pub use load::{FLOOD, Load, Named};
+pub use owner::{InUse, Owner};
 pub use place::prepare;
 pub use read::{Reader, TransferFilter};
 pub use scribe::{Memory, Scribe};
@@ -217,6 +223,21 @@ impl Ledger {
     /// # Errors
     /// SQLite failed: everything still waits and goes with the next call.
     pub fn commit(&mut self) -> Result<(), LedgerError> {
+        self.write()?;
+        let Some(connection) = &self.connection else { return Ok(()) };
+        if self.tidied.is_none_or(|t| t.elapsed() >= TIDY) {
+            self.tidied = Some(Instant::now());
+            tidy(connection, &self.limits, Timestamp::now())
+                .map_err(|source| LedgerError::Sqlite { path: self.path.clone(), source })?;
+        }
+        Ok(())
+    }
+
+    /// Writes what waits, in one transaction.
+    ///
+    /// # Errors
+    /// SQLite failed: everything still waits and goes with the next call.
+    pub fn write(&mut self) -> Result<(), LedgerError> {
         let connection = match &mut self.connection {
             Some(connection) => connection,
             none => none.insert(open(&self.path)?),
@@ -227,10 +248,6 @@ impl Ledger {
             self.waiting.clear();
             self.alarms.clear();
             self.minutes = Minutes::default();
-        }
-        if self.tidied.is_none_or(|t| t.elapsed() >= TIDY) {
-            self.tidied = Some(Instant::now());
-            tidy(connection, &self.limits, Timestamp::now()).map_err(error)?;
         }
         Ok(())
     }

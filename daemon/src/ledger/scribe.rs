@@ -101,12 +101,16 @@ impl Scribe {
     ///
     /// # Errors
     /// No room: here it is again.
-    pub fn alarm(&self, row: AlarmRow, done: Option<Sender<Result<(), String>>>) -> Result<(), AlarmRow> {
+    pub fn alarm(
+        &self,
+        row: Box<AlarmRow>,
+        done: Option<Sender<Result<(), String>>>,
+    ) -> Result<(), Box<AlarmRow>> {
         self.in_hand.fetch_add(1, Ordering::Relaxed);
-        self.orders.try_send(Order::Alarm(Box::new(row), done)).map_err(|e| {
+        self.orders.try_send(Order::Alarm(row, done)).map_err(|e| {
             self.in_hand.fetch_sub(1, Ordering::Relaxed);
             match e.into_inner() {
-                Order::Alarm(row, _) => *row,
+                Order::Alarm(row, _) => row,
                 _ => unreachable!("it is what was sent"),
             }
         })

@@ -283,6 +283,14 @@ fn last_line(s: &Summary) -> String {
     parts.join("; ")
 }
 
+/// One transfer with its route and its strip of blocks, as in the report.
+#[must_use]
+pub fn transfer(t: &Transfer, style: &Style) -> String {
+    let mut out = Vec::new();
+    let _ = one(t, style, &mut out);
+    String::from_utf8_lossy(&out).into_owned()
+}
+
 /// `exe (pid N)` of a process, for tables.
 #[must_use]
 pub fn process_name(p: &Process) -> String {

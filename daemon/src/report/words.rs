@@ -41,6 +41,18 @@ pub fn severity(s: Severity) -> &'static str {
     }
 }
 
+/// What is at stake, and how soon somebody has to act: a severity is a priority by consequence.
+#[must_use]
+pub fn consequence(s: Severity) -> &'static str {
+    match s {
+        Severity::Critical => "data is being changed, taken or hidden; act at once",
+        Severity::High => "it may be, or nobody could tell; act within the hour",
+        Severity::Medium => "what protects or explains it is not as it was; act today",
+        Severity::Low => "of use beside others; look when there is time",
+        Severity::Info => "for the record",
+    }
+}
+
 /// What a reason means, and what can be done about it. It begins with the reason's own word, which
 /// is what JSON and documentation have.
 #[must_use]
