@@ -430,6 +430,9 @@ impl Core {
             });
         }
         self.assembler.tick(now);
+        for relay in self.assembler.relaying.drain(..) {
+            self.collector.fingerprint(relay);
+        }
         self.ask();
         if let Some(heavy) = self.assembler.too_heavy() {
             self.collector.give_up(heavy);

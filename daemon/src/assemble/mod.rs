@@ -151,6 +151,9 @@ pub struct Assembler {
     /// Connections that are read from time to time, by when.
     metered: BTreeSet<(u64, Key)>,
     relays: relay::Relays,
+    /// Programs that turned out to accept connections as well as to make them: what passes through them may be
+    /// found again. Whoever calls takes it out after each tick.
+    pub relaying: Vec<ArenaId>,
     /// Room for what is kept of streams' content.
     shelf: samples::Shelf,
     counts: Counts,
@@ -200,6 +203,7 @@ impl Assembler {
             suspects: Vec::new(),
             metered: BTreeSet::new(),
             relays: relay::Relays::default(),
+            relaying: Vec::new(),
             shelf: samples::Shelf::new(CONTENT_BYTES),
             counts: Counts::default(),
             weighed: 0,

@@ -88,6 +88,7 @@ fn an_observed_relay_is_accused_only_of_what_it_changed() {
         end(&mut t, 2, 1, 2, Tap::TlsRead, None);
         end(&mut t, 2, 2, 4, Tap::TlsWrite, changed);
         end(&mut t, 3, 1, 4, Tap::TlsRead, changed);
+        assert_eq!(t.assembler.relaying, [2], "it is to be looked at closely");
         let (transfers, terminated) = said(&mut t);
         let whole = transfers.iter().find(|t| !t.legs.is_empty());
         assert_eq!((transfers.len(), terminated), (2 + usize::from(changed.is_some()), 1));
