@@ -226,7 +226,7 @@ fn what_can_not_be_followed_is_lost_once() {
     let guard = Guard::enter().unwrap();
     let tap = object.taps().1;
     assert!(object.into.claim(&guard, object.number(), tap));
-    object.into.skip(&guard, object.number(), tap, 5, Reason::BypassedBytes);
+    object.into.skip(&guard, object.number(), tap, 5, 0, Reason::BypassedBytes);
     object.into.release();
     drop(guard);
     receive(object, &publish(0, "a", b"1"), 99);
