@@ -154,7 +154,7 @@ fn syslog_by_datagrams_and_streams() {
     counterfoil_tests::plant::listening(tcp, "the TCP intake");
     let mut stream = TcpStream::connect(("127.0.0.1", tcp)).expect("connect");
     let counted = tagged("TI-101");
-    write!(stream, "{} {counted}{}\n", counted.len(), tagged("LINE")).expect("write");
+    writeln!(stream, "{} {counted}{}", counted.len(), tagged("LINE")).expect("write");
     is_the_alarm(&listed(&daemon, "TI-101"));
     listed(&daemon, "LINE");
     let unix = UnixDatagram::unbound().expect("socket");

@@ -29,7 +29,7 @@ impl Assembler {
             object.settled_at = now;
         }
         let (legs, peer) = (object.legs, object.peer);
-        if now.saturating_sub(object.settled_at) >= AGAIN {
+        if object.tls.is_some() && now.saturating_sub(object.settled_at) >= AGAIN {
             // It needs no other end, which may be long in coming.
             self.say_cipher(key);
         }
