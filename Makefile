@@ -30,6 +30,7 @@ help:
 	@echo '  make bench         speeds, observed against plain; make bench ONLY=tls-bulk for one of them'
 	@echo '  make test-long     what takes longer: ignored tests, the lane under loom'
 	@echo '  make classes       how well classes of content are told apart (SAMPLES="a.deb b.tar.gz" adds to the corpus)'
+	@echo '  make test-outage   ten minutes without the log server, under load: nothing is lost'
 	@echo "  make test-cpython  CPython's own network tests, with and without the library"
 	@echo '  make lint          formatting, clippy, licences'
 	@echo '  make clean         away with everything built'
@@ -58,6 +59,11 @@ test-long: build
 	tests/install-peers.sh
 	$(TESTED) $(CARGO) test --workspace --locked --no-fail-fast -- --include-ignored
 	$(MAKE) loom
+
+# rsyslog away for ten minutes, under load, over every transport.
+test-outage: build
+	tests/install-peers.sh
+	$(TESTED) $(CARGO) test --locked -p counterfoil-tests --test sinks -- --ignored --nocapture ten_minutes
 
 # The lane under every interleaving of its two sides that the memory model allows.
 loom: toolchain
@@ -92,6 +98,8 @@ install: build
 	install -D -m 0644 packaging/sysusers.conf $(DESTDIR)$(PREFIX)/lib/sysusers.d/counterfoil.conf
 	install -D -m 0644 packaging/tmpfiles.conf $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/counterfoil.conf
 	install -D -m 0644 packaging/logrotate $(DESTDIR)$(SYSCONFDIR)/logrotate.d/counterfoil
+	for f in rsyslog.conf vector.toml; do \
+	  install -D -m 0644 packaging/$$f $(DESTDIR)$(PREFIX)/share/doc/counterfoil/examples/$$f; done
 	@# An administrator's configuration is never overwritten.
 	test -e $(DESTDIR)$(SYSCONFDIR)/counterfoil/counterfoil.toml || \
 	  install -D -m 0644 packaging/counterfoil.toml $(DESTDIR)$(SYSCONFDIR)/counterfoil/counterfoil.toml

@@ -54,7 +54,7 @@ if ! command -v dpkg-query >/dev/null 2>&1; then
     [ -z "$need" ] || echo "install-peers: not Debian; please install:$need" >&2
     exit 0
 fi
-for package in libc6-dev libssl-dev libgnutls28-dev netcat-openbsd forensics-samples-files python3-pil rsyslog libpython3.11-testsuite ca-certificates; do
+for package in libc6-dev libssl-dev libgnutls28-dev netcat-openbsd forensics-samples-files python3-pil rsyslog rsyslog-openssl python3-prometheus-client libpython3.11-testsuite ca-certificates; do
     want_package "$package"
 done
 

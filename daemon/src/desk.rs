@@ -23,12 +23,14 @@ use crate::host::executables::Executables;
 use crate::host::facts::{Proc, Redactor};
 use crate::judged::{Anomaly, Judged, What};
 use crate::ledger::{Ledger, LedgerError, Owner, Reader, Scribe};
+use crate::metrics::{Metrics, page::Page};
 use crate::model::{Alarm, Endpoint, Finding, Process, Summary, Transfer};
 use crate::report::Gathered;
 use crate::sinks::{JsonLines, Message, Sinks};
 use crate::workflow;
 use crossbeam::channel::Receiver;
 use jiff::Timestamp;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -36,6 +38,8 @@ use uuid::Uuid;
 
 /// How long the ledger may not know of a repeat. What is raised or changed goes there at once.
 const SETTLE: Duration = Duration::from_millis(250);
+/// Between two counts of the list for its metrics.
+const COUNT: Duration = Duration::from_secs(1);
 /// A clock that jumps is noticed after this long.
 const LOOK: Duration = Duration::from_secs(60);
 /// How long sinks may take at the end to send what they have.
@@ -45,6 +49,11 @@ const FAREWELL: Duration = Duration::from_secs(2);
 pub struct Desk {
     rules: Rules,
     alarms: Alarms,
+    metrics: Metrics,
+    /// Where the metrics can be read, and the page.
+    page: Option<(SocketAddr, Page)>,
+    /// When the list's numbers were counted last.
+    counted_list: Option<Instant>,
     sinks: Sinks,
     state: Option<PathBuf>,
     /// The state directory's alarm list is ours to go on with.
@@ -125,12 +134,17 @@ impl Desk {
         let recalled = ledger.as_ref().map(|l| l.recall(habits::KIND)).transpose()?;
         let scribe = ledger.map(Scribe::start).transpose().map_err(LedgerError::Thread)?;
         let habits = recalled.map(|r| Habits::new(r, scribe.as_ref().map(|s| s.memory(habits::KIND))));
+        let metrics = Metrics::default();
+        metrics.list(&alarms.by_state());
         let executables: Arc<Executables> = Arc::default();
         Ok(Self {
             egress: Egress::new(config, Arc::default(), Arc::clone(&executables)),
             rules: Rules::new(config.watch.clone()),
             alarms,
-            sinks: Sinks::start(&config.sinks, state.as_deref()),
+            sinks: Sinks::start(&config.sinks, state.as_deref(), &metrics),
+            page: config.metrics.listen.and_then(|address| page(address, &metrics)),
+            counted_list: None,
+            metrics,
             state,
             owner,
             control: None,
@@ -311,6 +325,7 @@ impl Desk {
         match judged {
             Judged::Transfer { transfer, .. } => self.transfer(*transfer),
             Judged::Coverage(coverage) => {
+                self.metrics.coverage(&coverage);
                 if coverage.observed {
                     self.summary.processes_observed += 1;
                 } else {
@@ -322,6 +337,7 @@ impl Desk {
                 self.sinks.send(&Message::Coverage(Arc::new(coverage)));
             }
             Judged::Counts(counts) => {
+                self.metrics.counts(&counts);
                 self.summary.records = counts.records;
                 self.summary.dropped = counts.dropped;
             }
@@ -336,6 +352,7 @@ impl Desk {
 
     fn found(&mut self, finding: Finding) {
         let taken = self.alarms.take(finding);
+        self.metrics.found(&taken.alarm);
         // A repeat can wait a moment for others; what is raised can't.
         let urgent = taken.alarm.changed.as_ref().is_some_and(|c| c.at == taken.alarm.last);
         self.say(taken);
@@ -429,6 +446,7 @@ impl Desk {
     /// Gives the ledger what it doesn't have yet, as far as it has room.
     fn write(&mut self) {
         self.settle = None;
+        self.count_list();
         let Some(scribe) = &self.scribe else { return };
         while scribe.has_room() {
             let Some(row) = self.alarms.next_write() else { break };
@@ -446,6 +464,19 @@ impl Desk {
         }
     }
 
+    /// The list's numbers, where someone can see them; not for each step of a flood.
+    fn count_list(&mut self) {
+        if self.page.is_none() {
+            return;
+        }
+        if self.counted_list.is_some_and(|t| t.elapsed() < COUNT) {
+            self.settle = Some(Instant::now() + SETTLE);
+            return;
+        }
+        self.counted_list = Some(Instant::now());
+        self.metrics.list(&self.alarms.by_state());
+    }
+
     /// At the end: everything, unless the disk takes nothing any more.
     fn write_all(&mut self) {
         let end = Instant::now() + FAREWELL;
@@ -461,6 +492,7 @@ impl Desk {
     }
 
     fn transfer(&mut self, transfer: Transfer) {
+        self.metrics.transfer(&transfer);
         if let Ok(serde_json::Value::String(word)) = serde_json::to_value(transfer.verdict) {
             *self.summary.transfers.entry(word).or_default() += 1;
         }
@@ -498,7 +530,11 @@ impl Desk {
         }
         // The old ones first: they and the new ones may share a spool.
         std::mem::take(&mut self.sinks).finish(FAREWELL);
-        self.sinks = Sinks::start(&config.sinks, self.state.as_deref());
+        self.sinks = Sinks::start(&config.sinks, self.state.as_deref(), &self.metrics);
+        if self.page.as_ref().map(|(address, _)| *address) != config.metrics.listen {
+            self.page = None;
+            self.page = config.metrics.listen.and_then(|address| page(address, &self.metrics));
+        }
     }
 
     fn finish(mut self) -> Outcome {
@@ -536,6 +572,15 @@ impl Desk {
             json_lost: self.json.map_or(0, |j| j.lost()),
         }
     }
+}
+
+/// The page of metrics. Without it the daemon works as well.
+fn page(address: SocketAddr, metrics: &Metrics) -> Option<(SocketAddr, Page)> {
+    let opened = Page::open(address, metrics.clone());
+    opened
+        .map(|page| (address, page))
+        .inspect_err(|e| tracing::error!("no page of metrics at {address}: {e}"))
+        .ok()
 }
 
 /// A finding that only the ledger has.

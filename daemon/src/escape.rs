@@ -11,7 +11,7 @@ use std::fmt::Write;
 /// True for characters that a terminal or a log viewer acts on instead of showing: controls, line
 /// and paragraph separators, zero-width ones and the bidirectional overrides (which make a name
 /// read as another, CVE-2021-42574).
-fn acts(c: char) -> bool {
+pub(crate) fn acts(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
 }

@@ -1,21 +1,31 @@
-//! Lines that wait for a receiver that is away: on disk where there is a state directory, so that
-//! they outlive the daemon; else in memory.
+//! Lines on their way to a receiver: on disk where there is a state directory, so that they outlive the daemon; else in
+//! memory.
 //!
-//! Comes in: formatted lines. Goes out: the same, oldest first, when the receiver is back. Called
-//! by `sinks::syslog`. Bounded: beyond its size the oldest lines are given up, and counted.
+//! Comes in: formatted lines. Goes out: the same, oldest first. Called by `sinks::post`. A line stands here until the
+//! receiver is known to have it: those that were handed over and may have to go again are *under way*. Bounded: beyond
+//! its size the oldest lines that are not under way are given up, and counted.
 //!
-//! This is the one place that knows bincode (pinned: 2.0.1 is its last real release). An entry is
-//! its encoded length as four little-endian bytes, then the encoding. What can't be read back,
-//! because it was torn by a full disk or a lost machine, ends the file.
+//! On disk it is one file of records, appended to: a line (its encoded length as four little-endian bytes, then the
+//! encoding), or a removal ([`REMOVED`], then from which place and how many). What can't be read back, because it was
+//! torn by a full disk or a lost machine, ends the file. Only the lines' places are kept in memory.
+//!
+//! This is the one place that knows bincode (pinned: 2.0.1 is its last real release).
 #![forbid(unsafe_code)]
 
 use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io::{self, BufReader, Read, Write};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-/// One waiting line.
+/// Stands where a length would: lines were taken out.
+const REMOVED: u32 = u32::MAX;
+/// Bytes of the longest record. Lines are far shorter; a length beyond it is damage.
+const LONGEST: u32 = 1 << 20;
+/// What a line costs besides itself: about what stands round it.
+const OVERHEAD: u64 = 32;
+
+/// A record's content.
 #[derive(Clone, Debug, PartialEq, Eq, bincode::Encode, bincode::Decode)]
 struct Entry {
     /// Microseconds since 1970, for who looks into the file.
@@ -23,14 +33,34 @@ struct Entry {
     line: Vec<u8>,
 }
 
-/// Bytes that may wait.
-pub const LIMIT: usize = 16 << 20;
+/// Where a waiting line is.
+enum Line {
+    Disk {
+        at: u64,
+        record: u32,
+        length: u32,
+    },
+    /// There is no disk, or it was full.
+    Memory(Vec<u8>),
+}
+
+impl Line {
+    fn cost(&self) -> u64 {
+        OVERHEAD
+            + match self {
+                Self::Disk { length, .. } => u64::from(*length),
+                Self::Memory(line) => line.len() as u64,
+            }
+    }
+}
 
 /// The queue.
 pub struct Spool {
-    waiting: VecDeque<Entry>,
-    bytes: usize,
-    limit: usize,
+    waiting: VecDeque<Line>,
+    /// So many of the oldest were handed over.
+    under_way: usize,
+    bytes: u64,
+    limit: u64,
     given_up: u64,
     file: Option<Disk>,
 }
@@ -38,41 +68,59 @@ pub struct Spool {
 struct Disk {
     path: PathBuf,
     file: File,
-    /// Entries were taken out since the file was written.
-    stale: bool,
+    /// Up to here it is sound.
+    end: u64,
 }
 
 impl Spool {
     /// A queue in memory.
     #[must_use]
-    pub fn in_memory(limit: usize) -> Self {
-        Self { waiting: VecDeque::new(), bytes: 0, limit, given_up: 0, file: None }
+    pub fn in_memory(limit: u64) -> Self {
+        Self { waiting: VecDeque::new(), under_way: 0, bytes: 0, limit, given_up: 0, file: None }
     }
 
-    /// A queue in the file `path`, with what an earlier daemon left there.
+    /// A queue in the file `path`, with what an earlier daemon left there. The file has at most about twice `limit`.
     ///
     /// # Errors
     /// The file can't be opened or read.
-    pub fn on_disk(path: &Path, limit: usize) -> io::Result<Self> {
-        let mut file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path)?;
-        let mut bytes = Vec::new();
-        // Twice the limit: entries that were sent may still stand before those that wait.
-        Read::by_ref(&mut file).take(2 * limit as u64 + 1).read_to_end(&mut bytes)?;
+    pub fn on_disk(path: &Path, limit: u64) -> io::Result<Self> {
+        let file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path)?;
         let mut spool = Self::in_memory(limit);
-        let mut rest = &bytes[..];
-        while let Some((entry, after)) = decode(rest) {
-            rest = after;
-            spool.keep(entry);
+        let mut records = BufReader::with_capacity(64 << 10, &file);
+        let mut end = 0;
+        while let Some((record, length)) = read_record(&mut records)? {
+            match record {
+                Record::Line { length: line } => {
+                    spool.keep(Line::Disk { at: end, record: length, length: line })
+                }
+                Record::Removed { from, count } => spool.drop_range(from as usize, count as usize),
+            }
+            end += u64::from(length);
         }
-        spool.file = Some(Disk { path: path.to_owned(), file, stale: !rest.is_empty() });
-        spool.settle();
+        spool.file = Some(Disk { path: path.to_owned(), file, end });
+        // What follows the last sound record would hide what is appended.
+        spool.tidy(true);
+        // Not before: what was given up then has its removals behind it.
+        spool.bound();
         Ok(spool)
     }
 
-    /// True if nothing waits.
+    /// Lines that are here, those under way too.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// True if nothing is here.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.waiting.is_empty()
+    }
+
+    /// Lines that were handed over and not yet taken.
+    #[must_use]
+    pub fn under_way(&self) -> usize {
+        self.under_way
     }
 
     /// Lines given up since the last call, because too many waited.
@@ -82,189 +130,204 @@ impl Spool {
 
     /// Queues a line.
     pub fn push(&mut self, line: &[u8]) {
-        let entry = Entry { queued: jiff::Timestamp::now().as_microsecond(), line: line.to_vec() };
-        // A write that fails (full disk) leaves the line in memory, where it waits as well.
-        if let (Some(disk), Some(bytes)) = (&mut self.file, encode(&entry)) {
-            disk.stale |= disk.file.write_all(&bytes).is_err();
-        }
-        self.keep(entry);
-        // Rewritten when half of it is past, so each byte is written twice at most.
-        if self
-            .file
-            .as_ref()
-            .is_some_and(|d| d.file.metadata().is_ok_and(|m| m.len() > 2 * self.limit as u64))
-        {
-            self.rewrite();
+        let stored = self.file.as_mut().and_then(|disk| disk.append(line));
+        self.keep(stored.unwrap_or_else(|| Line::Memory(line.to_vec())));
+        self.bound();
+        self.tidy(false);
+    }
+
+    /// The oldest line that is not under way.
+    pub fn next_line(&mut self) -> Option<Vec<u8>> {
+        loop {
+            let line = match self.waiting.get(self.under_way)? {
+                Line::Memory(line) => Some(line.clone()),
+                Line::Disk { at, record, .. } => self.file.as_ref().and_then(|d| d.line(*at, *record)),
+            };
+            if line.is_some() {
+                return line;
+            }
+            // Someone has damaged the file below us.
+            self.given_up += 1;
+            self.drop_range(self.under_way, 1);
         }
     }
 
-    /// Gives the lines to `send`, oldest first, until it fails or none is left.
-    ///
-    /// # Errors
-    /// What `send` said; the line that failed still waits.
-    pub fn drain(&mut self, mut send: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
-        let mut result = Ok(());
-        while let Some(entry) = self.waiting.front() {
-            if let Err(e) = send(&entry.line) {
-                result = Err(e);
+    /// What [`next_line`](Self::next_line) gave is under way.
+    pub fn sent(&mut self) {
+        self.under_way = (self.under_way + 1).min(self.waiting.len());
+    }
+
+    /// The receiver has the `count` oldest lines under way.
+    pub fn taken(&mut self, count: usize) {
+        let count = count.min(self.under_way);
+        if count > 0 {
+            self.under_way -= count;
+            self.remove(0, count);
+            self.tidy(false);
+        }
+    }
+
+    /// What was under way has to go again.
+    pub fn again(&mut self) {
+        self.under_way = 0;
+    }
+
+    fn keep(&mut self, line: Line) {
+        self.bytes += line.cost();
+        self.waiting.push_back(line);
+    }
+
+    /// Gives up what is beyond the limit.
+    fn bound(&mut self) {
+        let (mut bytes, mut too_many) = (self.bytes, 0);
+        for line in self.waiting.iter().skip(self.under_way) {
+            if bytes <= self.limit {
                 break;
             }
-            self.bytes -= cost(entry);
-            self.waiting.pop_front();
-            if let Some(disk) = &mut self.file {
-                disk.stale = true;
-            }
+            bytes -= line.cost();
+            too_many += 1;
         }
-        self.settle();
-        result
-    }
-
-    fn keep(&mut self, entry: Entry) {
-        self.bytes += cost(&entry);
-        self.waiting.push_back(entry);
-        while self.bytes > self.limit {
-            let Some(oldest) = self.waiting.pop_front() else { break };
-            self.bytes -= cost(&oldest);
-            self.given_up += 1;
+        if too_many > 0 {
+            self.given_up += too_many as u64;
+            self.remove(self.under_way, too_many);
         }
     }
 
-    /// Makes the file hold what waits, where it holds more or has a torn end.
-    fn settle(&mut self) {
-        if self.file.as_ref().is_some_and(|d| d.stale) {
-            self.rewrite();
+    /// Takes lines out, on disk too.
+    fn remove(&mut self, from: usize, count: usize) {
+        let on_disk = |l: &&Line| matches!(l, Line::Disk { .. });
+        let before = self.waiting.iter().take(from).filter(on_disk).count();
+        let of_them = self.waiting.iter().skip(from).take(count).filter(on_disk).count();
+        self.drop_range(from, count);
+        if let Some(disk) = &mut self.file
+            && of_them > 0
+            && !self.waiting.is_empty()
+        {
+            disk.removed(before, of_them);
         }
     }
 
-    fn rewrite(&mut self) {
+    fn drop_range(&mut self, from: usize, count: usize) {
+        let end = from.saturating_add(count).min(self.waiting.len());
+        for line in self.waiting.drain(from.min(end)..end) {
+            self.bytes -= line.cost();
+        }
+    }
+
+    /// Empties the file where nothing waits; writes it anew where more than half of it is past, so each byte is
+    /// written twice at most.
+    fn tidy(&mut self, torn: bool) {
         let Some(disk) = &mut self.file else { return };
-        let fresh = disk.path.with_extension("new");
-        let written = (|| {
-            let mut file = OpenOptions::new().append(true).create(true).mode(0o600).open(&fresh)?;
-            file.set_len(0)?;
-            for entry in &self.waiting {
-                file.write_all(&encode(entry).ok_or(io::ErrorKind::InvalidData)?)?;
+        if self.waiting.is_empty() {
+            if (torn || disk.end > 0) && disk.file.set_len(0).is_ok() {
+                disk.end = 0;
             }
-            fs::rename(&fresh, &disk.path)?;
-            Ok::<_, io::Error>(file)
-        })();
-        // A failure leaves the old file: its lines would be sent twice, none would be lost.
-        if let Ok(file) = written {
-            (disk.file, disk.stale) = (file, false);
+        } else if disk.end > self.limit.saturating_mul(2).max(64 << 10) {
+            // A failure leaves the old file: nothing is lost, and the next line tries again.
+            let _ = self.rewrite();
+        } else if torn {
+            let _ = disk.file.set_len(disk.end);
         }
+    }
+
+    fn rewrite(&mut self) -> io::Result<()> {
+        let Some(old) = &self.file else { return Ok(()) };
+        let path = old.path.with_extension("new");
+        let file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(&path)?;
+        file.set_len(0)?;
+        let mut fresh = Disk { path: old.path.clone(), file, end: 0 };
+        let mut places = VecDeque::with_capacity(self.waiting.len());
+        for line in &self.waiting {
+            let bytes = match line {
+                Line::Memory(line) => Some(line.clone()),
+                Line::Disk { at, record, .. } => old.line(*at, *record),
+            };
+            let bytes = bytes.ok_or(io::ErrorKind::InvalidData)?;
+            places.push_back(fresh.append(&bytes).ok_or(io::ErrorKind::StorageFull)?);
+        }
+        fs::rename(&path, &old.path)?;
+        (self.waiting, self.file) = (places, Some(fresh));
+        Ok(())
     }
 }
 
-/// What a line costs: itself, and about what stands round it on disk.
-fn cost(entry: &Entry) -> usize {
-    entry.line.len() + 32
+impl Disk {
+    /// Appends a line. None: the disk doesn't take it.
+    fn append(&mut self, line: &[u8]) -> Option<Line> {
+        let entry = Entry { queued: jiff::Timestamp::now().as_microsecond(), line: line.to_vec() };
+        let body = bincode::encode_to_vec(&entry, bincode::config::standard()).ok()?;
+        let length = u32::try_from(body.len()).ok().filter(|l| *l < LONGEST)?;
+        let at = self.end;
+        self.write(&[&length.to_le_bytes()[..], &body].concat()).then_some(Line::Disk {
+            at,
+            record: 4 + length,
+            length: line.len() as u32,
+        })
+    }
+
+    fn removed(&mut self, from: usize, count: usize) {
+        let bytes: Vec<u8> =
+            [REMOVED, from as u32, count as u32].iter().flat_map(|n| n.to_le_bytes()).collect();
+        // If the disk is full, these lines will be sent once more by the next daemon.
+        self.write(&bytes);
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> bool {
+        let written = self.file.write_all(bytes).is_ok();
+        if written {
+            self.end += bytes.len() as u64;
+        } else {
+            // Half a record would hide all that follow.
+            let _ = self.file.set_len(self.end);
+        }
+        written
+    }
+
+    fn line(&self, at: u64, record: u32) -> Option<Vec<u8>> {
+        let mut bytes = vec![0; record as usize];
+        self.file.read_exact_at(&mut bytes, at).ok()?;
+        decode(bytes.get(4..)?).map(|e| e.line)
+    }
 }
 
-fn encode(entry: &Entry) -> Option<Vec<u8>> {
-    let body = bincode::encode_to_vec(entry, bincode::config::standard()).ok()?;
-    let mut out = u32::try_from(body.len()).ok()?.to_le_bytes().to_vec();
-    out.extend_from_slice(&body);
-    Some(out)
+enum Record {
+    Line { length: u32 },
+    Removed { from: u32, count: u32 },
 }
 
-fn decode(bytes: &[u8]) -> Option<(Entry, &[u8])> {
-    let (length, rest) = bytes.split_first_chunk::<4>()?;
-    let length = u32::from_le_bytes(*length) as usize;
-    let body = rest.get(..length)?;
+/// The next record and its length; None at the end of what is sound.
+fn read_record(from: &mut impl Read) -> io::Result<Option<(Record, u32)>> {
+    let mut number = || {
+        let mut bytes = [0; 4];
+        match from.read_exact(&mut bytes) {
+            Ok(()) => Ok(Some(u32::from_le_bytes(bytes))),
+            Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
+            Err(e) => Err(e),
+        }
+    };
+    let Some(length) = number()? else { return Ok(None) };
+    if length == REMOVED {
+        let (Some(from), Some(count)) = (number()?, number()?) else { return Ok(None) };
+        return Ok(Some((Record::Removed { from, count }, 12)));
+    }
+    if length >= LONGEST {
+        return Ok(None);
+    }
+    let mut body = vec![0; length as usize];
+    match from.read_exact(&mut body) {
+        Ok(()) => {}
+        Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+        Err(e) => return Err(e),
+    }
+    Ok(decode(&body).map(|e| (Record::Line { length: e.line.len() as u32 }, 4 + length)))
+}
+
+fn decode(body: &[u8]) -> Option<Entry> {
     // The limit keeps a length inside the body from asking for memory that the file doesn't have.
-    let config = bincode::config::standard().with_limit::<{ 1 << 20 }>();
+    let config = bincode::config::standard().with_limit::<{ LONGEST as usize }>();
     let (entry, used) = bincode::decode_from_slice::<Entry, _>(body, config).ok()?;
-    (used == length).then(|| (entry, &rest[length..]))
+    (used == body.len()).then_some(entry)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn lines(spool: &mut Spool) -> Vec<String> {
-        let mut out = vec![];
-        spool
-            .drain(|line| {
-                out.push(String::from_utf8(line.to_vec()).unwrap());
-                Ok(())
-            })
-            .unwrap();
-        out
-    }
-
-    #[test]
-    fn lines_outlive_the_daemon_in_order() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("s");
-        let mut spool = Spool::on_disk(&path, LIMIT).unwrap();
-        for i in 0..100 {
-            spool.push(format!("line {i}").as_bytes());
-        }
-        drop(spool); // as kill -9 would: nothing runs at the end
-        let mut spool = Spool::on_disk(&path, LIMIT).unwrap();
-        let mut sent = 0;
-        // The receiver goes away again after 40.
-        let _ = spool.drain(|_| {
-            sent += 1;
-            if sent > 40 { Err(io::ErrorKind::BrokenPipe.into()) } else { Ok(()) }
-        });
-        drop(spool);
-        let mut spool = Spool::on_disk(&path, LIMIT).unwrap();
-        let left = lines(&mut spool);
-        assert_eq!(left.len(), 60);
-        assert_eq!((left[0].as_str(), left[59].as_str()), ("line 40", "line 99"));
-        assert_eq!(fs::metadata(&path).unwrap().len(), 0, "nothing is left behind");
-        use std::os::unix::fs::PermissionsExt;
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-    }
-
-    #[test]
-    fn too_much_gives_up_the_oldest_and_counts() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("s");
-        let mut spool = Spool::on_disk(&path, 4200).unwrap();
-        for i in 0..1000 {
-            spool.push(format!("{i:010}").as_bytes());
-        }
-        assert_eq!(spool.given_up(), 900);
-        assert!(fs::metadata(&path).unwrap().len() <= 8400 + 64, "the file is bounded too");
-        drop(spool);
-        let left = lines(&mut Spool::on_disk(&path, 4200).unwrap());
-        assert_eq!(left.last().unwrap(), "0000000999");
-        assert!(left.len() <= 100);
-    }
-
-    #[test]
-    fn a_torn_or_hostile_file_gives_what_can_be_read() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("s");
-        let mut spool = Spool::on_disk(&path, LIMIT).unwrap();
-        spool.push(b"whole");
-        spool.push(b"torn");
-        drop(spool);
-        let bytes = fs::read(&path).unwrap();
-        for cut in 0..bytes.len() {
-            fs::write(&path, &bytes[..cut]).unwrap();
-            let left = lines(&mut Spool::on_disk(&path, LIMIT).unwrap());
-            assert!(left.is_empty() || left == ["whole"], "cut at {cut}: {left:?}");
-        }
-        for junk in [vec![0xff; 4096], vec![0; 64], [&[200, 0, 0, 0][..], &[0xfd; 200]].concat()] {
-            fs::write(&path, junk).unwrap();
-            let mut spool = Spool::on_disk(&path, LIMIT).unwrap();
-            let _ = lines(&mut spool);
-            spool.push(b"next");
-            drop(spool);
-            assert_eq!(lines(&mut Spool::on_disk(&path, LIMIT).unwrap()), ["next"]);
-        }
-    }
-
-    #[test]
-    fn in_memory() {
-        let mut spool = Spool::in_memory(2 * 37);
-        for line in [&b"aaaaa"[..], b"bbbbb", b"ccccc"] {
-            spool.push(line);
-        }
-        assert_eq!((lines(&mut spool), spool.given_up()), (vec!["bbbbb".into(), "ccccc".into()], 1));
-        assert!(spool.is_empty());
-    }
-}
+mod tests;

@@ -16,6 +16,7 @@ pub mod peers;
 pub mod product;
 pub mod program;
 pub mod report;
+pub mod rsyslog;
 pub mod scratch;
 pub mod service_sshd;
 pub mod sink;

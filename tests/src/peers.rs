@@ -110,3 +110,20 @@ pub fn nginx(scratch: &Scratch, port: u16, tls: &str) {
         ),
     );
 }
+
+/// Puts `ca.pem` into the scratch folder, and for each name `NAME.pem` and `NAME.key`, signed by it. The first gets
+/// 127.0.0.1 as well.
+pub fn authority(scratch: &Scratch, names: &[&str]) {
+    let make = |line: &str| prepare(scratch, &line.split_whitespace().collect::<Vec<_>>());
+    make("openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=authority -keyout ca.key -out ca.pem");
+    for (i, name) in names.iter().enumerate() {
+        make(&format!(
+            "openssl req -newkey rsa:2048 -nodes -subj /CN={name} -keyout {name}.key -out {name}.csr"
+        ));
+        let ip = if i == 0 { ",IP:127.0.0.1" } else { "" };
+        scratch.write(&format!("{name}.ext"), format!("subjectAltName=DNS:{name}{ip}\n"));
+        make(&format!(
+            "openssl x509 -req -in {name}.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile {name}.ext -out {name}.pem"
+        ));
+    }
+}

@@ -30,7 +30,7 @@ pub use rate::Minutes;
 pub use slot::sort_of;
 
 use crate::ledger::AlarmRow;
-use crate::model::{Alarm, AlarmState, Change, Finding};
+use crate::model::{Alarm, AlarmState, Change, Finding, Severity};
 use counted::Counted;
 use jiff::{SignedDuration, Timestamp};
 use room::{Given, Room};
@@ -284,6 +284,16 @@ impl Alarms {
             *rules.entry(slot.rule.to_string()).or_default() += 1;
         }
         rules
+    }
+
+    /// How many alarms of each rule and severity are in which state.
+    #[must_use]
+    pub fn by_state(&self) -> HashMap<(Arc<str>, Severity, AlarmState), u64> {
+        let mut all = HashMap::new();
+        for slot in self.slots.values() {
+            *all.entry((Arc::clone(&slot.rule), slot.severity, slot.standing.state())).or_default() += 1;
+        }
+        all
     }
 
     /// Alarms that were counted up since the sinks last heard of them.

@@ -42,6 +42,14 @@ pub fn check(args: &Args) -> anyhow::Result<u8> {
                 0 => String::new(),
                 n => format!("; {n} files have expected digests"),
             };
+            let wrong = crate::sinks::mistakes(&parsed.config.sinks);
+            if !wrong.is_empty() {
+                print(&out)?;
+                for why in &wrong {
+                    eprintln!("{name}: {}", escape::text(why));
+                }
+                return Ok(NO);
+            }
             out.push_str(&format!("{name}: good{}{files}\n", sinks(&parsed.config)));
             print(&out)?;
             Ok(0)
@@ -63,16 +71,8 @@ pub fn check(args: &Args) -> anyhow::Result<u8> {
 
 /// Where alarms go, as that is what one most wants to be sure of.
 fn sinks(config: &config::Config) -> String {
-    let names: Vec<String> = config
-        .sinks
-        .iter()
-        .map(|s| match &s.kind {
-            config::SinkKind::Syslog { address, .. } => {
-                format!("syslog {}", escape::text(&address.to_string()))
-            }
-            config::SinkKind::Jsonl { path } => format!("jsonl {}", escape::text(&path.to_string_lossy())),
-        })
-        .collect();
+    let names: Vec<String> =
+        config.sinks.iter().map(|s| escape::text(&s.kind.to_string()).into_owned()).collect();
     match names.len() {
         0 => "; no [[sink]], so alarms are kept in the ledger and sent nowhere".into(),
         _ => format!("; alarms go to {}", names.join(", ")),

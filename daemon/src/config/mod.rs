@@ -7,15 +7,17 @@
 pub mod egress;
 mod read;
 mod section;
+pub mod sink;
 pub(crate) mod values;
 
 pub use egress::{Egress, Sensitive};
 pub use read::parse;
+pub use sink::{JsonShape, Rate, Sink, SinkKind, SyslogShape, Tls};
 pub use values::{Cidr, Facility, Ports, SyslogAddress};
 
-use crate::model::Severity;
 use crate::redact::ArgvPrivacy;
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -55,6 +57,8 @@ pub struct Config {
     pub sinks: Vec<Sink>,
     /// `[privacy]`
     pub privacy: Privacy,
+    /// `[metrics]`
+    pub metrics: Metrics,
     /// `[ledger]`
     pub ledger: Ledger,
     /// `[alarms]`
@@ -167,32 +171,11 @@ impl Default for Ledger {
     }
 }
 
-/// One `[[sink]]`.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Sink {
-    /// Where it goes.
-    pub kind: SinkKind,
-    /// Alarms below this are not sent.
-    pub min_severity: Severity,
-    /// How often the sink says that the daemon lives; None: never.
-    pub heartbeat: Option<Duration>,
-}
-
-/// Where a sink sends.
-#[derive(Clone, Debug, PartialEq)]
-pub enum SinkKind {
-    /// RFC 5424.
-    Syslog {
-        /// Transport and receiver.
-        address: SyslogAddress,
-        /// authpriv unless configured.
-        facility: Facility,
-    },
-    /// JSON Lines, appended to a file.
-    Jsonl {
-        /// The file.
-        path: PathBuf,
-    },
+/// `[metrics]`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Metrics {
+    /// Where the OpenMetrics page is; None: nowhere. A loopback address.
+    pub listen: Option<SocketAddr>,
 }
 
 /// One thing wrong in a configuration.

@@ -3,15 +3,11 @@
 
 use super::egress;
 use super::section::{Mistakes, Section, article};
-use super::values::{absolute, cidr, duration, facility, one_of, ports, severity, size, syslog_address};
-use super::{Alarms, Config, Integrity, Mistake, Parsed, Ports, Sink, SinkKind, StreamDigest};
-use crate::model::Severity;
+use super::values::{absolute, cidr, duration, loopback, one_of, ports, size};
+use super::{Alarms, Config, Integrity, Metrics, Mistake, Parsed, Ports, StreamDigest};
 use crate::redact::ArgvPrivacy;
 use std::time::Duration;
 use toml::de::{DeTable, DeValue};
-
-/// How often a sink hears that the daemon lives, unless configured.
-const HEARTBEAT: Duration = Duration::from_secs(60);
 
 /// Sections of later versions: known, and without effect.
 const LATER: &[&str] = &["media", "intake", "fleet"];
@@ -60,7 +56,8 @@ pub fn parse(source: &str) -> Result<Parsed, Vec<Mistake>> {
         s.later(&["limits", "deadbands", "delays"], &mut m);
         alarms(s, &mut config.alarms, &mut m);
     }
-    sinks(&mut file, &mut config, &mut m);
+    super::sink::read(&mut file, &mut config.sinks, &mut m);
+    metrics(&mut file, &mut config.metrics, &mut m);
     for &name in LATER {
         if let Some((span, value, _)) = file.take(name) {
             if value.is_table() || value.is_array() {
@@ -200,77 +197,13 @@ fn alarms(mut s: Section<'_, '_>, alarms: &mut Alarms, m: &mut Mistakes) {
     s.finish(m);
 }
 
-fn sinks(file: &mut Section<'_, '_>, config: &mut Config, m: &mut Mistakes) {
-    let Some((key_span, value, _)) = file.take("sink") else { return };
-    let Some(array) = value.as_array() else {
-        m.at(&key_span, "a sink is written [[sink]], with two brackets, as there may be several");
-        return;
-    };
-    for element in array.iter() {
-        let Some(table) = element.get_ref().as_table() else {
-            m.at(&element.span(), format!("a sink must be a table, not {}", article(element.get_ref())));
-            continue;
-        };
-        let s = Section::new("[[sink]]", table, element.span());
-        if let Some(sink) = sink(s, m) {
-            config.sinks.push(sink);
-        }
-    }
-}
-
-/// The kinds of sinks by name.
-#[derive(Clone, Copy)]
-enum Kind {
-    Syslog,
-    Jsonl,
-    Journald,
-}
-
-fn sink(mut s: Section<'_, '_>, m: &mut Mistakes) -> Option<Sink> {
-    let span = s.span.clone();
-    let has_kind = s.take("kind");
-    let Some((_, value, kind_span)) = has_kind else {
-        m.at(&span, "a sink needs a kind: \"syslog\" or \"jsonl\"");
-        return None;
-    };
-    let kinds = [("syslog", Kind::Syslog), ("jsonl", Kind::Jsonl), ("journald", Kind::Journald)];
-    let kind = match value.as_str() {
-        Some(text) => one_of(text, &kinds).map_err(|why| format!("kind: {why}")),
-        None => Err(format!("kind must be a string, not {}", article(value))),
-    };
-    let kind = match kind {
-        Ok(Kind::Journald) => {
-            m.at(
-                &kind_span,
-                "kind \"journald\" comes in a later version; use \"syslog\" with \"unix:/dev/log\"",
-            );
-            return None;
-        }
-        Ok(Kind::Syslog) => {
-            let missing = "a syslog sink needs an address, as \"unix:/dev/log\" or \"udp:host:514\"";
-            let address = required(&mut s, "address", missing, m, syslog_address);
-            let facility = s.parsed("facility", m, facility).unwrap_or_default();
-            address.map(|address| SinkKind::Syslog { address, facility })
-        }
-        Ok(Kind::Jsonl) => {
-            let path = required(&mut s, "path", "a jsonl sink needs a path", m, absolute);
-            path.map(|path| SinkKind::Jsonl { path })
-        }
-        Err(why) => {
-            m.at(&kind_span, why);
-            return None;
-        }
-    };
-    let min_severity = s.parsed("min_severity", m, severity).unwrap_or(Severity::Info);
-    let heartbeat = match s.parsed("heartbeat", m, or_off(Duration::from_millis(100), "100ms")) {
-        Some(every) => every,
-        None => Some(HEARTBEAT),
-    };
+fn metrics(file: &mut Section<'_, '_>, metrics: &mut Metrics, m: &mut Mistakes) {
+    let Some(mut s) = section(file, "metrics", "[metrics]", m) else { return };
+    metrics.listen = s.parsed("listen", m, loopback);
     s.finish(m);
-    Some(Sink { kind: kind?, min_severity, heartbeat })
 }
 
-fn required<T>(
+pub(super) fn required<T>(
     s: &mut Section<'_, '_>,
     key: &'static str,
     missing: &str,
@@ -292,7 +225,10 @@ fn required<T>(
 }
 
 /// A span of time of at least `least`, or `off`.
-fn or_off(least: Duration, words: &'static str) -> impl Fn(&str) -> Result<Option<Duration>, String> {
+pub(super) fn or_off(
+    least: Duration,
+    words: &'static str,
+) -> impl Fn(&str) -> Result<Option<Duration>, String> {
     move |text| {
         if text == "off" {
             return Ok(None);
@@ -305,7 +241,7 @@ fn or_off(least: Duration, words: &'static str) -> impl Fn(&str) -> Result<Optio
     }
 }
 
-fn least(
+pub(super) fn least(
     read: fn(&str) -> Result<u64, String>,
     min: u64,
     why: &'static str,

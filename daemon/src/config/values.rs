@@ -3,7 +3,7 @@
 
 use super::section::nearest;
 use crate::model::Severity;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -83,6 +83,8 @@ pub enum SyslogAddress {
     Udp(String),
     /// `host:port`, with octet counting (RFC 6587).
     Tcp(String),
+    /// `host:port`, over TLS (RFC 5425).
+    Tls(String),
 }
 
 impl std::fmt::Display for SyslogAddress {
@@ -91,12 +93,13 @@ impl std::fmt::Display for SyslogAddress {
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
             Self::Udp(to) => write!(f, "udp:{to}"),
             Self::Tcp(to) => write!(f, "tcp:{to}"),
+            Self::Tls(to) => write!(f, "tls:{to}"),
         }
     }
 }
 
 pub(super) fn syslog_address(text: &str) -> Result<SyslogAddress, String> {
-    let form = "write \"unix:/dev/log\", \"udp:host:514\" or \"tcp:host:601\"";
+    let form = "write \"unix:/dev/log\", \"udp:host:514\", \"tcp:host:601\" or \"tls:host:6514\"";
     let (scheme, rest) =
         text.split_once(':').ok_or_else(|| format!("`{text}` names no transport; {form}"))?;
     let host_port = || {
@@ -120,9 +123,7 @@ pub(super) fn syslog_address(text: &str) -> Result<SyslogAddress, String> {
         "unix" => Err(format!("`{text}`: the socket's path must begin with `/`")),
         "udp" => host_port().map(SyslogAddress::Udp),
         "tcp" => host_port().map(SyslogAddress::Tcp),
-        "tls" => Err("syslog over TLS (RFC 5425) comes in a later version; until then send with \
-                      \"unix:/dev/log\" to a local syslog daemon that forwards over TLS"
-            .into()),
+        "tls" => host_port().map(SyslogAddress::Tls),
         _ => Err(format!("unknown transport `{scheme}`; {form}")),
     }
 }
@@ -168,6 +169,19 @@ pub(super) fn facility(text: &str) -> Result<Facility, String> {
         .find(|(name, _)| *name == text)
         .map(|(_, n)| Facility(*n))
         .ok_or_else(|| format!("unknown facility `{text}`{}", nearest(text, &names)))
+}
+
+/// An address of this host's own, and a port: a page there is for this host's programs.
+pub(super) fn loopback(text: &str) -> Result<SocketAddr, String> {
+    let form = "write \"127.0.0.1:9464\" or \"[::1]:9464\"";
+    match text.parse::<SocketAddr>() {
+        Ok(address) if address.port() == 0 => Err(format!("`{text}` has no port; {form}")),
+        Ok(address) if address.ip().is_loopback() => Ok(address),
+        Ok(_) => Err(format!(
+            "`{text}` is no loopback address, and the page is for everyone who can reach it; {form}"
+        )),
+        Err(_) => Err(format!("`{text}` is no address and port; {form}")),
+    }
 }
 
 /// A path from `/` on.
@@ -294,6 +308,7 @@ mod tests {
         assert_eq!(syslog_address("unix:/dev/log"), Ok(SyslogAddress::Unix("/dev/log".into())));
         assert_eq!(syslog_address("udp:log.example:514"), Ok(SyslogAddress::Udp("log.example:514".into())));
         assert_eq!(syslog_address("tcp:[::1]:601"), Ok(SyslogAddress::Tcp("[::1]:601".into())));
+        assert_eq!(syslog_address("tls:log.example:6514"), Ok(SyslogAddress::Tls("log.example:6514".into())));
         for bad in [
             "",
             "/dev/log",
@@ -304,7 +319,7 @@ mod tests {
             "tcp::514",
             "tcp:::1:514",
             "tcp:[fe80]:1",
-            "tls:host:6514",
+            "tls:host",
             "http://x",
         ] {
             assert!(syslog_address(bad).is_err(), "{bad}");

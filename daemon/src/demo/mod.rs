@@ -8,7 +8,7 @@
 
 mod upload;
 
-use crate::config::{Config, Facility, Sink, SinkKind, SyslogAddress};
+use crate::config::{Config, Facility, Sink, SinkKind, SyslogAddress, SyslogShape, Tls};
 use crate::desk::Outcome;
 use crate::library;
 use crate::model::Severity;
@@ -20,7 +20,6 @@ use std::io::Write;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
 /// The culprit's source; see the comment at its head.
 const TAMPER: &str = include_str!("tamper.c");
@@ -131,11 +130,23 @@ fn scene(dir: &Path, tamper: Option<&Path>, out: &mut impl Write, style: &Style)
     let log = dir.join("log");
     let _ = std::fs::remove_file(&log);
     let receiver = UnixDatagram::bind(&log)?;
-    let sink = Sink {
-        kind: SinkKind::Syslog { address: SyslogAddress::Unix(log), facility: Facility::default() },
-        min_severity: Severity::Medium,
-        heartbeat: None,
+    let end = log.clone();
+    // As a syslog daemon does: it reads all the time. An empty datagram ends it.
+    let reader = std::thread::spawn(move || {
+        let mut lines = Vec::new();
+        let mut buffer = [0; 16384];
+        while let Ok(n @ 1..) = receiver.recv(&mut buffer) {
+            lines.push(String::from_utf8_lossy(&buffer[..n]).into_owned());
+        }
+        lines
+    });
+    let kind = SinkKind::Syslog {
+        address: SyslogAddress::Unix(log),
+        facility: Facility::default(),
+        shape: SyslogShape::default(),
+        tls: Tls::default(),
     };
+    let sink = Sink { min_severity: Severity::Medium, heartbeat: None, ..Sink::of(kind) };
     let config = Config { sinks: vec![sink], ..Config::default() };
     let session = Session::start(&config, None, None)?;
     let received = upload::upload(
@@ -156,12 +167,8 @@ fn scene(dir: &Path, tamper: Option<&Path>, out: &mut impl Write, style: &Style)
     let Outcome { gathered, alarms, summary, .. } = outcome;
     gathered.write(&alarms, &summary, false, style, out)?;
     writeln!(out)?;
-    receiver.set_read_timeout(Some(Duration::from_millis(50)))?;
-    let mut syslog = Vec::new();
-    let mut buffer = [0; 16384];
-    while let Ok(n) = receiver.recv(&mut buffer) {
-        syslog.push(String::from_utf8_lossy(&buffer[..n]).into_owned());
-    }
+    UnixDatagram::unbound()?.send_to(&[], end)?;
+    let syslog = reader.join().unwrap_or_default();
     let outcome_alarms = alarms.iter().map(|a| a.finding.rule.clone()).collect();
     Ok(Scene { body: received.body, transfers: summary.transfers, outcome_alarms, syslog })
 }

@@ -9,7 +9,7 @@ use counterfoil_abi::record::Address;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrAny, SocketFlags, SocketType, netlink};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 /// See [`super::facts::Proc::socket`].
 pub fn socket(pid: u32, fd: i32) -> Option<SocketFacts> {
@@ -83,6 +83,15 @@ fn tcp_counts(socket: &OwnedFd) -> Option<(u64, u64)> {
     Some((sent, received))
 }
 
+/// Bytes of `socket` that the other side has not taken: of a Unix socket the peer's program (in the kernel's own
+/// measure), of TCP the peer's kernel (unix(7), tcp(7): SIOCOUTQ).
+pub(crate) fn not_taken(socket: &impl AsFd) -> Option<u64> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: SIOCOUTQ, which is TIOCOUTQ, writes one int through its argument; the descriptor is borrowed and open.
+    let got = unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+    if got == 0 { u64::try_from(bytes).ok() } else { None }
+}
+
 /// See [`super::facts::Proc::unix_peer`]. It knows the daemon's own network namespace only.
 pub fn unix_peer(inode: u64) -> Option<u64> {
     // include/uapi/linux/{netlink,sock_diag,unix_diag}.h
@@ -136,7 +145,7 @@ mod tests {
     use super::*;
     use std::io::{Read, Write};
     use std::net::{TcpListener, TcpStream};
-    use std::os::unix::net::{UnixListener, UnixStream};
+    use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 
     #[test]
     fn a_tcp_sockets_addresses_and_counts_are_the_kernels() {
@@ -169,6 +178,16 @@ mod tests {
         server.read_exact(&mut [0; 400]).unwrap();
         assert_eq!(server.read(&mut [0; 1]).unwrap(), 0);
         assert_eq!(socket(pid, server.as_raw_fd()).unwrap().received, Some(1000), "FIN is no byte");
+    }
+
+    #[test]
+    fn a_datagram_counts_until_it_is_read() {
+        let (a, b) = UnixDatagram::pair().unwrap();
+        assert_eq!(not_taken(&a), Some(0));
+        a.send(&[1; 100]).unwrap();
+        assert!(not_taken(&a).unwrap() >= 100);
+        b.recv(&mut [0; 200]).unwrap();
+        assert_eq!(not_taken(&a), Some(0));
     }
 
     #[test]

@@ -4,7 +4,7 @@ mod dir;
 pub mod executables;
 pub mod facts;
 pub mod keep;
-mod kernel;
+pub(crate) mod kernel;
 pub mod listen;
 pub(crate) mod regular;
 pub mod room;

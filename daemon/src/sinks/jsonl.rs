@@ -1,39 +1,33 @@
 //! JSON Lines: one object a line (INTERFACE), appended to a file.
 #![forbid(unsafe_code)]
 
-use super::{Message, Sink};
+use super::Message;
+use super::post::Shape;
+use crate::escape::acts;
 use crate::model::{Alarm, Coverage, Summary, Transfer};
 use serde_json::{Value, json};
+use std::fmt::Write as _;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-/// A file of JSON Lines: a sink, and `run --json`.
+/// A file of JSON Lines, for `run --json`.
 pub struct JsonLines {
-    name: String,
     path: PathBuf,
-    file: Option<File>,
+    file: File,
     failed: bool,
     given_up: u64,
 }
 
 impl JsonLines {
-    /// Opened at the first line; reopened after a failure.
-    #[must_use]
-    pub fn lazy(path: &Path) -> Self {
-        let name = format!("jsonl {}", path.display());
-        Self { name, path: path.to_owned(), file: None, failed: false, given_up: 0 }
-    }
-
-    /// Begins the file anew, for `run --json`.
+    /// Begins the file anew.
     ///
     /// # Errors
     /// It can't be made.
     pub fn create(path: &Path) -> io::Result<Self> {
-        let mut lines = Self::lazy(path);
-        lines.file = Some(OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?);
-        Ok(lines)
+        let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+        Ok(Self { path: path.to_owned(), file, failed: false, given_up: 0 })
     }
 
     /// Writes one transfer.
@@ -63,18 +57,7 @@ impl JsonLines {
     }
 
     fn write(&mut self, value: &Value) {
-        let mut line = value.to_string();
-        line.push('\n');
-        let written = match &mut self.file {
-            Some(file) => file.write_all(line.as_bytes()),
-            None => OpenOptions::new()
-                .append(true)
-                .create(true)
-                .mode(0o600)
-                .open(&self.path)
-                .and_then(|f| self.file.insert(f).write_all(line.as_bytes())),
-        };
-        if let Err(e) = written {
+        if let Err(e) = self.file.write_all(&line(value)) {
             self.given_up += 1;
             if !std::mem::replace(&mut self.failed, true) {
                 tracing::error!("can't write to {}: {e}", self.path.display());
@@ -85,43 +68,51 @@ impl JsonLines {
     }
 }
 
-impl Sink for JsonLines {
-    fn name(&self) -> &str {
-        &self.name
-    }
+/// Every event as its JSON line: the shape of a `jsonl` sink.
+pub(super) struct Events;
 
-    fn send(&mut self, message: &Message) {
-        // Log rotation renames the file: then a new one is begun.
-        use std::os::unix::fs::MetadataExt;
-        let same = |f: &File| {
-            let (Ok(open), Ok(named)) = (f.metadata(), std::fs::metadata(&self.path)) else { return false };
-            (open.dev(), open.ino()) == (named.dev(), named.ino())
-        };
-        if self.file.as_ref().is_some_and(|f| !same(f)) {
-            self.file = None;
-        }
-        match message {
-            Message::Alarm(alarm) => self.alarm(alarm),
-            Message::Transfer(transfer) => self.transfer(transfer),
-            Message::Coverage(coverage) => self.coverage(coverage),
-            Message::Heartbeat(beat) => self.write(&json!({
+impl Shape for Events {
+    fn line(&mut self, message: &Message) -> Option<Vec<u8>> {
+        Some(line(&match message {
+            Message::Alarm(alarm) => alarm_json(alarm),
+            Message::Transfer(transfer) => transfer_json(transfer),
+            Message::Coverage(coverage) => typed("coverage", coverage.as_ref()),
+            Message::Heartbeat(beat) => json!({
                 "type": "heartbeat",
                 "time": time(jiff::Timestamp::now()),
                 "sequence": beat.sequence,
                 "sent": beat.sent,
                 "dropped": beat.dropped,
                 "uptime": beat.uptime.as_secs(),
-            })),
+            }),
+            Message::Withheld(what) => json!({
+                "type": "withheld",
+                "time": time(jiff::Timestamp::now()),
+                "alarms": what.alarms,
+                "given_up": what.given_up,
+                "rules": what.by_rule.iter().map(|((severity, rule), n)| {
+                    json!({"severity": severity, "rule": rule, "alarms": n})
+                }).collect::<Vec<_>>(),
+            }),
+        }))
+    }
+}
+
+/// `value` on a line of its own. What acts on a terminal is written as `\uNNNN`: a parser reads the same, and who looks at
+/// the file is not acted upon.
+pub(super) fn line(value: &Value) -> Vec<u8> {
+    let text = value.to_string();
+    let mut line = String::with_capacity(text.len() + 1);
+    for c in text.chars() {
+        if acts(c) {
+            // All of them are below U+10000, and can only stand inside a string.
+            let _ = write!(line, "\\u{:04x}", u32::from(c));
+        } else {
+            line.push(c);
         }
     }
-
-    fn retry(&mut self) -> bool {
-        false
-    }
-
-    fn given_up(&mut self) -> u64 {
-        std::mem::take(&mut self.given_up)
-    }
+    line.push('\n');
+    line.into_bytes()
 }
 
 /// RFC 3339 UTC with microseconds.

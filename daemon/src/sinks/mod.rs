@@ -1,30 +1,44 @@
 //! Sinks: where alarms are sent.
 //!
-//! Comes in: [`Message`]s. Goes out: syslog lines and JSON Lines. Called by `desk`. Each sink has a
+//! ```text
+//! Message ─► throttle ─► shape (a line) ─► post (kept until it is taken) ─► wire ─► receiver
+//! ```
+//! Comes in: [`Message`]s. Goes out: syslog lines, journal entries, JSON Lines. Called by `desk`. Each sink has a
 //! thread and a bounded queue of its own: a receiver that is away or slow delays neither the others
 //! nor the stages before. To every sink goes a heartbeat with a number, so that silence says
 //! something: a dead daemon and lost datagrams both show.
 #![forbid(unsafe_code)]
 
+mod cef;
+mod ecs;
+mod facts;
+mod journald;
 mod jsonl;
+mod ocsf;
+mod post;
 pub mod syslog;
+mod throttle;
 mod wire;
 
 pub use jsonl::{JsonLines, alarm_json, transfer_json};
+pub use throttle::Withheld;
 
-use crate::config::{self, SinkKind};
+use crate::config::{self, JsonShape, SinkKind, SyslogShape};
+use crate::metrics::{Metrics, SinkMetrics};
 use crate::model::{Alarm, Coverage, Transfer};
+use crate::spool::Spool;
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
+use post::{Post, Shape};
+use sha2::{Digest, Sha256};
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+use throttle::Throttle;
 
-/// Messages that may wait for one sink.
-const QUEUE: usize = 4096;
-/// How often a sink that has lines waiting is asked to try again.
-const RETRY: Duration = Duration::from_millis(500);
+/// Messages that may wait for a sink's thread.
+const QUEUE: usize = 16_384;
 
 /// What is sent.
 #[derive(Clone, Debug)]
@@ -37,6 +51,8 @@ pub enum Message {
     Coverage(Arc<Coverage>),
     /// The daemon lives.
     Heartbeat(Heartbeat),
+    /// What this sink's receiver was not told.
+    Withheld(Arc<Withheld>),
 }
 
 /// The daemon lives.
@@ -52,26 +68,18 @@ pub struct Heartbeat {
     pub uptime: Duration,
 }
 
-/// A place to send to. Delivering must not block for longer than a second or two.
-pub trait Sink: Send {
-    /// What it is, for messages about it: `syslog udp:…`.
-    fn name(&self) -> &str;
-    /// Sends, or keeps for later what can't be sent now.
-    fn send(&mut self, message: &Message);
-    /// Tries what was kept. True: something still waits.
-    fn retry(&mut self) -> bool;
-    /// Messages given up since the last call.
-    fn given_up(&mut self) -> u64;
-}
-
 /// All sinks, running.
 #[derive(Default)]
 pub struct Sinks {
     running: Vec<Running>,
+    /// When all is to be over.
+    end: Arc<OnceLock<Instant>>,
 }
 
 struct Running {
     queue: Sender<Message>,
+    /// It wants every event, not alarms alone.
+    everything: bool,
     full: Arc<AtomicU64>,
     thread: JoinHandle<()>,
 }
@@ -80,31 +88,29 @@ impl Sinks {
     /// Opens the configured sinks. What waits for a receiver is kept under `state` where there is
     /// one. A receiver that isn't there yet is no error: it is tried again and again.
     #[must_use]
-    pub fn start(configured: &[config::Sink], state: Option<&Path>) -> Self {
+    pub fn start(configured: &[config::Sink], state: Option<&Path>, metrics: &Metrics) -> Self {
         let spools = state.map(|s| s.join("spool"));
         if let Some(dir) = &spools
             && let Err(e) = crate::ledger::prepare(dir)
         {
             tracing::error!("{e}; what waits for a receiver is kept in memory only");
         }
+        let end = Arc::default();
         let running = configured
             .iter()
-            .map(|c| {
-                let sink: Box<dyn Sink> = match &c.kind {
-                    SinkKind::Syslog { address, facility } => {
-                        Box::new(syslog::Syslog::open(address, *facility, spools.as_deref()))
-                    }
-                    SinkKind::Jsonl { path } => Box::new(JsonLines::lazy(path)),
-                };
-                run(sink, c.min_severity, c.heartbeat)
+            .map(|sink| {
+                let post = open(sink, spools.as_deref());
+                let metrics = metrics.sink(post.name());
+                run(post, sink, metrics, Arc::clone(&end))
             })
             .collect();
-        Self { running }
+        Self { running, end }
     }
 
     /// Gives `message` to every sink. Never waits.
     pub fn send(&self, message: &Message) {
-        for sink in &self.running {
+        let alarm = matches!(message, Message::Alarm(_));
+        for sink in self.running.iter().filter(|s| alarm || s.everything) {
             match sink.queue.try_send(message.clone()) {
                 Ok(()) | Err(TrySendError::Disconnected(_)) => {}
                 Err(TrySendError::Full(_)) => {
@@ -118,6 +124,7 @@ impl Sinks {
     /// stays in its spool.
     pub fn finish(self, max: Duration) {
         let end = Instant::now() + max;
+        let _ = self.end.set(end);
         let threads: Vec<JoinHandle<()>> = self
             .running
             .into_iter()
@@ -126,8 +133,10 @@ impl Sinks {
                 r.thread
             })
             .collect();
+        // A name that is being looked up may take longer: that thread ends with the process.
+        let patience = end + Duration::from_millis(100);
         for thread in threads {
-            while !thread.is_finished() && Instant::now() < end {
+            while !thread.is_finished() && Instant::now() < patience {
                 std::thread::sleep(Duration::from_millis(2));
             }
             if thread.is_finished() {
@@ -137,57 +146,159 @@ impl Sinks {
     }
 }
 
-fn run(sink: Box<dyn Sink>, min: crate::model::Severity, heartbeat: Option<Duration>) -> Running {
-    let (queue, messages) = bounded(QUEUE);
-    let full = Arc::new(AtomicU64::new(0));
-    let counter = Arc::clone(&full);
-    let thread = std::thread::Builder::new()
-        .name("sink".into())
-        .spawn(move || serve(sink, &messages, min, heartbeat, &counter))
-        .expect("a thread can be started");
-    Running { queue, full, thread }
+/// What is wrong with the files that the sinks' settings name, for `check`.
+#[must_use]
+pub fn mistakes(configured: &[config::Sink]) -> Vec<String> {
+    let tls = |sink: &config::Sink| match &sink.kind {
+        SinkKind::Syslog { address: config::SyslogAddress::Tls(_), tls, .. } => {
+            wire::tls::config(tls).err().map(|why| format!("{}: {why}", sink.kind))
+        }
+        _ => None,
+    };
+    configured.iter().filter_map(tls).collect()
 }
 
-fn serve(
-    mut sink: Box<dyn Sink>,
-    messages: &Receiver<Message>,
+/// A sink's shape, way and queue.
+fn open(sink: &config::Sink, spools: Option<&Path>) -> Post {
+    let name = sink.kind.to_string();
+    let (shape, wire): (Box<dyn Shape>, _) = match &sink.kind {
+        SinkKind::Syslog { address, facility, shape, tls } => {
+            let lines = match shape {
+                SyslogShape::Rfc5424 => syslog::Lines::new(*facility),
+                SyslogShape::Cef => syslog::Lines::cef(*facility),
+            };
+            (Box::new(lines), wire::open(address, tls))
+        }
+        SinkKind::Journald { socket } => (Box::new(journald::Entries), wire::datagrams(socket)),
+        SinkKind::Jsonl { path, shape } => {
+            let shape: Box<dyn Shape> = match shape {
+                JsonShape::Counterfoil => Box::new(jsonl::Events),
+                JsonShape::Ecs => Box::new(ecs::Documents::default()),
+                JsonShape::Ocsf => Box::new(ocsf::Findings::default()),
+            };
+            (shape, Box::new(wire::Appended::to(path)))
+        }
+    };
+    let spool = match spools {
+        None => Spool::in_memory(sink.queue_size),
+        Some(dir) => {
+            let digest = Sha256::digest(&name);
+            let file =
+                dir.join(format!("{:02x}{:02x}{:02x}{:02x}", digest[0], digest[1], digest[2], digest[3]));
+            Spool::on_disk(&file, sink.queue_size).unwrap_or_else(|e| {
+                tracing::error!(
+                    "{name}: can't keep lines in {}: {e}; keeping them in memory",
+                    file.display()
+                );
+                Spool::in_memory(sink.queue_size)
+            })
+        }
+    };
+    Post::new(name, shape, wire, spool)
+}
+
+fn run(post: Post, sink: &config::Sink, metrics: SinkMetrics, end: Arc<OnceLock<Instant>>) -> Running {
+    let (queue, messages) = bounded(QUEUE);
+    let full = Arc::new(AtomicU64::new(0));
+    let everything = matches!(sink.kind, SinkKind::Jsonl { shape: JsonShape::Counterfoil, .. });
+    let server = Server {
+        post,
+        min: sink.min_severity,
+        every: sink.heartbeat,
+        throttle: Throttle::new(sink.rate_limit),
+        full: Arc::clone(&full),
+        metrics,
+        end,
+    };
+    let thread = std::thread::Builder::new()
+        .name("sink".into())
+        .spawn(move || server.serve(&messages))
+        .expect("a thread can be started");
+    Running { queue, everything, full, thread }
+}
+
+/// One sink's thread.
+struct Server {
+    post: Post,
     min: crate::model::Severity,
     every: Option<Duration>,
-    full: &AtomicU64,
-) {
-    let started = Instant::now();
-    let mut beat = Heartbeat { sequence: 0, sent: 0, dropped: 0, uptime: Duration::ZERO };
-    let mut next = every.map(|e| started + e);
-    let mut waits = false;
-    loop {
-        let now = Instant::now();
-        if next.is_some_and(|n| n <= now) {
-            beat.sequence += 1;
-            beat.uptime = started.elapsed();
-            sink.send(&Message::Heartbeat(beat));
-            next = every.map(|e| now + e);
-        }
-        let until_beat = next.map_or(Duration::from_secs(3600), |n| n.saturating_duration_since(now));
-        match messages.recv_timeout(if waits { until_beat.min(RETRY) } else { until_beat }) {
-            Ok(Message::Alarm(a)) if a.finding.severity < min => {}
-            Ok(message) => {
-                beat.sent += 1;
-                sink.send(&message);
+    throttle: Throttle,
+    full: Arc<AtomicU64>,
+    metrics: SinkMetrics,
+    end: Arc<OnceLock<Instant>>,
+}
+
+impl Server {
+    fn serve(mut self, messages: &Receiver<Message>) {
+        let started = Instant::now();
+        let mut beat = Heartbeat { sequence: 0, sent: 0, dropped: 0, uptime: Duration::ZERO };
+        let mut next = self.every.map(|e| started + e);
+        // What an earlier daemon left goes first.
+        let mut again = self.post.pump();
+        loop {
+            let now = Instant::now();
+            if next.is_some_and(|n| n <= now) {
+                beat.sequence += 1;
+                beat.uptime = started.elapsed();
+                self.post.send(&Message::Heartbeat(beat));
+                next = self.every.map(|e| now + e);
             }
-            Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => {
-                sink.retry();
+            self.say_withheld(now, false);
+            let due = [next, self.throttle.due(), again.map(|a| now + a)].into_iter().flatten().min();
+            let wait = due.map_or(Duration::from_secs(3600), |d| d.saturating_duration_since(now));
+            match messages.recv_timeout(wait) {
+                Ok(message) => {
+                    // All that is there, before a look at the receiver; but not for ever.
+                    for message in std::iter::once(message).chain(messages.try_iter()).take(256) {
+                        self.take(&message, &mut beat);
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+            again = self.post.pump();
+            self.account(&mut beat);
+        }
+        self.say_withheld(Instant::now(), true);
+        let end = self.end.get().copied().unwrap_or_else(Instant::now);
+        self.post.finish(end);
+        self.account(&mut beat);
+    }
+
+    fn take(&mut self, message: &Message, beat: &mut Heartbeat) {
+        if let Message::Alarm(alarm) = message {
+            if alarm.finding.severity < self.min {
+                return;
+            }
+            if !self.throttle.allows(alarm, Instant::now()) {
+                self.metrics.held_back(1);
                 return;
             }
         }
-        waits = sink.retry();
-        let lost = sink.given_up() + full.swap(0, Ordering::Relaxed);
-        if lost > 0 {
-            tracing::error!("sink {}: {lost} messages given up, too many waited", sink.name());
-            beat.dropped += lost;
+        beat.sent += 1;
+        self.metrics.sent();
+        self.post.send(message);
+    }
+
+    fn say_withheld(&mut self, now: Instant, last: bool) {
+        if let Some(withheld) = self.throttle.summary(now, last) {
+            self.post.send(&Message::Withheld(Arc::new(withheld)));
         }
+    }
+
+    fn account(&mut self, beat: &mut Heartbeat) {
+        let lost = self.post.given_up() + self.full.swap(0, Ordering::Relaxed);
+        if lost > 0 {
+            tracing::error!("{}: {lost} messages given up, too many waited", self.post.name());
+            beat.dropped += lost;
+            self.throttle.gave_up(lost);
+            self.metrics.dropped(lost);
+        }
+        self.metrics.state(self.post.waiting(), self.post.away());
     }
 }
 
 #[cfg(test)]
-mod tests;
+mod shape_tests;
+#[cfg(test)]
+pub(crate) mod tests;

@@ -1,43 +1,42 @@
-//! Syslog: RFC 5424 lines with structured data, and a queue for when the receiver is away.
+//! Syslog: RFC 5424 lines, with structured data or with CEF in the message.
 //!
-//! Comes in: alarms and heartbeats. Goes out: one line each. A line never holds a control
+//! Comes in: alarms, heartbeats, what was withheld. Goes out: one line each. A line never holds a control
 //! character, whatever an observed process is called: values are escaped twice, first as text (see
 //! `escape`), then as RFC 5424 section 6.3.3 says for `"`, `\` and `]`.
 #![forbid(unsafe_code)]
 
+use super::facts::{self, FIRST, message, word};
 use super::jsonl::time;
-use super::wire::{Wire, open};
-use super::{Heartbeat, Message, Sink};
-use crate::config::{Facility, SyslogAddress};
+use super::post::Shape;
+use super::{Heartbeat, Message, Withheld, cef};
+use crate::config::Facility;
 use crate::escape::{clip, text};
-use crate::model::{Alarm, Severity};
-use crate::spool::{self, Spool};
-use sha2::{Digest, Sha256};
-use std::path::Path;
-use std::time::{Duration, Instant};
+use crate::model::Alarm;
 use syslog_fmt::v5424::{Config, Formatter, Msg};
+
+pub use super::facts::priority;
 
 /// The example enterprise number of RFC 5612.
 const SD_ID: &str = "counterfoil@32473";
-/// Characters of one value, and of the text. A whole line stays below the 2,048 bytes that RFC 5426
-/// wants every receiver to take, unless it is mostly not ASCII.
+/// Characters of one value, and of the text.
 const VALUE: usize = 192;
-const TEXT: usize = 512;
+const TEXT: usize = 384;
+/// Bytes of structured data beyond which only the first facts are kept. With header and text a line stays below the 2,048
+/// bytes that RFC 5426 wants every receiver to take, unless it is mostly not ASCII.
+const DATA: usize = 1400;
 
 /// Makes lines.
 pub struct Lines {
     formatter: Formatter,
     sequence: u32,
+    cef: bool,
 }
 
 impl Lines {
     /// For this host and process.
     #[must_use]
     pub fn new(facility: Facility) -> Self {
-        let uname = rustix::system::uname();
-        // RFC 5424 section 6: printable ASCII without spaces, 255 characters at most.
-        let host: String =
-            uname.nodename().to_string_lossy().chars().filter(char::is_ascii_graphic).take(255).collect();
+        let host = facts::host();
         let pid = std::process::id().to_string();
         let formatter = Config {
             facility: facility.0.try_into().unwrap_or(syslog_fmt::Facility::Authpriv),
@@ -46,57 +45,59 @@ impl Lines {
             proc_id: Some(&pid),
         }
         .into_formatter();
-        Self { formatter, sequence: 0 }
+        Self { formatter, sequence: 0, cef: false }
+    }
+
+    /// With CEF in the message, and no structured data but the sequence.
+    #[must_use]
+    pub fn cef(facility: Facility) -> Self {
+        Self { cef: true, ..Self::new(facility) }
     }
 
     /// The line of an alarm.
     pub fn alarm(&mut self, alarm: &Alarm) -> Vec<u8> {
         let f = &alarm.finding;
-        let evidence = |name: &str| f.evidence.get(name).and_then(|v| v.as_str()).map(str::to_owned);
-        let pid = f.process.as_ref().map(|p| p.pid.to_string());
-        let altered = (!f.altered.is_empty()).then(|| {
-            let parts: Vec<String> =
-                f.altered.iter().take(12).map(|r| format!("{}+{}", r.offset, r.length)).collect();
-            let more = if f.altered.len() > 12 { ",…" } else { "" };
-            format!("{}{more}", parts.join(","))
-        });
-        let params: Vec<(&str, Option<String>)> = vec![
-            ("id", Some(alarm.id.to_string())),
-            ("analytic", word(&f.analytic)),
-            ("rule", Some(f.rule.clone())),
-            ("severity", word(&f.severity)),
-            ("state", word(&alarm.state)),
-            ("verdict", f.verdict.as_ref().and_then(word)),
-            ("technique", f.technique.clone()),
-            ("count", Some(alarm.count.to_string())),
-            ("pid", pid),
-            ("exe", f.process.as_ref().and_then(|p| p.exe.clone())),
-            ("user", f.process.as_ref().and_then(|p| p.user.clone())),
-            ("transfer", f.transfer.map(|t| t.to_string())),
-            ("flow", f.flow.clone()),
-            ("local", f.connection.as_ref().and_then(|c| c.local.clone())),
-            ("remote", f.connection.as_ref().and_then(|c| c.remote.clone())),
-            ("file", f.file.as_ref().and_then(|x| x.path.clone())),
-            ("sha256_origin", evidence("sha256_origin")),
-            ("sha256_destination", evidence("sha256_destination")),
-            ("digest_origin", evidence("origin_digest")),
-            ("digest_destination", evidence("destination_digest")),
-            ("altered", altered),
-        ];
-        let message = format!("{}: {}", f.title, f.message);
-        self.line(priority(f.severity), alarm.last, &f.rule, params, &message)
+        let (severity, at) = (priority(f.severity), alarm.last);
+        if self.cef {
+            return self.line(severity, at, &f.rule, None, &cef::alarm(alarm));
+        }
+        let text = text(&message(alarm)).into_owned();
+        self.line(severity, at, &f.rule, Some(fitting(&facts::of(alarm))), &clip(&text, TEXT))
     }
 
     /// The line of a heartbeat.
     pub fn heartbeat(&mut self, beat: &Heartbeat) -> Vec<u8> {
         let params = vec![
-            ("sequence", Some(beat.sequence.to_string())),
-            ("sent", Some(beat.sent.to_string())),
-            ("dropped", Some(beat.dropped.to_string())),
-            ("uptime", Some(beat.uptime.as_secs().to_string())),
+            ("sequence", beat.sequence.to_string()),
+            ("sent", beat.sent.to_string()),
+            ("dropped", beat.dropped.to_string()),
+            ("uptime", beat.uptime.as_secs().to_string()),
         ];
         let message = format!("alive, heartbeat {}", beat.sequence);
-        self.line(syslog_fmt::Severity::Info, jiff::Timestamp::now(), "heartbeat", params, &message)
+        self.own("heartbeat", syslog_fmt::Severity::Info, params, &message)
+    }
+
+    /// The line that says what there is no line of.
+    pub fn withheld(&mut self, withheld: &Withheld) -> Vec<u8> {
+        let mut params = vec![("alarms", withheld.alarms.to_string())];
+        params.push(("given_up", withheld.given_up.to_string()));
+        params.push(("rules", withheld.rules()));
+        self.own("withheld", syslog_fmt::Severity::Warning, params, &withheld.words())
+    }
+
+    fn own(
+        &mut self,
+        id: &str,
+        severity: syslog_fmt::Severity,
+        params: Vec<(&'static str, String)>,
+        message: &str,
+    ) -> Vec<u8> {
+        let now = jiff::Timestamp::now();
+        if self.cef {
+            return self.line(severity, now, id, None, &cef::own(id, &params, message));
+        }
+        let params = params.into_iter().filter(|(_, v)| !v.is_empty()).collect();
+        self.line(severity, now, id, Some(params), message)
     }
 
     fn line(
@@ -104,26 +105,22 @@ impl Lines {
         priority: syslog_fmt::Severity,
         at: jiff::Timestamp,
         msg_id: &str,
-        params: Vec<(&str, Option<String>)>,
+        params: Option<Vec<(&str, String)>>,
         message: &str,
     ) -> Vec<u8> {
         // RFC 5424 section 7.3.1: 1 to 2147483647, then 1 again. Counts every line to this receiver.
         self.sequence = self.sequence % 0x7fff_ffff + 1;
         let sequence = self.sequence.to_string();
-        let values: Vec<(&str, String)> = params
-            .into_iter()
-            .filter_map(|(name, value)| Some((name, clip(&text(&value?), VALUE).into_owned())))
-            .collect();
-        let own: Vec<(&str, &str)> = values.iter().map(|(n, v)| (*n, v.as_str())).collect();
-        let message = plain(&clip(&text(message), TEXT));
-        // Section 6.4: UTF-8 has a byte order mark before it, which plain ASCII doesn't need.
-        let message: Msg<'_> = if message.is_ascii() {
+        let message = plain(message);
+        // Section 6.4: UTF-8 has a byte order mark before it, which plain ASCII doesn't need. CEF begins with its name.
+        let message: Msg<'_> = if message.is_ascii() || params.is_none() {
             Msg::NonUnicodeBytes(message.as_bytes())
         } else {
             Msg::Utf8Str(&message)
         };
         let mut out = Vec::with_capacity(1024);
-        let data = vec![(SD_ID, own), ("meta", vec![("sequenceId", sequence.as_str())])];
+        let own = params.iter().map(|p| (SD_ID, p.iter().map(|(n, v)| (*n, v.as_str())).collect::<Vec<_>>()));
+        let data: Vec<_> = own.chain([("meta", vec![("sequenceId", sequence.as_str())])]).collect();
         let time = time(at);
         // Writing to a Vec can't fail.
         let _ = self.formatter.write_with_data(&mut out, priority, time, message, Some(msg_id), data);
@@ -131,125 +128,68 @@ impl Lines {
     }
 }
 
+impl Shape for Lines {
+    fn line(&mut self, message: &Message) -> Option<Vec<u8>> {
+        match message {
+            Message::Alarm(alarm) => Some(self.alarm(alarm)),
+            Message::Heartbeat(beat) => Some(self.heartbeat(beat)),
+            Message::Withheld(withheld) => Some(self.withheld(withheld)),
+            // Syslog is for what someone should look at.
+            Message::Transfer(_) | Message::Coverage(_) => None,
+        }
+    }
+}
+
+/// Facts made safe, as many as there is room for; the names of those left out are the last.
+fn fitting(facts: &[(&'static str, String)]) -> Vec<(&'static str, String)> {
+    let mut room = DATA;
+    let mut kept = Vec::with_capacity(facts.len());
+    let mut omitted: Vec<&str> = Vec::new();
+    for (i, (name, value)) in facts.iter().enumerate() {
+        let value = clip(&text(value), VALUE).into_owned();
+        // `"`, `\` and `]` cost two each, and there are a space, `=` and two quotes round it.
+        let escapes = value.bytes().filter(|b| matches!(b, b'"' | b'\\' | b']')).count();
+        let cost = name.len() + value.len() + escapes + 4;
+        if i < FIRST || cost <= room {
+            room = room.saturating_sub(cost);
+            kept.push((*name, value));
+        } else {
+            omitted.push(name);
+        }
+    }
+    if !omitted.is_empty() {
+        kept.push(("omitted", omitted.join(",")));
+    }
+    kept
+}
+
 /// Our own typography in ASCII: then only a name that isn't makes a line need UTF-8.
 fn plain(text: &str) -> String {
     text.replace('–', "-").replace('→', "->").replace('…', "...")
 }
 
-fn word(value: &impl serde::Serialize) -> Option<String> {
-    serde_json::to_value(value).ok()?.as_str().map(str::to_owned)
-}
-
-/// An alarm's severity as syslog counts.
-#[must_use]
-pub fn priority(severity: Severity) -> syslog_fmt::Severity {
-    match severity {
-        Severity::Critical => syslog_fmt::Severity::Crit,
-        Severity::High => syslog_fmt::Severity::Err,
-        Severity::Medium => syslog_fmt::Severity::Warning,
-        Severity::Low => syslog_fmt::Severity::Notice,
-        Severity::Info => syslog_fmt::Severity::Info,
-    }
-}
-
-/// One receiver.
-pub struct Syslog {
-    name: String,
-    lines: Lines,
-    wire: Box<dyn Wire>,
-    spool: Spool,
-    away: Option<Away>,
-}
-
-/// The receiver is away: since when, and when to try next.
-struct Away {
-    next: Instant,
-    pause: Duration,
-}
-
-impl Syslog {
-    /// A sink to `address`; lines that wait for it are kept under `spools`, else in memory.
+impl Withheld {
+    /// `low payload-truncated 95,…`, the most first.
     #[must_use]
-    pub fn open(address: &SyslogAddress, facility: Facility, spools: Option<&Path>) -> Self {
-        let name = format!("syslog {address}");
-        let spool = match spools {
-            None => Spool::in_memory(spool::LIMIT),
-            Some(dir) => {
-                let digest = Sha256::digest(address.to_string());
-                let file =
-                    dir.join(format!("{:02x}{:02x}{:02x}{:02x}", digest[0], digest[1], digest[2], digest[3]));
-                Spool::on_disk(&file, spool::LIMIT).unwrap_or_else(|e| {
-                    tracing::error!(
-                        "{name}: can't keep lines in {}: {e}; keeping them in memory",
-                        file.display()
-                    );
-                    Spool::in_memory(spool::LIMIT)
-                })
-            }
+    pub fn rules(&self) -> String {
+        let mut all: Vec<_> = self.by_rule.iter().collect();
+        all.sort_by_key(|(_, n)| std::cmp::Reverse(**n));
+        let one = |((severity, rule), n): (&(_, String), &u64)| {
+            format!("{} {} {n}", word(severity).unwrap_or_default(), text(rule))
         };
-        Self { name, lines: Lines::new(facility), wire: open(address), spool, away: None }
+        clip(&all.into_iter().map(one).collect::<Vec<_>>().join(","), 512).into_owned()
     }
 
-    fn deliver(&mut self, line: &[u8]) {
-        if self.spool.is_empty() && self.away.is_none() {
-            match self.wire.send(line) {
-                Ok(()) => return,
-                Err(e) => self.lost_contact(&e),
-            }
+    /// The same in a sentence.
+    #[must_use]
+    pub fn words(&self) -> String {
+        let mut out = vec![];
+        if self.alarms > 0 {
+            out.push(format!("{} alarms held back by rate_limit ({})", self.alarms, self.rules()));
         }
-        self.spool.push(line);
-    }
-
-    fn lost_contact(&mut self, e: &std::io::Error) {
-        const FIRST: Duration = Duration::from_millis(250);
-        const LONGEST: Duration = Duration::from_secs(30);
-        let pause = match &self.away {
-            None => {
-                tracing::warn!("{}: {e}; lines wait until it is back", self.name);
-                FIRST
-            }
-            Some(away) => (away.pause * 2).min(LONGEST),
-        };
-        self.away = Some(Away { next: Instant::now() + pause, pause });
-    }
-}
-
-impl Sink for Syslog {
-    fn name(&self) -> &str {
-        &self.name
-    }
-
-    fn send(&mut self, message: &Message) {
-        let line = match message {
-            Message::Alarm(alarm) => self.lines.alarm(alarm),
-            Message::Heartbeat(beat) => self.lines.heartbeat(beat),
-            // Syslog is for what someone should look at.
-            Message::Transfer(_) | Message::Coverage(_) => return,
-        };
-        self.deliver(&line);
-    }
-
-    fn retry(&mut self) -> bool {
-        if self.away.as_ref().is_some_and(|a| a.next > Instant::now()) {
-            return true;
+        if self.given_up > 0 {
+            out.push(format!("{} messages given up because too many waited", self.given_up));
         }
-        if self.spool.is_empty() {
-            self.away = None;
-            return false;
-        }
-        let wire = &mut self.wire;
-        match self.spool.drain(|line| wire.send(line)) {
-            Ok(()) => {
-                if self.away.take().is_some() {
-                    tracing::info!("{}: back", self.name);
-                }
-            }
-            Err(e) => self.lost_contact(&e),
-        }
-        !self.spool.is_empty()
-    }
-
-    fn given_up(&mut self) -> u64 {
-        self.spool.given_up()
+        format!("{}; `counterfoil alarms` has all", out.join("; "))
     }
 }

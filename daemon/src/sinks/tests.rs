@@ -1,8 +1,9 @@
 use super::syslog::Lines;
 use super::*;
-use crate::config::{Facility, Sink as SinkConfig, SyslogAddress};
+use crate::config::{Facility, Sink as SinkConfig, SyslogAddress, Tls};
 use crate::detect::Rules;
 use crate::judged::{Judged, What};
+use crate::metrics::Metrics;
 use crate::model::{Severity, Verdict};
 use crate::{alarms::Alarms, sample};
 use std::io::Read;
@@ -13,9 +14,91 @@ fn alarm_of(judged: &Judged) -> Alarm {
     Alarms::default().take(Rules::default().findings(judged).remove(0)).alarm
 }
 
-fn alarm() -> Alarm {
+pub(crate) fn alarm() -> Alarm {
     let transfer = Box::new(sample::transfer(Verdict::Altered));
     alarm_of(&Judged::Transfer { transfer, context: Box::new(sample::context()) })
+}
+
+/// What hostile programs call themselves and their files.
+pub(crate) const NASTY: &[&str] = &[
+    "a\nb",
+    "a\r\n<0>1 forged",
+    "\u{1b}[2J",
+    "\"] [evil x=\"",
+    "a\\",
+    "\\\"",
+    "]",
+    "\u{202e}",
+    "\0",
+    "\u{9b}1m",
+    "x\\x0a",
+    "ünï",
+    "\u{2028}",
+    "act=normal externalId=1|CEF:0|",
+    "FIELD=x\nPRIORITY=7\n",
+    "\",\"state\":\"normal\"}\n{\"type\":\"alarm\"",
+    "%n%s$!all-json",
+    "\\xff\\xfe",
+];
+
+/// Alarms in which everything that a program can choose is hostile, and one in which it is very long.
+pub(crate) fn hostile() -> Vec<Alarm> {
+    let long = "/".repeat(100_000);
+    let names = NASTY.iter().copied().chain([long.as_str()]);
+    let of = |name: &str| {
+        let mut a = most_of_everything();
+        let f = &mut a.finding;
+        (f.title, f.message, f.next) = (name.into(), name.into(), name.into());
+        let file = f.file.as_mut().unwrap();
+        (file.path, file.label) = (Some(name.into()), Some(name.into()));
+        let p = f.process.as_mut().unwrap();
+        p.exe = Some(name.into());
+        p.argv = Some(vec![name.into(), name.into()]);
+        (p.cwd, p.user, p.unit, p.container) =
+            (Some(name.into()), Some(name.into()), Some(name.into()), Some(name.into()));
+        let c = f.connection.as_mut().unwrap();
+        (c.local, c.server_name) = (Some(name.into()), Some(name.into()));
+        f.point = Some(
+            serde_json::json!({"tag": name, "condition": name, "value": name, "limit": 1, "unit": name}),
+        );
+        a
+    };
+    names.map(of).collect()
+}
+
+/// An alarm with something in every field.
+pub(crate) fn most_of_everything() -> Alarm {
+    let mut a = alarm();
+    let f = &mut a.finding;
+    f.confidence = Some("proven".into());
+    f.file = Some(crate::model::FileFact {
+        path: Some("/srv/out/prices.csv".into()),
+        label: Some("prices".into()),
+        sha256: Some("ab".repeat(32)),
+        class: serde_json::from_value("text".into()).unwrap(),
+    });
+    f.connection = Some(crate::model::Connection {
+        local: Some("10.0.0.1:40000".into()),
+        remote: Some("[2001:db8::1]:443".into()),
+        direction: Some("out".into()),
+        server_name: Some("api.example".into()),
+        bytes_out: Some(1000),
+        bytes_in: Some(10),
+    });
+    let p = f.process.as_mut().unwrap();
+    p.argv = Some(vec!["curl".into(), "-T".into(), "a b".into()]);
+    p.sha256 = Some("cd".repeat(32));
+    p.package = Some("curl 7.88.1".into());
+    p.started = Some(sample::moment());
+    (p.cwd, p.user, p.uid) = (Some("/srv".into()), Some("batch".into()), Some(1001));
+    (p.session, p.unit, p.container) = (Some(3), Some("nightly.service".into()), Some("c0ffee".into()));
+    p.parents = vec![crate::model::ProcessName { pid: 10, exe: Some("/bin/sh".into()) }];
+    f.point =
+        Some(serde_json::json!({"tag": "TI-101", "condition": "HI", "value": 92.4, "limit": 90, "unit": "C",
+        "source_time": "2026-03-04T05:06:07Z"}));
+    f.evidence["sha256_origin"] = "01".repeat(32).into();
+    f.evidence["sha256_destination"] = "02".repeat(32).into();
+    a
 }
 
 fn message() -> Message {
@@ -23,18 +106,20 @@ fn message() -> Message {
 }
 
 fn syslog(address: SyslogAddress, heartbeat: Option<Duration>) -> SinkConfig {
-    SinkConfig {
-        kind: SinkKind::Syslog { address, facility: Facility::default() },
-        min_severity: Severity::Info,
-        heartbeat,
-    }
+    let kind = SinkKind::Syslog {
+        address,
+        facility: Facility::default(),
+        shape: SyslogShape::default(),
+        tls: Tls::default(),
+    };
+    SinkConfig { heartbeat, ..SinkConfig::of(kind) }
 }
 
 /// An SD element: its id and parameters.
-type Element = (String, Vec<(String, String)>);
+pub(crate) type Element = (String, Vec<(String, String)>);
 
 /// Takes an RFC 5424 line apart: header fields, SD elements, message. Panics where it is malformed.
-fn take_apart(line: &str) -> (Vec<String>, Vec<Element>, String) {
+pub(crate) fn take_apart(line: &str) -> (Vec<String>, Vec<Element>, String) {
     assert!(!line.chars().any(char::is_control), "{line:?}");
     let mut fields: Vec<String> = line.splitn(7, ' ').map(str::to_owned).collect();
     let rest = fields.pop().unwrap();
@@ -138,24 +223,9 @@ fn severities_and_sequence() {
 
 #[test]
 fn no_name_can_break_a_line() {
-    let nasty = [
-        "a\nb",
-        "a\r\n<0>1 forged",
-        "\u{1b}[2J",
-        "\"] [evil x=\"",
-        "a\\",
-        "\\\"",
-        "]",
-        "\u{202e}",
-        "\0",
-        "\u{9b}1m",
-        "x\\x0a",
-        "ünï",
-        "\u{2028}",
-    ];
     let mut lines = Lines::new(Facility::default());
-    for exe in nasty {
-        for object in nasty {
+    for &exe in NASTY {
+        for &object in NASTY {
             let what = What::ForeignHook { symbol: exe.into(), object: object.into(), before: true };
             let mut notice = sample::notice(what);
             notice.process.as_mut().unwrap().exe = Some(exe.into());
@@ -191,7 +261,11 @@ fn unix_datagrams_and_a_receiver_that_is_restarted() {
         String::from_utf8(buffer[..n].to_vec()).unwrap()
     };
     // Nobody there yet: the line waits.
-    let sinks = Sinks::start(&[syslog(SyslogAddress::Unix(path.clone()), None)], Some(dir.path()));
+    let sinks = Sinks::start(
+        &[syslog(SyslogAddress::Unix(path.clone()), None)],
+        Some(dir.path()),
+        &Metrics::default(),
+    );
     sinks.send(&message());
     let first = UnixDatagram::bind(&path).unwrap();
     assert!(take_apart(&receive(&first)).0[5] == "payload-altered");
@@ -199,8 +273,42 @@ fn unix_datagrams_and_a_receiver_that_is_restarted() {
     std::fs::remove_file(&path).unwrap();
     let second = UnixDatagram::bind(&path).unwrap();
     sinks.send(&message());
-    receive(&second);
+    // A socket that is closed right behind the read may give the first line once more.
+    let sequence = |line: &str| take_apart(line).1[1].1[0].1.parse::<u32>().unwrap();
+    while sequence(&receive(&second)) != 2 {}
     sinks.finish(Duration::from_secs(5));
+}
+
+#[test]
+fn a_unix_receiver_that_stops_with_lines_unread_gets_each_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("log");
+    let first = UnixDatagram::bind(&path).unwrap();
+    let sinks = Sinks::start(&[syslog(SyslogAddress::Unix(path.clone()), None)], None, &Metrics::default());
+    for _ in 0..3 {
+        sinks.send(&message());
+    }
+    // One lies in its queue when it is closed, unread; the others wait.
+    let unread = || rustix::io::ioctl_fionread(&first).unwrap();
+    let end = Instant::now() + Duration::from_secs(5);
+    while unread() == 0 && Instant::now() < end {
+        std::thread::yield_now();
+    }
+    drop(first);
+    std::fs::remove_file(&path).unwrap();
+    let second = UnixDatagram::bind(&path).unwrap();
+    second.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    let mut buffer = [0; 8192];
+    let got: Vec<String> = (0..3)
+        .map(|_| {
+            let n = second.recv(&mut buffer).expect("a line comes");
+            take_apart(std::str::from_utf8(&buffer[..n]).unwrap()).1[1].1[0].1.clone()
+        })
+        .collect();
+    assert_eq!(got, ["1", "2", "3"]);
+    sinks.finish(Duration::from_secs(5));
+    second.set_nonblocking(true).unwrap();
+    assert!(second.recv(&mut buffer).is_err(), "nothing twice");
 }
 
 #[test]
@@ -208,12 +316,12 @@ fn what_waits_outlives_the_daemon() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("log");
     let config = [syslog(SyslogAddress::Unix(path.clone()), None)];
-    let sinks = Sinks::start(&config, Some(dir.path()));
+    let sinks = Sinks::start(&config, Some(dir.path()), &Metrics::default());
     sinks.send(&message());
     sinks.finish(Duration::from_secs(5));
     let receiver = UnixDatagram::bind(&path).unwrap();
     receiver.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-    Sinks::start(&config, Some(dir.path())).finish(Duration::from_secs(5));
+    Sinks::start(&config, Some(dir.path()), &Metrics::default()).finish(Duration::from_millis(300));
     let mut buffer = [0; 8192];
     assert!(receiver.recv(&mut buffer).expect("the line of the first daemon") > 100);
 }
@@ -223,7 +331,7 @@ fn udp_and_heartbeats() {
     let receiver = UdpSocket::bind("127.0.0.1:0").unwrap();
     receiver.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
     let address = SyslogAddress::Udp(receiver.local_addr().unwrap().to_string());
-    let sinks = Sinks::start(&[syslog(address, Some(Duration::from_millis(100)))], None);
+    let sinks = Sinks::start(&[syslog(address, Some(Duration::from_millis(100)))], None, &Metrics::default());
     let receive = || {
         let mut buffer = [0; 8192];
         let n = receiver.recv(&mut buffer).expect("a line comes");
@@ -263,7 +371,8 @@ fn frame(stream: &mut impl Read) -> Option<String> {
 fn tcp_frames_and_nothing_is_lost_over_a_reconnect() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    let sinks = Sinks::start(&[syslog(SyslogAddress::Tcp(address.to_string()), None)], None);
+    let sinks =
+        Sinks::start(&[syslog(SyslogAddress::Tcp(address.to_string()), None)], None, &Metrics::default());
     sinks.send(&message());
     let (mut stream, _) = listener.accept().unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
@@ -286,11 +395,14 @@ fn tcp_frames_and_nothing_is_lost_over_a_reconnect() {
 fn json_lines_have_every_field_and_follow_rotation() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("out.jsonl");
-    let mut lines = JsonLines::lazy(&path);
+    let kind = SinkKind::Jsonl { path: path.clone(), shape: JsonShape::Counterfoil };
+    let mut post = open(&SinkConfig::of(kind), None);
     let transfer = sample::transfer(Verdict::Altered);
-    lines.send(&Message::Transfer(Arc::new(transfer.clone())));
+    post.send(&Message::Transfer(Arc::new(transfer.clone())));
+    assert_eq!(post.pump(), None);
     std::fs::rename(&path, dir.path().join("out.1")).unwrap();
-    lines.send(&message());
+    post.send(&message());
+    assert_eq!(post.pump(), None);
     let read = |name: &str| -> serde_json::Value {
         serde_json::from_str(std::fs::read_to_string(dir.path().join(name)).unwrap().trim_end()).unwrap()
     };
@@ -336,12 +448,9 @@ fn json_lines_have_every_field_and_follow_rotation() {
 fn a_sink_hears_only_what_is_bad_enough() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("out.jsonl");
-    let config = SinkConfig {
-        kind: SinkKind::Jsonl { path: path.clone() },
-        min_severity: Severity::High,
-        heartbeat: None,
-    };
-    let sinks = Sinks::start(&[config], None);
+    let kind = SinkKind::Jsonl { path: path.clone(), shape: JsonShape::Counterfoil };
+    let config = SinkConfig { min_severity: Severity::High, heartbeat: None, ..SinkConfig::of(kind) };
+    let sinks = Sinks::start(&[config], None, &Metrics::default());
     let mut low = alarm();
     low.finding.severity = Severity::Low;
     sinks.send(&Message::Alarm(Arc::new(low)));

@@ -1,5 +1,7 @@
 use super::*;
-use crate::config::SyslogAddress;
+use crate::config::sink::HEARTBEAT;
+use crate::config::{SinkKind, SyslogAddress};
+use crate::model::Severity;
 
 fn mistakes(text: &str) -> Vec<String> {
     parse(text).expect_err(text).iter().map(ToString::to_string).collect()
@@ -59,7 +61,7 @@ path = "/var/log/counterfoil.jsonl"
     assert_eq!(config.privacy.argv, ArgvPrivacy::None);
     assert_eq!(config.ledger.max_size, 64 << 20);
     assert_eq!(config.sinks.len(), 2);
-    let SinkKind::Syslog { address, facility } = &config.sinks[0].kind else { panic!() };
+    let SinkKind::Syslog { address, facility, .. } = &config.sinks[0].kind else { panic!() };
     assert_eq!((address, facility.0), (&SyslogAddress::Tcp("log.example:601".into()), 19));
     assert_eq!(config.sinks[0].heartbeat, None);
     assert_eq!(config.sinks[1].heartbeat, Some(HEARTBEAT));
@@ -112,10 +114,9 @@ const WRONG: &[(&str, &[(&str, &str)])] = &[
         &[("1:1", "needs an address"), ("3:1", "did you mean `address`?")],
     ),
     ("[[sink]]\nkind = \"sylog\"\n", &[("2:8", "did you mean `syslog`?")]),
-    ("[[sink]]\nkind = \"journald\"\n", &[("2:8", "later version")]),
     (
-        "[[sink]]\nkind = \"syslog\"\naddress = \"tls:h:6514\"\nmin_severity = \"hihg\"\nfacility = \"authprv\"\n",
-        &[("3:11", "later version"), ("4:16", "did you mean `high`?"), ("5:12", "did you mean `authpriv`?")],
+        "[[sink]]\nkind = \"syslog\"\naddress = \"tls:h\"\nmin_severity = \"hihg\"\nfacility = \"authprv\"\n",
+        &[("3:11", "no port"), ("4:16", "did you mean `high`?"), ("5:12", "did you mean `authpriv`?")],
     ),
     (
         "[[sink]]\nkind = \"jsonl\"\npath = \"x.jsonl\"\nheartbeat = \"1ms\"\n",
