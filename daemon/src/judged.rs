@@ -195,6 +195,8 @@ pub enum What {
     Anomaly(Anomaly),
     /// A sensitive file left.
     SensitiveEgress(std::sync::Arc<crate::sensitive::told::SensitiveEgress>),
+    /// Something was done with a media file.
+    Media(std::sync::Arc<crate::media::told::MediaChain>),
     /// A child of an observed process runs unobserved.
     CoverageLost {
         /// Its program.

@@ -123,7 +123,7 @@ pub fn daemon(args: &Args) -> anyhow::Result<u8> {
         surround: Some(Around { executables: desk.executables(), baseline }),
         // Any user's program may say hello; the kernel says whose it is.
         socket_mode: 0o666,
-        watch: watch(&config.watch.watched_processes),
+        watch: watch(&config.watched()),
         redact: redact(&redactor),
         key,
         keeper: keeper.clone().map(|k| k as Arc<dyn Keep>),
@@ -163,9 +163,10 @@ pub fn daemon(args: &Args) -> anyhow::Result<u8> {
                 }
                 let redact = redact(&redactor.mode(parsed.config.privacy.argv));
                 handle.reconfigure(
-                    watch(&parsed.config.watch.watched_processes),
+                    watch(&parsed.config.watched()),
                     redact.clone(),
                     &parsed.config.egress,
+                    &parsed.config.media,
                 );
                 let _ = reloads.send(Reload { config: parsed.config, expected, redact });
                 tracing::info!("configuration read again");

@@ -120,6 +120,12 @@ impl Trail {
         self.lineage.came(arena, facts, now);
     }
 
+    /// Who gave, started, wrote and sent what.
+    #[must_use]
+    pub fn lineage(&self) -> &Lineage {
+        &self.lineage
+    }
+
     /// It forked.
     pub fn forked(&mut self, arena: ArenaId, pid: u32) {
         self.lineage.forked(arena, pid);
