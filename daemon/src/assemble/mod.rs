@@ -40,6 +40,7 @@ pub(crate) use outward::text as address_text;
 use crate::files::{Files, Surroundings};
 use crate::host::facts::{Inode, Proc};
 use crate::judged::{Counts, Judged};
+use crate::media::Gallery;
 use crate::model::Reason;
 use crate::sensitive::Trail;
 use crate::surround::Seen;
@@ -151,6 +152,9 @@ pub struct Assembler {
     /// Connections that are read from time to time, by when.
     metered: BTreeSet<(u64, Key)>,
     relays: relay::Relays,
+    /// Programs that turned out to accept connections as well as to make them: what passes through them may be
+    /// found again. Whoever calls takes it out after each tick.
+    pub relaying: Vec<ArenaId>,
     /// Room for what is kept of streams' content.
     shelf: samples::Shelf,
     counts: Counts,
@@ -160,6 +164,8 @@ pub struct Assembler {
     pub files: Files,
     /// What became of sensitive files; None: nobody wants to know.
     pub trail: Option<Trail>,
+    /// What became of media files; None: nobody wants to know.
+    pub gallery: Option<Gallery>,
     /// What is to be said.
     pub out: VecDeque<Judged>,
     /// What `surround` may want to look at. Whoever calls takes it out after each tick.
@@ -180,6 +186,7 @@ impl Assembler {
             settings,
             files,
             trail: None,
+            gallery: None,
             programs: HashMap::new(),
             objects: Slab::default(),
             transfers: Slab::default(),
@@ -200,6 +207,7 @@ impl Assembler {
             suspects: Vec::new(),
             metered: BTreeSet::new(),
             relays: relay::Relays::default(),
+            relaying: Vec::new(),
             shelf: samples::Shelf::new(CONTENT_BYTES),
             counts: Counts::default(),
             weighed: 0,
@@ -303,9 +311,17 @@ impl Assembler {
         };
         self.files.tick(now, self.tick, &standing, &mut self.out);
         if let Some(trail) = &mut self.trail {
-            self.files.closed.drain(..).for_each(|closed| trail.closed(closed));
+            for closed in self.files.closed.drain(..) {
+                if let Some(gallery) = &mut self.gallery {
+                    gallery.closed(&closed);
+                }
+                trail.closed(closed);
+            }
             self.files.digested.drain(..).for_each(|(inode, digest)| trail.digested(inode, digest, now));
             trail.tick(now, &standing, &mut self.out);
+            if let Some(gallery) = &mut self.gallery {
+                gallery.tick(now, trail.lineage(), &standing, &mut self.out);
+            }
         }
         if self.tick.is_multiple_of(64) {
             self.forget_early();
@@ -320,7 +336,7 @@ impl Assembler {
 
     /// Is anything due soon, so that ticks should not be far apart?
     pub fn restless(&self) -> bool {
-        !self.settling.is_empty() || !self.suspects.is_empty() || self.relays.hesitates() || self.files.busy()
+        !self.settling.is_empty() || !self.suspects.is_empty() || self.files.busy()
     }
 
     fn forget_early(&mut self) {

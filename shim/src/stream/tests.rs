@@ -40,6 +40,7 @@ static ARENA: LazyLock<Arena> = LazyLock::new(|| {
             key: *KEY,
             function: mac::Function::Aegis,
             sampler: Sampler::new(KEY),
+            matcher: core::ptr::null(),
         },
         mark,
     );
@@ -174,6 +175,7 @@ fn writes_of_any_size_partly_accepted_say_only_what_is_true() {
                     object.number(),
                     Tap::SockSend,
                     data.len() as u64,
+                    0,
                     Reason::KernelCopy,
                 );
                 unseen.push((content.len() as u64, data.len() as u64));
@@ -231,6 +233,7 @@ fn reads_in_pieces_say_only_what_is_true() {
                     object.number(),
                     Tap::SockRecv,
                     data.len() as u64,
+                    0,
                     Reason::BypassedBytes,
                 ),
                 _ => object.into.took(&guard, object.number(), Tap::SockRecv, &data[..], data.len() as u64),
