@@ -12,6 +12,7 @@ use crate::stream::Pieces;
 use crate::{lanes, process};
 use bytemuck::Zeroable;
 use core::mem::MaybeUninit;
+use core::sync::atomic::Ordering;
 use counterfoil_abi::arena::{POLICY_MESSAGES, POLICY_WATCHED};
 use counterfoil_abi::record::{
     BROKER, Kind, LINE, Line, MAX_TEXT, Message, Packet, Tap, hasher, lines_for_text,
@@ -92,7 +93,6 @@ impl Look for Messages {
         (self.known, self.broker, self.level) = (0, 0, 0);
         (self.first, self.length_bytes, self.head_len) = (0, 0, 0);
         (self.length, self.left, self.sequence, self.payload, self.offset) = (0, 0, 0, 0, 0);
-        self.hasher = MaybeUninit::new(hasher(&process::settings().key));
     }
 
     fn passed<P: Pieces + ?Sized>(&mut self, place: &Place<'_>, offset: u64, data: &P, bytes: u64) -> bool {
@@ -115,6 +115,7 @@ impl Look for Messages {
 
 impl Messages {
     /// Takes some of `bytes`, which begin at `offset`; returns how many.
+    #[inline(never)]
     fn step(&mut self, place: &Place<'_>, offset: u64, bytes: &[u8]) -> usize {
         match At::new(self.at) {
             At::Begin => {
@@ -157,7 +158,7 @@ impl Messages {
             }
             At::Payload => {
                 let taken = bytes.len().min(self.left as usize);
-                // SAFETY: made in `begin`, which comes before any byte.
+                // SAFETY: made before a payload begins.
                 unsafe { self.hasher.assume_init_mut() }.update(&bytes[..taken]);
                 self.left -= taken as u32;
                 self.through(place);
@@ -291,11 +292,14 @@ impl Messages {
     fn publish_begins(&mut self) {
         self.sequence = self.sequence.wrapping_add(1);
         self.payload = self.left;
-        let told = self.topic().is_some();
-        self.at = if told { At::Payload } else { At::Rest } as u8;
-        if told {
-            self.hasher.write(hasher(&process::settings().key));
+        if self.topic().is_none() {
+            self.at = At::Rest as u8;
+            return;
         }
+        begin_hash(&mut self.hasher);
+        // Only now: a call that is left half way is not to leave a hasher that was never made.
+        core::sync::atomic::compiler_fence(Ordering::SeqCst);
+        self.at = At::Payload as u8;
     }
 
     /// The message's topic, packet identifier and alias; None: it can't be told.
@@ -318,7 +322,7 @@ impl Messages {
 
     fn publish(&self, place: &Place<'_>) {
         let Some((topic, id, alias)) = self.topic() else { return };
-        // SAFETY: made in `begin`.
+        // SAFETY: as in `step`: this is the end of a payload.
         let hash = unsafe { self.hasher.assume_init_ref() }.finalize();
         let mut record = self.record(place, Packet::Publish, self.first & 15);
         record.fingerprint.copy_from_slice(&hash.as_bytes()[..16]);
@@ -391,6 +395,7 @@ impl Messages {
     }
 }
 
+#[inline(never)]
 fn tell(place: &Place<'_>, mut record: Message, text: &[u8]) {
     let Some(to) = record.text.get_mut(..text.len()) else { return };
     to.copy_from_slice(text);
@@ -401,6 +406,13 @@ fn tell(place: &Place<'_>, mut record: Message, text: &[u8]) {
     let all: &[Line] = bytemuck::cast_slice(&bytes[..lines * LINE]);
     // Tags matter more where a lane is crowded: `sequence` tells what was left out.
     lanes::push_spare(place.guard, all, false);
+}
+
+/// Apart, so that its large state is in nobody else's stack frame: programs send from small stacks, too.
+#[cold]
+#[inline(never)]
+fn begin_hash(place: &mut MaybeUninit<blake3::Hasher>) {
+    place.write(hasher(&process::settings().key));
 }
 
 fn be16(bytes: &[u8], at: usize) -> Option<u16> {
