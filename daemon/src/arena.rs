@@ -110,6 +110,11 @@ impl Arena {
         self.head().policy.fetch_or(bits, Ordering::Relaxed);
     }
 
+    /// The policy word, of which the program may set bits, too.
+    pub fn policy(&self) -> u32 {
+        self.head().policy.load(Ordering::Relaxed)
+    }
+
     /// Clears some.
     pub fn clear_bits(&self, bits: u32) {
         self.head().policy.fetch_and(!bits, Ordering::Relaxed);

@@ -14,6 +14,7 @@ use crate::arena::{Arena, ReadError};
 use crate::assemble::program::ArenaId;
 use crate::surround::Pulse;
 use counterfoil_abi::arena::LANES;
+use counterfoil_abi::arena::POLICY_FINGERPRINTS;
 use counterfoil_abi::record::Record;
 use std::sync::atomic::Ordering;
 
@@ -116,11 +117,30 @@ impl Collector {
         }
     }
 
+    /// Has a program fingerprint more than the start of its connections.
+    pub fn fingerprint(&self, id: ArenaId) {
+        if let Some(seat) = self.seats.iter().find(|s| s.id == id) {
+            seat.arena.set_bits(POLICY_FINGERPRINTS);
+        }
+    }
+
     /// Reads an arena no more.
     pub fn give_up(&mut self, id: ArenaId) {
         if let Some(seat) = self.seats.iter_mut().find(|s| s.id == id) {
             (seat.hostile, seat.active) = (true, false);
         }
+    }
+
+    /// Sets or clears bits of an arena's policy.
+    pub fn set_policy(&self, id: ArenaId, bits: u32, on: bool) {
+        if let Some(seat) = self.seats.iter().find(|s| s.id == id) {
+            if on { seat.arena.set_bits(bits) } else { seat.arena.clear_bits(bits) }
+        }
+    }
+
+    /// Arenas whose policy has these bits.
+    pub fn with_policy(&self, bits: u32) -> impl Iterator<Item = ArenaId> {
+        self.seats.iter().filter(move |s| s.arena.policy() & bits == bits).map(|s| s.id)
     }
 
     /// Arenas at hand.

@@ -18,6 +18,7 @@ use crate::rest::{Answer, Reader, Refusal};
 use crate::sensitive;
 use crate::surround::{Seen, Surround};
 use crate::tags::Tagger;
+use counterfoil_abi::arena::{POLICY_TURNED_UP, POLICY_WATCHED};
 use counterfoil_abi::hello::Resume;
 use crossbeam::channel::{Receiver, Sender, TrySendError};
 use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
@@ -38,6 +39,8 @@ const IDLE_MANY: Duration = Duration::from_millis(15);
 const MANY: usize = 200;
 /// Ticks without a record until the idle pace.
 const PACE: u32 = 20;
+/// Between two looks for programs that turned themselves up for nothing, nanoseconds.
+const SWEEP: u64 = 30_000_000_000;
 /// The wake-up's name among the pidfds.
 const WAKE: u64 = 0;
 /// Said and not yet taken by the next stage, beyond which the core waits for it.
@@ -196,6 +199,8 @@ pub struct Core {
     last_record: u64,
     /// Ticks since there was something to do.
     idle_ticks: u32,
+    /// When those that turned themselves up were last looked for.
+    swept: u64,
     /// It has said its last words.
     ended: bool,
     /// Since when, how long without a record, how long at most.
@@ -247,6 +252,7 @@ impl Core {
             said_at: 0,
             last_record: 0,
             idle_ticks: 0,
+            swept: 0,
             ended: false,
             draining: None,
         };
@@ -439,12 +445,34 @@ impl Core {
             });
         }
         self.assembler.tick(now);
+        self.turn();
+        for relay in self.assembler.relaying.drain(..) {
+            self.collector.fingerprint(relay);
+        }
         self.ask();
         if let Some(heavy) = self.assembler.too_heavy() {
             self.collector.give_up(heavy);
             self.assembler.hostile(heavy, "it takes more room than any program's streams need");
         }
         read
+    }
+
+    /// Programs that have to do with sensitive files are looked at closely for a while, watched or not.
+    fn turn(&mut self) {
+        let mut turned = self.assembler.turned();
+        let now = now();
+        if now.saturating_sub(self.swept) > SWEEP {
+            // Some turned themselves up, and read nothing.
+            self.swept = now;
+            let by_itself = |arena: &ArenaId| !self.assembler.is_turned_up(*arena);
+            let idle = self.collector.with_policy(POLICY_TURNED_UP).filter(by_itself);
+            turned.extend(idle.map(|arena| (arena, false)));
+        }
+        for (arena, up) in turned {
+            let watched = self.assembler.is_watched(arena);
+            let bits = if watched { POLICY_TURNED_UP } else { POLICY_TURNED_UP | POLICY_WATCHED };
+            self.collector.set_policy(arena, bits, up);
+        }
     }
 
     /// Passes on what there is to say.

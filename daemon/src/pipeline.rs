@@ -160,7 +160,7 @@ impl Pipeline {
         let tagger = Tagger::new(key, options.stream_digest);
         let sensitive = match &options.egress {
             Some(egress) => {
-                Some(sensitive::Setup::start(egress, tagger.clone()).map_err(system("a thread"))?)
+                Some(sensitive::Setup::start(egress, tagger.clone(), &key).map_err(system("a thread"))?)
             }
             None => None,
         };
@@ -190,6 +190,7 @@ impl Pipeline {
             core: outbox.clone(),
             counts: hellos.clone(),
             keeper: options.keeper.clone(),
+            matcher: sensitive.as_ref().and_then(sensitive::Setup::memory),
             first_id: options.kept.iter().map(|k| k.id + 1).max().unwrap_or(1),
         };
         let listener = Listener::bind(&options.socket, options.socket_mode, parts)

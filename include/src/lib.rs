@@ -9,6 +9,7 @@ pub mod arena;
 pub mod class;
 pub mod hello;
 pub mod lane;
+pub mod matcher;
 pub mod prints;
 pub mod record;
 

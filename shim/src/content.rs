@@ -18,7 +18,7 @@ use bodies::Bodies;
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use counterfoil_abi::UNKNOWN;
-use counterfoil_abi::arena::POLICY_TURNED_UP;
+use counterfoil_abi::arena::{POLICY_TURNED_UP, POLICY_WATCHED};
 use counterfoil_abi::record::Tap;
 use fingerprints::Fingerprints;
 
@@ -83,11 +83,11 @@ const LOOKS: u32 = 16;
 
 /// The process has to do with sensitive content from now on, and so have those that share its arena.
 /// The daemon may end that.
-#[allow(dead_code, reason = "for who knows which files are sensitive")]
 pub fn turn_up() {
     let policy = &process::arena().policy;
-    if policy.load(Relaxed) & POLICY_TURNED_UP == 0 {
-        policy.fetch_or(POLICY_TURNED_UP, Relaxed);
+    let all = POLICY_TURNED_UP | POLICY_WATCHED;
+    if policy.load(Relaxed) & all != all {
+        policy.fetch_or(all, Relaxed);
     }
 }
 

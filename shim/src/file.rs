@@ -118,6 +118,7 @@ pub fn matters(flags: u32) -> bool {
 /// A file that was just looked at for the first time. `flags`: those of the open that this process has
 /// just made; None: it was opened elsewhere, and may stand anywhere.
 pub fn begin(object: &Object, fd: i32, identity: &Identity, flags: Option<u32>) {
+    process::meets(identity.device, identity.inode);
     let file = &object.file;
     let known = flags.or_else(|| kernel::open_flags(fd)).unwrap_or(O_RDONLY as u32);
     let position = if flags.is_some() { 0 } else { kernel::position(fd).unwrap_or(UNKNOWN) };

@@ -7,6 +7,7 @@ use core::cell::UnsafeCell;
 use core::ptr::null;
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
 use counterfoil_abi::arena::{ArenaHead, POLICY_OFF, POLICY_WATCHED};
+use counterfoil_abi::matcher::Matcher;
 use counterfoil_abi::prints::Sampler;
 
 /// What the constructor learns and nobody changes afterwards.
@@ -19,6 +20,8 @@ pub struct Settings {
     pub function: Function,
     /// What makes the fingerprints.
     pub sampler: Sampler,
+    /// Which files are sensitive; null: that is not said.
+    pub matcher: *const Matcher,
 }
 
 struct Once(UnsafeCell<Settings>);
@@ -30,6 +33,7 @@ static SETTINGS: Once = Once(UnsafeCell::new(Settings {
     key: [0; 16],
     function: Function::None,
     sampler: Sampler::NONE,
+    matcher: null(),
 }));
 static ACTIVE: AtomicBool = AtomicBool::new(false);
 /// A page that the kernel wipes in a forked child: 0 there means "not noticed yet".
@@ -77,6 +81,22 @@ pub fn arena() -> &'static ArenaHead {
 #[inline]
 pub fn watched() -> bool {
     arena().policy.load(Ordering::Relaxed) & (POLICY_WATCHED | POLICY_OFF) == POLICY_WATCHED
+}
+
+/// A file has been opened, or is looked at for the first time: if it is sensitive, the process turns itself up.
+#[inline]
+pub fn meets(device: u64, inode: u64) {
+    // SAFETY: mapped for the process's life, or null; valid for any bytes.
+    let matcher = unsafe { settings().matcher.as_ref() };
+    if matcher.is_some_and(|matcher| matcher.has(device, inode)) {
+        crate::content::turn_up();
+    }
+}
+
+/// The daemon has said which files are sensitive.
+#[inline]
+pub fn has_matcher() -> bool {
+    !settings().matcher.is_null()
 }
 
 /// Counts what gives other processes this one's descriptors: forks, spawns, messages.

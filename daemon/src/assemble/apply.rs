@@ -11,7 +11,7 @@ use crate::content::Content;
 use crate::judged::What;
 use crate::surround::Seen;
 use counterfoil_abi::record::{
-    self, Blocks, Carrier, Channel, Classed, Ended, Flow, Gap, Reason, Record, Rejected, Tap,
+    self, Blocks, Body, Carrier, Channel, Classed, Ended, Flow, Gap, Reason, Record, Rejected, Tap,
 };
 use counterfoil_abi::{BLOCK, Tag};
 
@@ -38,6 +38,11 @@ fn value(tags: &[Tag], index: usize, kind: TagKind) -> Value {
         TagKind::Mac => [unit(&tags[index]), 0],
         TagKind::Wide => [unit(&tags[2 * index]), unit(&tags[2 * index + 1])],
     }
+}
+
+/// A body's tag, as that of a stream: the MAC, of which it holds all.
+pub(super) fn body_tag(body: &Body) -> Value {
+    [unit(&body.tag), 0]
 }
 
 /// The first block's tag, and the bytes that it covers.
@@ -78,7 +83,14 @@ impl Assembler {
             Record::Carrier(carrier) => self.carrier(arena, key, carrier),
             Record::Ended(ended) => self.ended(arena, by, number, key, ended),
             Record::Rejected(rejected) => self.rejected(arena, by, key, rejected),
-            Record::Prints(_) | Record::Body(_) => self.content(key, record),
+            Record::Prints(prints) => {
+                self.printed(arena, number, key, prints);
+                self.content(arena, key, record);
+            }
+            Record::Body(body) => {
+                self.bodied(arena, number, key, body);
+                self.content(arena, key, record);
+            }
             Record::Classed(classed) => self.classed(key, classed),
             Record::Named(_) | Record::File(_) => {}
             Record::Opened(_) | Record::Forked(_) | Record::Note(_) => {}
@@ -130,7 +142,7 @@ impl Assembler {
     }
 
     /// What a stream's content is known by elsewhere.
-    fn content(&mut self, key: Key, record: &Record) {
+    fn content(&mut self, arena: ArenaId, key: Key, record: &Record) {
         let Some(object) = self.objects.get_mut(key) else { return };
         let tap = Tap::from_code(record.header().tap);
         let Some(Place::Stream(direction)) = tap.and_then(|tap| place(object.channel, tap)) else { return };
@@ -140,6 +152,8 @@ impl Assembler {
         }
         let leg = match object.legs[direction as usize] {
             Some(leg) => leg,
+            // Of a program that is only counted nothing is laid beside anything.
+            None if !self.programs.get(&arena).is_some_and(|p| p.watched) => return,
             None => new_leg(&mut self.transfers, object, key, direction),
         };
         let Some(transfer) = self.transfers.get_mut(leg) else { return };

@@ -4,6 +4,7 @@
 use super::gifts::Standing;
 use super::object::{Direction, Object, Place, Use, known, place};
 use super::outward::{connection, flow};
+use super::pending::Value;
 use super::program::{ArenaId, Program};
 use super::slab::{Key, Slab};
 use super::{Assembler, Transfer};
@@ -13,7 +14,7 @@ use crate::media::Gallery;
 use crate::model;
 use crate::sensitive::lineage::{Given, Sending, World};
 use crate::sensitive::{Setup, Trail};
-use counterfoil_abi::record::{self, Blocks, Channel, Ended, Tap};
+use counterfoil_abi::record::{self, Blocks, Body, Channel, Ended, Prints, Tap};
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, RwLock};
 
@@ -98,6 +99,21 @@ impl World for Standing<'_> {
 }
 
 impl Assembler {
+    /// Fingerprints of what is sent.
+    pub(super) fn printed(&mut self, arena: ArenaId, number: u32, key: Key, prints: &Prints) {
+        let Some(trail) = &mut self.trail else { return };
+        let Some(object) = self.objects.get(key).filter(|o| outward(o)) else { return };
+        let at = Tap::from_code(prints.header.tap).and_then(|tap| place(object.channel, tap));
+        if at != Some(Place::Stream(Direction::Out)) {
+            return;
+        }
+        let (programs, transfers) = (&self.programs, &self.transfers);
+        trail.printed((arena, number), prints, || {
+            let user = object.uses.iter().find(|u| u.arena == arena && u.number == number)?;
+            sending(programs, transfers, object, user)
+        });
+    }
+
     /// A connection on which no hook saw a byte was sent on: the kernel says so. (libc sends what went through stdio.)
     pub(super) fn sent_unseen(&mut self, arena: ArenaId, number: u32, key: Key, ended: &Ended) {
         let Some(trail) = &mut self.trail else { return };
@@ -133,12 +149,25 @@ impl Assembler {
     /// The first block of what is sent, or its beginning, has a tag.
     pub(super) fn began(&mut self, arena: ArenaId, number: u32, key: Key, blocks: &Blocks) {
         let Some(object) = self.objects.get(key).filter(|o| outward(o)) else { return };
-        let Some(trail) = &mut self.trail else { return };
         let at = Tap::from_code(blocks.header.tap).and_then(|tap| place(object.channel, tap));
-        if at != Some(Place::Stream(Direction::Out)) {
-            return;
+        if at == Some(Place::Stream(Direction::Out)) {
+            let (length, value) = super::apply::first(blocks);
+            self.sent_first(arena, number, key, length, value);
         }
-        let (length, value) = super::apply::first(blocks);
+    }
+
+    /// A block of what an HTTP message carries.
+    pub(super) fn bodied(&mut self, arena: ArenaId, number: u32, key: Key, body: &Body) {
+        let Some(object) = self.objects.get(key).filter(|o| outward(o) && body.offset == 0) else { return };
+        let at = Tap::from_code(body.header.tap).and_then(|tap| place(object.channel, tap));
+        if at == Some(Place::Stream(Direction::Out)) {
+            self.sent_first(arena, number, key, body.length, super::apply::body_tag(body));
+        }
+    }
+
+    fn sent_first(&mut self, arena: ArenaId, number: u32, key: Key, length: u32, value: Value) {
+        let Some(object) = self.objects.get(key) else { return };
+        let Some(trail) = &mut self.trail else { return };
         let (programs, transfers) = (&self.programs, &self.transfers);
         let who = || {
             let user = object.uses.iter().find(|u| u.arena == arena && u.number == number)?;
@@ -163,6 +192,23 @@ impl Assembler {
     pub fn follow_media(&mut self, media: Arc<RwLock<Media>>) -> std::io::Result<()> {
         self.gallery = Some(Gallery::new(media)?);
         Ok(())
+    }
+
+    /// Programs that are to be looked at closely from now on, and those that are not any more.
+    pub fn turned(&mut self) -> Vec<(ArenaId, bool)> {
+        self.trail.as_mut().map(|trail| std::mem::take(&mut trail.turned)).unwrap_or_default()
+    }
+
+    /// It has to do with sensitive files.
+    #[must_use]
+    pub fn is_turned_up(&self, arena: ArenaId) -> bool {
+        self.trail.as_ref().is_some_and(|trail| trail.is_up(arena))
+    }
+
+    /// Its streams are tagged whatever it does.
+    #[must_use]
+    pub fn is_watched(&self, arena: ArenaId) -> bool {
+        self.programs.get(&arena).is_some_and(|p| p.watched)
     }
 
     /// Observation ends: looks once more where sensitive files went.

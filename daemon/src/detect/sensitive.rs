@@ -38,7 +38,7 @@ pub(super) fn egress(notice: &Notice, egress: &SensitiveEgress) -> Finding {
         }
         Ground::Session => format!(
             "{path} was read by {}, and {who}, of the same session and user, then opened a connection and sent {} bytes{to}.",
-            egress.chain.first().map_or_else(|| "a process".into(), |s| who_did(s)),
+            egress.chain.first().map_or_else(|| "a process".into(), who_did),
             sent(notice)
         ),
     };

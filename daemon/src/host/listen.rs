@@ -15,6 +15,7 @@ use crate::assemble::program::{ArenaId, Inherited};
 use crate::core::{Message, Newcomer, Outbox};
 use crate::files::carriers;
 use crate::rest::User;
+use crate::sensitive::memory::Memory;
 use counterfoil_abi::arena::ARENA_BYTES;
 use counterfoil_abi::hello::{DECLINED, GRANTED, MAGIC, MAX_INHERITED, Reply, Request, Resume, WRONG_ABI};
 use counterfoil_abi::record::Channel;
@@ -77,6 +78,7 @@ pub struct Listener {
     core: Outbox,
     counts: Arc<HelloCounts>,
     keeper: Option<Arc<dyn Keep>>,
+    matcher: Option<Arc<Memory>>,
     next_id: ArenaId,
     /// An arena with that number and this policy, made while nobody waited.
     ready: Option<(u32, OwnedFd)>,
@@ -104,6 +106,8 @@ pub struct Parts {
     pub counts: Arc<HelloCounts>,
     #[expect(missing_docs, reason = "as in Listener")]
     pub keeper: Option<Arc<dyn Keep>>,
+    /// Which files are sensitive, for those who say hello.
+    pub matcher: Option<Arc<Memory>>,
     /// The number of the next arena.
     pub first_id: ArenaId,
 }
@@ -141,6 +145,7 @@ impl Listener {
             core: parts.core,
             counts: parts.counts,
             keeper: parts.keeper,
+            matcher: parts.matcher,
             next_id: parts.first_id,
             ready: None,
             last_policy: parts.policy,
@@ -217,7 +222,7 @@ impl Listener {
         }
         if head(8, 4) != Some(&ABI_VERSION.to_ne_bytes()[..]) {
             self.counts.declined.fetch_add(1, Ordering::Relaxed);
-            send(client, &self.reply(WRONG_ABI, 0, no_resume()), None);
+            send(client, &self.reply(WRONG_ABI, 0, no_resume()), None, None);
             return true;
         }
         if got != size_of::<Request>() {
@@ -231,7 +236,7 @@ impl Listener {
         }
         if self.answer(client, &request).is_none() {
             self.counts.declined.fetch_add(1, Ordering::Relaxed);
-            send(client, &self.reply(DECLINED, 0, no_resume()), None);
+            send(client, &self.reply(DECLINED, 0, no_resume()), None, None);
         }
         true
     }
@@ -298,7 +303,7 @@ impl Listener {
         if !known {
             // The program first: the core can hear of it while it runs.
             self.counts.granted.fetch_add(1, Ordering::Relaxed);
-            send(client, &self.reply(GRANTED, policy, no_resume()), Some(&memfd));
+            send(client, &self.reply(GRANTED, policy, no_resume()), Some(&memfd), self.matcher.as_deref());
         }
         let theirs = if known { Some(memfd.try_clone().ok()?) } else { None };
         let (answer, resume) = crossbeam::channel::bounded(1);
@@ -324,7 +329,7 @@ impl Listener {
         let told: Vec<Resume> = resume.recv_timeout(CORE_PATIENCE).unwrap_or_default();
         let mut all = no_resume();
         all.iter_mut().zip(told).for_each(|(place, told)| *place = told);
-        send(client, &self.reply(GRANTED, policy, all), Some(&theirs));
+        send(client, &self.reply(GRANTED, policy, all), Some(&theirs), self.matcher.as_deref());
         self.core.wake();
         Some(())
     }
@@ -363,12 +368,12 @@ fn no_resume() -> [Resume; MAX_INHERITED] {
 }
 
 /// One datagram; whoever is gone or does not read gets none.
-fn send(client: &OwnedFd, reply: &Reply, memfd: Option<&OwnedFd>) {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+fn send(client: &OwnedFd, reply: &Reply, memfd: Option<&OwnedFd>, matcher: Option<&Memory>) {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
-    let descriptors = memfd.map(|fd| [fd.as_fd()]);
-    if let Some(descriptors) = &descriptors {
-        ancillary.push(SendAncillaryMessage::ScmRights(descriptors));
+    let descriptors: Vec<_> = memfd.map(AsFd::as_fd).into_iter().chain(matcher.map(Memory::fd)).collect();
+    if !descriptors.is_empty() {
+        ancillary.push(SendAncillaryMessage::ScmRights(&descriptors));
     }
     let bytes = bytemuck::bytes_of(reply);
     let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;

@@ -6,6 +6,8 @@
 //! it is his.
 #![forbid(unsafe_code)]
 
+use super::index::{Index, Printer};
+use super::memory::Memory;
 use super::paths::{Label, Paths, STRICT};
 use super::readers;
 use crate::assemble::pending::Value;
@@ -15,7 +17,7 @@ use counterfoil_abi::BLOCK;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::fs::inotify;
 use sha2::{Digest, Sha256};
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::fs::{File, Metadata};
 use std::io::Read;
 use std::os::fd::OwnedFd;
@@ -32,6 +34,9 @@ const FILES: usize = 20_000;
 const OF_ONE: usize = 2_000;
 /// Larger ones are known by their place only.
 const LARGEST: u64 = 1 << 20;
+/// Files, and copies, that observed processes are told of.
+const TOLD: usize = 3_000;
+const COPIES: usize = 1_000;
 /// Bytes read of all of them together.
 const ALL: u64 = 64 << 20;
 /// Folders watched.
@@ -59,8 +64,18 @@ pub struct Secret {
     /// SHA-256 of its content, where it was read.
     pub sha256: Option<[u8; 32]>,
     version: Version,
-    /// Offset, length and tag of its first block.
+    /// Length and tag of its first block.
     first: Option<(u32, Value)>,
+    /// Its fingerprints, hidden, each with where its window ends.
+    pub(super) prints: Box<[(u32, u64)]>,
+}
+
+impl Secret {
+    /// Bytes.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.version.2
+    }
 }
 
 /// All that are there.
@@ -108,6 +123,12 @@ impl Held {
 pub struct Known {
     paths: RwLock<Arc<Paths>>,
     held: RwLock<Arc<Held>>,
+    index: RwLock<Arc<Index>>,
+    printer: Option<Printer>,
+    /// What observed processes know of it; None: this kernel can't seal it.
+    memory: Option<Arc<Memory>>,
+    /// Copies that they are told of, too, the latest.
+    also: Mutex<VecDeque<Inode>>,
     /// Counts up with each change.
     generation: AtomicU64,
     unread: AtomicBool,
@@ -131,6 +152,39 @@ impl Known {
         self.held.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Their prints.
+    #[must_use]
+    pub fn index(&self) -> Arc<Index> {
+        self.index.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What makes their prints.
+    #[must_use]
+    pub fn printer(&self) -> Option<&Printer> {
+        self.printer.as_ref()
+    }
+
+    /// What observed processes know of them.
+    #[must_use]
+    pub fn memory(&self) -> Option<Arc<Memory>> {
+        self.memory.clone()
+    }
+
+    /// This file is a copy: who opens it is to be looked at closely, too.
+    pub fn also(&self, inode: Inode) {
+        let mut also = self.also.lock().unwrap_or_else(PoisonError::into_inner);
+        if also.contains(&inode) {
+            return;
+        }
+        if also.len() >= COPIES {
+            also.pop_front();
+        }
+        also.push_back(inode);
+        if let Some(memory) = &self.memory {
+            memory.add(inode);
+        }
+    }
+
     /// Differs whenever [`Known::held`] does.
     #[must_use]
     pub fn generation(&self) -> u64 {
@@ -141,6 +195,14 @@ impl Known {
     #[must_use]
     pub fn unread(&self) -> bool {
         self.unread.load(Ordering::Acquire)
+    }
+
+    /// Waits until they are, for so long at most.
+    pub fn wait(&self, longest: Duration) {
+        let until = std::time::Instant::now() + longest;
+        while self.unread() && std::time::Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// Other patterns from now on.
@@ -181,11 +243,16 @@ impl Keeper {
     ///
     /// # Errors
     /// No eventfd, or no thread.
-    pub fn start(paths: Paths, tagger: Option<Tagger>) -> std::io::Result<Self> {
+    pub fn start(paths: Paths, keys: Option<(Tagger, Printer)>) -> std::io::Result<Self> {
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        let (tagger, printer) = keys.unzip();
         let known = Arc::new(Known {
             paths: RwLock::new(Arc::new(paths)),
             held: RwLock::default(),
+            index: RwLock::default(),
+            printer,
+            memory: Memory::new().ok().map(Arc::new),
+            also: Mutex::default(),
             generation: AtomicU64::new(1),
             unread: AtomicBool::new(true),
             asked: Mutex::default(),
@@ -193,7 +260,7 @@ impl Keeper {
             stop: AtomicBool::new(false),
             wake,
         });
-        let mut look = Look { known: known.clone(), tagger: None, folders: None };
+        let mut look = Look { known: known.clone(), tagger: None, folders: None, common: HashSet::new() };
         // Where they are is known before anything runs; what they contain takes longer.
         look.again();
         look.tagger = tagger;
@@ -207,6 +274,7 @@ impl Drop for Keeper {
         self.known.stop.store(true, Ordering::Release);
         self.known.wake();
         if let Some(thread) = self.thread.take() {
+            thread.thread().unpark();
             let _ = thread.join();
         }
     }
@@ -217,6 +285,8 @@ struct Look {
     /// What tags content; None: it is not read yet.
     tagger: Option<Tagger>,
     folders: Option<OwnedFd>,
+    /// Prints of what is no secret.
+    common: HashSet<u64>,
 }
 
 impl Look {
@@ -233,6 +303,9 @@ impl Look {
             }
             // Folders that change all the time are not looked at all the time.
             std::thread::park_timeout(CROWD.max(took * 20).min(AGAIN));
+            if self.known.stop.load(Ordering::Acquire) {
+                return;
+            }
         }
     }
 
@@ -320,9 +393,37 @@ impl Look {
                 held.by_inode.entry((device, inode)).or_insert(secret);
             }
         }
+        self.index(&held);
+        if let Some(memory) = &self.known.memory {
+            let also = self.known.also.lock().unwrap_or_else(PoisonError::into_inner);
+            memory.hold(held.by_inode.keys().copied().take(TOLD).chain(also.iter().copied()));
+        }
         *self.known.held.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(held);
         self.known.generation.fetch_add(1, Ordering::AcqRel);
         self.known.unread.store(self.tagger.is_none(), Ordering::Release);
+    }
+
+    /// The prints of all of them, less those of what lies beside them and is none.
+    fn index(&mut self, held: &Held) {
+        if self.tagger.is_none() {
+            return;
+        }
+        let Some(printer) = self.known.printer.clone() else { return };
+        if self.common.is_empty() {
+            let texts: Vec<Vec<u8>> = beside(held).filter_map(|path| ordinary(&path, held)).collect();
+            // A copy of a secret is no common text, wherever it lies.
+            let secrets = || held.by_inode.values().map(|secret| &*secret.prints);
+            let texts = texts.iter().filter(|text| {
+                let own: HashSet<u64> = printer.prints(text).into_iter().map(|(_, print)| print).collect();
+                secrets().all(|of| of.iter().filter(|(_, p)| own.contains(p)).count() * 2 <= of.len())
+            });
+            self.common = printer.common(texts.map(Vec::as_slice));
+        }
+        // In the order of their names, so that the same is always said.
+        let mut secrets: Vec<&Arc<Secret>> = held.by_inode.values().collect();
+        secrets.sort_by(|a, b| a.path.cmp(&b.path));
+        let index = Index::of(secrets.into_iter(), &self.common);
+        *self.known.index.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(index);
     }
 
     fn secret(
@@ -363,8 +464,35 @@ impl Look {
             sha256: content.as_ref().map(|content| Sha256::digest(content).into()),
             version,
             first,
+            prints: content
+                .as_ref()
+                .zip(self.known.printer.as_ref())
+                .map_or_else(Box::default, |(content, printer)| printer.prints(content).into()),
         }))
     }
+}
+
+/// Files that everyone has, and those that lie beside sensitive ones.
+fn beside(held: &Held) -> impl Iterator<Item = PathBuf> {
+    const EVERYONES: &[&str] = &["/etc/passwd", "/etc/group", "/etc/services", "/etc/ssh/ssh_config"];
+    let folders: HashSet<&Path> =
+        held.by_inode.values().filter_map(|secret| Path::new(&secret.path).parent()).collect();
+    let mut folders: Vec<PathBuf> = folders.into_iter().map(Path::to_owned).collect();
+    folders.push("/usr/share/common-licenses".into());
+    let inside = folders.into_iter().take(FOLDERS).flat_map(|folder| {
+        std::fs::read_dir(folder).into_iter().flatten().flatten().take(OF_ONE / 10).map(|entry| entry.path())
+    });
+    EVERYONES.iter().map(PathBuf::from).chain(inside)
+}
+
+/// A file that is not sensitive, and that everyone may read.
+fn ordinary(path: &Path, held: &Held) -> Option<Vec<u8>> {
+    const LONGEST: u64 = 64 << 10;
+    let meta = std::fs::metadata(path).ok().filter(Metadata::is_file)?;
+    if held.at((meta.dev(), meta.ino())).is_some() || meta.len() > LONGEST || meta.mode() & 0o004 == 0 {
+        return None;
+    }
+    content(path, version(&meta))
 }
 
 /// The content, if it is still that file.
@@ -406,7 +534,11 @@ mod tests {
         let path = pattern.to_str().unwrap().to_owned();
         let own = Sensitive { path, label: "mine".into(), severity: Severity::Critical };
         let egress = Egress { sensitive: vec![own], sensitive_paths: Some(vec![]), ..Egress::default() };
-        Keeper::start(Paths::new(&egress, vec![]), Some(Tagger::new([7; 16], StreamDigest::Mac))).unwrap()
+        Keeper::start(
+            Paths::new(&egress, vec![]),
+            Some((Tagger::new([7; 16], StreamDigest::Mac), Printer::new(&[7; 16]))),
+        )
+        .unwrap()
     }
 
     #[test]

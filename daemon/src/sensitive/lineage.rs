@@ -167,7 +167,8 @@ impl Lineage {
     }
 
     /// A program said hello: an image of a process that was there before, or of a new child.
-    pub fn came(&mut self, arena: ArenaId, facts: &Arc<Facts>, now: u64) {
+    /// Gives the program that it comes from, where known.
+    pub fn came(&mut self, arena: ArenaId, facts: &Arc<Facts>, now: u64) -> Option<ArenaId> {
         let pid = facts.process.pid;
         let image_before =
             |node: &Node| node.facts.process.pid != pid || node.facts.starttime == facts.starttime;
@@ -187,6 +188,7 @@ impl Lineage {
         self.nodes.insert(arena, node);
         self.order.push_back(arena);
         self.by_pid.insert(pid, arena);
+        parent
     }
 
     /// It forked.

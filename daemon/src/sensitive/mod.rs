@@ -10,15 +10,19 @@
 //! that a sensitive file left: its content was seen on a connection, or a process that had read it, or got bytes from
 //! one that did, sent something. The core's thread calls [`Trail`]; while nobody reads anything sensitive, nothing is
 //! looked for.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod defaults;
 mod firsts;
+pub mod index;
 pub mod known;
 pub mod lineage;
+#[expect(unsafe_code, reason = "shared memory")]
+pub mod memory;
 pub mod origins;
 pub mod paths;
 pub mod readers;
+mod seen;
 mod setup;
 #[cfg(test)]
 mod tests;
@@ -89,8 +93,12 @@ pub struct Trail {
     origins: Origins,
     opens: VecDeque<Open>,
     first: firsts::Firsts,
+    seen: seen::SeenContent,
     /// What was said, and on what ground.
     told: HashMap<String, u8>,
+    /// Programs that are to be looked at closely, and those that are not any more.
+    pub turned: Vec<(ArenaId, bool)>,
+    up: HashMap<ArenaId, u64>,
     looked: u64,
     took: u64,
     tidied: u64,
@@ -108,7 +116,10 @@ impl Trail {
             origins: Origins::default(),
             opens: VecDeque::new(),
             first: firsts::Firsts::default(),
+            seen: seen::SeenContent::default(),
             told: HashMap::new(),
+            turned: Vec::new(),
+            up: HashMap::new(),
             looked: 0,
             took: 0,
             tidied: 0,
@@ -117,7 +128,34 @@ impl Trail {
 
     /// A program said hello.
     pub fn came(&mut self, arena: ArenaId, facts: &Arc<Facts>, now: u64) {
-        self.lineage.came(arena, facts, now);
+        let parent = self.lineage.came(arena, facts, now);
+        if let Some(until) = parent.and_then(|p| self.up.get(&p).copied()) {
+            self.turn_up(arena, until);
+        }
+    }
+
+    /// Looks at a program closely: fingerprints of all that it sends, tags of what it reads and writes.
+    fn turn_up(&mut self, arena: ArenaId, until: u64) {
+        if self.up.insert(arena, until).is_none() {
+            self.turned.push((arena, true));
+        }
+    }
+
+    /// Is it looked at closely?
+    #[must_use]
+    pub fn is_up(&self, arena: ArenaId) -> bool {
+        self.up.contains_key(&arena)
+    }
+
+    /// Those of whose reading nothing came are as all others again.
+    fn turn_down(&mut self, now: u64) {
+        let Self { up, turned, .. } = self;
+        up.retain(|&arena, until| {
+            if *until < now {
+                turned.push((arena, false));
+            }
+            *until >= now
+        });
     }
 
     /// Who gave, started, wrote and sent what.
@@ -197,6 +235,12 @@ impl Trail {
         }
         let process = self.process(open.arena, open.pid);
         let excused = process.as_ref().is_some_and(|p| self.excuses(p, &source));
+        if !excused {
+            self.turn_up(open.arena, open.time.saturating_add(self.window()));
+        } else if !self.up.contains_key(&open.arena) {
+            // It had turned itself up.
+            self.turned.push((open.arena, false));
+        }
         self.origins.read(
             open.number,
             Reading {
@@ -285,6 +329,7 @@ impl Trail {
         if let Some(secret) = self.known.held().at(inode).cloned() {
             let copy = Copy { source: source(&secret), written: time, made: true, modified: 0 };
             self.origins.copied(inode, copy);
+            self.known.also(inode);
         }
     }
 
@@ -294,6 +339,7 @@ impl Trail {
         if !self.origins.copied(inode, copy) {
             return;
         }
+        self.known.also(inode);
         let since: Vec<usize> = (0..self.opens.len())
             .filter(|&at| self.opens[at].inode == inode && self.opens[at].time >= written)
             .collect();
@@ -315,13 +361,16 @@ impl Trail {
             let lineage = &self.lineage;
             self.origins.forget_before(now.saturating_sub(window), |a| lineage.is_gone(a));
             let kept = if quiet { SHORT } else { window.max(SHORT) };
+            self.turn_down(now);
             self.lineage.forget_before(now.saturating_sub(kept));
             self.forget_firsts_before(now.saturating_sub(kept));
+            self.forget_seen_before(now.saturating_sub(kept));
             if self.told.len() > TOLD {
                 self.told.clear();
             }
         }
         self.lay_beside(out);
+        self.say_seen(now, false, out);
         if self.origins.quiet()
             || now.saturating_sub(self.looked) < LOOK_EVERY.max(self.took.saturating_mul(20))
         {
@@ -333,6 +382,9 @@ impl Trail {
     /// Looks now, whatever is due: observation ends.
     pub fn look(&mut self, now: u64, world: &dyn World, out: &mut VecDeque<Judged>) {
         self.lay_beside(out);
+        if now == u64::MAX {
+            self.say_seen(now, true, out);
+        }
         let before = crate::core::now();
         self.walk(now, world, out);
         self.looked = now;

@@ -1,6 +1,7 @@
 //! What the trail goes by, as configured; shared by the core and by who reads the configuration again.
 #![forbid(unsafe_code)]
 
+use super::index::Printer;
 use super::known::{Keeper, Known};
 use super::paths::{Paths, homes};
 use super::readers::Readers;
@@ -22,10 +23,16 @@ impl Setup {
     ///
     /// # Errors
     /// No thread.
-    pub fn start(egress: &Egress, tagger: Tagger) -> std::io::Result<Self> {
-        let keeper = Keeper::start(Paths::new(egress, homes()), Some(tagger))?;
+    pub fn start(egress: &Egress, tagger: Tagger, key: &[u8; 16]) -> std::io::Result<Self> {
+        let keeper = Keeper::start(Paths::new(egress, homes()), Some((tagger, Printer::new(key))))?;
         let readers = (Readers::new(&egress.known_benign_processes), egress.time_window);
         Ok(Self { known: keeper.known.clone(), readers: Arc::new(RwLock::new(readers)), _keeper: keeper })
+    }
+
+    /// What observed processes know of the sensitive files.
+    #[must_use]
+    pub fn memory(&self) -> Option<Arc<super::memory::Memory>> {
+        self.known.memory()
     }
 
     /// Another configuration holds from now on.

@@ -31,6 +31,7 @@ impl Trail {
         for from in starts {
             let reached = self.lineage.reach(world, from.arena, from.since);
             for reach in &reached {
+                self.turn_up(reach.arena, from.last.saturating_add(window));
                 self.files_of(&from, reach);
                 for sending in self.lineage.sendings(world, reach.arena) {
                     let since = from.last.max(reach.since);

@@ -36,9 +36,23 @@ pub fn appeared(fd: c_int) {
 /// `fd` was opened by this very call, with these flags.
 fn opened(fd: c_int, flags: c_int) -> c_int {
     if fd >= 0 {
-        recording(|guard| fds::fresh(guard, fd, Some(flags as u32)));
+        recording(|guard| {
+            fds::fresh(guard, fd, Some(flags as u32));
+            if !process::watched() && process::has_matcher() {
+                looked_into(fd, flags);
+            }
+        });
     }
     fd
+}
+
+/// In a process that is not watched: what it opens to read may turn it up. (One that is watched looks at a file
+/// anyway, when it reads.)
+fn looked_into(fd: c_int, flags: c_int) {
+    let reads = flags & libc::O_ACCMODE != libc::O_WRONLY && flags & (libc::O_PATH | libc::O_DIRECTORY) == 0;
+    if reads && let Some(file) = kernel::file(fd) {
+        process::meets(file.device, file.number);
+    }
 }
 
 /// creat(2): "equivalent to calling open() with flags equal to".

@@ -40,6 +40,7 @@ static ARENA: LazyLock<Arena> = LazyLock::new(|| {
             key: *KEY,
             function: mac::Function::Aegis,
             sampler: Sampler::new(KEY),
+            matcher: core::ptr::null(),
         },
         mark,
     );
