@@ -9,6 +9,7 @@ use crate::arena::Arena;
 use crate::assemble::program::{ArenaId, Inherited};
 use crate::assemble::{Assembler, Settings};
 use crate::collect::{Collector, Word};
+use crate::config::Media;
 use crate::host::facts::{Facts, Proc};
 use crate::host::keep::{Keep, Kept};
 use crate::host::room::Room;
@@ -26,7 +27,7 @@ use std::collections::HashMap;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex, RwLock, Weak};
 use std::time::Duration;
 
 /// Between two ticks while records flow.
@@ -270,6 +271,14 @@ impl Core {
     /// Sensitive files are followed.
     pub fn follow(&mut self, setup: &sensitive::Setup) {
         self.assembler.follow(setup);
+    }
+
+    /// Media files are followed.
+    ///
+    /// # Errors
+    /// No thread.
+    pub fn follow_media(&mut self, media: Arc<RwLock<Media>>) -> std::io::Result<()> {
+        self.assembler.follow_media(media)
     }
 
     /// Has files read that somebody asked for.

@@ -316,6 +316,7 @@ impl Desk {
         if let (Judged::Transfer { transfer, context }, Some(habits)) = (&judged, &mut self.habits) {
             findings.extend(habits.take(transfer, context));
         }
+        findings = findings.into_iter().filter_map(|finding| self.egress.weigh(finding)).collect();
         findings.extend(self.egress.take(&mut judged));
         findings.into_iter().for_each(|finding| self.found(finding));
         if let Some(watchers) = &self.watchers {

@@ -49,6 +49,8 @@ pub struct Reading {
     pub class: Option<Class>,
     /// Bits a byte of what it sends, where that was measured.
     pub entropy: Option<f32>,
+    /// It begins as base64 or the like: what is inside of it is no text.
+    pub encoded: bool,
     /// TLS or SSH is all that is seen of it.
     pub sealed: bool,
     /// Bytes sent since the last reading.
@@ -193,6 +195,8 @@ pub enum What {
     Anomaly(Anomaly),
     /// A sensitive file left.
     SensitiveEgress(std::sync::Arc<crate::sensitive::told::SensitiveEgress>),
+    /// Something was done with a media file.
+    Media(std::sync::Arc<crate::media::told::MediaChain>),
     /// A child of an observed process runs unobserved.
     CoverageLost {
         /// Its program.

@@ -26,6 +26,7 @@ pub mod judged;
 pub mod keeper;
 pub mod ledger;
 pub mod library;
+pub mod media;
 pub mod metrics;
 pub mod model;
 pub mod pipeline;

@@ -9,7 +9,7 @@
 #![forbid(unsafe_code)]
 
 use crate::assemble::Settings;
-use crate::config::Egress;
+use crate::config::{Egress, Media};
 use crate::core::{self, Core, Message, Newcomer, Outbox, SharedCounts};
 use crate::host::executables::Executables;
 use crate::host::facts::{Facts, Proc, RealProc, Redactor, Watch, WatchDecision};
@@ -80,6 +80,8 @@ pub struct Options {
     pub surround: Option<Around>,
     /// Which files are sensitive, and who may read them.
     pub egress: Option<Egress>,
+    /// Who works with media files, and how; only where `egress` is, too.
+    pub media: Option<Media>,
 }
 
 /// What [`surround`](crate::surround) needs besides the other options.
@@ -111,6 +113,7 @@ impl Options {
             kept: Vec::new(),
             surround: None,
             egress: None,
+            media: None,
         }
     }
 }
@@ -161,10 +164,14 @@ impl Pipeline {
             }
             None => None,
         };
+        let media = options.media.map(|media| Arc::new(RwLock::new(media)));
         if let Ok(mut core) = core.lock() {
             core.reads_at_rest(tagger, outbox.clone());
             if let Some(setup) = &sensitive {
                 core.follow(setup);
+                if let Some(media) = &media {
+                    core.follow_media(media.clone()).map_err(system("a thread"))?;
+                }
             }
         }
         let parts_room = room.clone();
@@ -205,7 +212,7 @@ impl Pipeline {
             outbox.send(Message::Newcomer(Box::new(Newcomer::adopted(kept))));
         }
         let threads = Some((core, listen));
-        Ok((Handle { outbox, deciders, sensitive, shared, hellos, stop, wake, threads }, judged))
+        Ok((Handle { outbox, deciders, media, sensitive, shared, hellos, stop, wake, threads }, judged))
     }
 }
 
@@ -214,6 +221,7 @@ pub struct Handle {
     outbox: Outbox,
     deciders: Arc<RwLock<Deciders>>,
     sensitive: Option<sensitive::Setup>,
+    media: Option<Arc<RwLock<Media>>>,
     shared: Arc<SharedCounts>,
     hellos: Arc<HelloCounts>,
     stop: Arc<AtomicBool>,
@@ -237,7 +245,12 @@ impl Handle {
     }
 
     /// For SIGHUP: takes effect at the next hello, and at the next open of a file.
-    pub fn reconfigure(&self, watch: WatchDecision, redact: Redactor, egress: &Egress) {
+    pub fn reconfigure(&self, watch: WatchDecision, redact: Redactor, egress: &Egress, media: &Media) {
+        if let Some(current) = &self.media
+            && let Ok(mut current) = current.write()
+        {
+            current.clone_from(media);
+        }
         if let Some(sensitive) = &self.sensitive {
             sensitive.reconfigure(egress);
         }

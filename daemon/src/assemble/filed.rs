@@ -2,6 +2,7 @@
 
 use super::Assembler;
 use super::program::ArenaId;
+use crate::content::Content;
 use counterfoil_abi::record::{Named, Naming, Opened, Record, Tap};
 
 impl Assembler {
@@ -24,6 +25,9 @@ impl Assembler {
         if let Some(trail) = &mut self.trail {
             trail.opened(arena, pid, number, opened.fd, (opened.device, opened.inode), opened.header.time);
         }
+        if let Some(gallery) = &mut self.gallery {
+            gallery.opened(arena, pid, number, (opened.device, opened.inode), opened.header.time);
+        }
         for (_, by, record) in mine {
             match *record {
                 Record::Named(named) => self.file_named(arena, by, &named),
@@ -42,6 +46,15 @@ impl Assembler {
         {
             let (length, tag) = super::apply::first(blocks);
             trail.read_first(arena, blocks.header.object, length, tag, &mut self.out);
+            if let Some(gallery) = &mut self.gallery {
+                gallery.read_first(arena, blocks.header.object, length, tag);
+            }
+        }
+        if let (Some(gallery), Record::Classed(classed)) = (&mut self.gallery, record)
+            && classed.header.tap == Tap::FileRead as u8
+            && let Some(content) = Content::of(classed)
+        {
+            gallery.read(arena, classed.header.object, content);
         }
         self.files.told(arena, pid, self.tick, record)
     }
@@ -57,6 +70,9 @@ impl Assembler {
             Some(Naming::Path) => {
                 if let Some(path) = self.files.path_of(arena, number).filter(|p| !p.is_empty()) {
                     trail.named(arena, number, path);
+                    if let Some(gallery) = &mut self.gallery {
+                        gallery.named(arena, number, path);
+                    }
                 }
             }
             Some(Naming::Renamed | Naming::Linked) => trail.moved(inode, named.header.time),

@@ -39,6 +39,9 @@ impl Assembler {
         if let Some(trail) = &mut self.trail {
             trail.came(arena, &facts, crate::core::now());
         }
+        if let Some(gallery) = &mut self.gallery {
+            gallery.came(arena, &facts, crate::core::now());
+        }
         self.programs.insert(arena, Program::new(facts, watched, inherited.clone()));
         inherited.iter().map(|i| self.take_over(arena, i)).collect()
     }
@@ -137,6 +140,9 @@ impl Assembler {
         self.files.gone(arena, self.tick);
         if let Some(trail) = &mut self.trail {
             trail.gone(arena, self.now);
+        }
+        if let Some(gallery) = &mut self.gallery {
+            gallery.gone(arena, self.now);
         }
         self.say_lost(arena, true);
         let Some(program) = self.programs.get_mut(&arena) else { return };

@@ -9,15 +9,16 @@ use super::slab::Key;
 use super::{Assembler, outward};
 use crate::detect::ends;
 use crate::judged::{Judged, Reading};
-use counterfoil_abi::record::Channel;
+use counterfoil_abi::record::{Channel, Magic};
 
 const SECOND: u64 = 1_000_000_000;
 /// A stirring connection is read this often …
 const PACE: u64 = SECOND;
 /// … and one of which the kernel must be asked.
 const KERNEL_PACE: u64 = 5 * SECOND;
-/// The longest pause of one that doesn't stir.
-const LONGEST: u64 = 30 * SECOND;
+/// The longest pauses of those that don't stir.
+const LONGEST: u64 = 5 * SECOND;
+const KERNEL_LONGEST: u64 = 30 * SECOND;
 /// Bytes sent that are told at once …
 const MUCH: u64 = 64 * 1024;
 /// … and how long fewer wait.
@@ -93,7 +94,7 @@ impl Assembler {
             return None;
         }
         if !outgoing(object, self) {
-            return (!last).then_some(LONGEST);
+            return (!last).then_some(KERNEL_LONGEST);
         }
         let counted = self.only_counted(object);
         let kernel = if counted && !last { self.kernel_counts(object) } else { None };
@@ -113,10 +114,10 @@ impl Assembler {
         }
         meter.begun = true;
         meter.ended |= last;
-        let least = if counted { KERNEL_PACE } else { PACE };
+        let (least, most) = if counted { (KERNEL_PACE, KERNEL_LONGEST) } else { (PACE, LONGEST) };
         meter.pause = match totals[0] > meter.seen {
             true => least,
-            false => (meter.pause * 2).clamp(least, LONGEST),
+            false => (meter.pause * 2).clamp(least, most),
         };
         (meter.seen, meter.told_at) = (totals[0], if meter.told_at == 0 { now } else { meter.told_at });
         let pause = meter.pause;
@@ -151,6 +152,7 @@ impl Assembler {
             transfer: leg.and_then(|leg| self.transfers.get(leg)).map(|t| t.id),
             class: content.map(|c| c.class),
             entropy: content.map(|c| c.bits()),
+            encoded: content.is_some_and(|c| c.magic == Some(Magic::Encoding)),
             sealed: object.carries_tls.is_some() || object.tunnels,
             sent: moved[0],
             received: moved[1],
@@ -182,7 +184,7 @@ impl Assembler {
 
     /// Bytes had passed before it was observed, or before this daemon was.
     fn began_before(&self, object: &Object) -> bool {
-        object.uses.iter().any(Use::attached_late)
+        object.uses.iter().all(Use::attached_late)
             || object.uses.iter().filter_map(|u| self.programs.get(&u.arena)).any(|p| p.restarted)
     }
 }

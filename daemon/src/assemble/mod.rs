@@ -40,6 +40,7 @@ pub(crate) use outward::text as address_text;
 use crate::files::{Files, Surroundings};
 use crate::host::facts::{Inode, Proc};
 use crate::judged::{Counts, Judged};
+use crate::media::Gallery;
 use crate::model::Reason;
 use crate::sensitive::Trail;
 use crate::surround::Seen;
@@ -160,6 +161,8 @@ pub struct Assembler {
     pub files: Files,
     /// What became of sensitive files; None: nobody wants to know.
     pub trail: Option<Trail>,
+    /// What became of media files; None: nobody wants to know.
+    pub gallery: Option<Gallery>,
     /// What is to be said.
     pub out: VecDeque<Judged>,
     /// What `surround` may want to look at. Whoever calls takes it out after each tick.
@@ -180,6 +183,7 @@ impl Assembler {
             settings,
             files,
             trail: None,
+            gallery: None,
             programs: HashMap::new(),
             objects: Slab::default(),
             transfers: Slab::default(),
@@ -303,9 +307,17 @@ impl Assembler {
         };
         self.files.tick(now, self.tick, &standing, &mut self.out);
         if let Some(trail) = &mut self.trail {
-            self.files.closed.drain(..).for_each(|closed| trail.closed(closed));
+            for closed in self.files.closed.drain(..) {
+                if let Some(gallery) = &mut self.gallery {
+                    gallery.closed(&closed);
+                }
+                trail.closed(closed);
+            }
             self.files.digested.drain(..).for_each(|(inode, digest)| trail.digested(inode, digest, now));
             trail.tick(now, &standing, &mut self.out);
+            if let Some(gallery) = &mut self.gallery {
+                gallery.tick(now, trail.lineage(), &standing, &mut self.out);
+            }
         }
         if self.tick.is_multiple_of(64) {
             self.forget_early();

@@ -8,12 +8,15 @@ use super::pending::Value;
 use super::program::{ArenaId, Program};
 use super::slab::{Key, Slab};
 use super::{Assembler, Transfer};
+use crate::config::Media;
 use crate::files::chains::Gift;
+use crate::media::Gallery;
 use crate::model;
 use crate::sensitive::lineage::{Given, Sending, World};
 use crate::sensitive::{Setup, Trail};
 use counterfoil_abi::record::{self, Blocks, Body, Channel, Ended, Prints, Tap};
 use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, RwLock};
 
 /// Objects of one program that are looked at.
 const MAX_OBJECTS: usize = 4096;
@@ -170,7 +173,10 @@ impl Assembler {
             let user = object.uses.iter().find(|u| u.arena == arena && u.number == number)?;
             sending(programs, transfers, object, user)
         };
-        trail.sent_first(length, value, who, &mut self.out);
+        trail.sent_first(length, value, &who, &mut self.out);
+        if let Some(gallery) = &mut self.gallery {
+            gallery.sent_first(length, value, who);
+        }
     }
 
     /// Sensitive files are followed.
@@ -196,10 +202,24 @@ impl Assembler {
         self.programs.get(&arena).is_some_and(|p| p.watched)
     }
 
+    /// Media files are followed, too: by the same lineage.
+    ///
+    /// # Errors
+    /// No thread.
+    pub fn follow_media(&mut self, media: Arc<RwLock<Media>>) -> std::io::Result<()> {
+        self.gallery = Some(Gallery::new(media)?);
+        Ok(())
+    }
+
     /// Observation ends: looks once more where sensitive files went.
     pub(super) fn follow_to_the_end(&mut self) {
         let Some(mut trail) = self.trail.take() else { return };
-        self.files.closed.drain(..).for_each(|closed| trail.closed(closed));
+        for closed in self.files.closed.drain(..) {
+            if let Some(gallery) = &mut self.gallery {
+                gallery.closed(&closed);
+            }
+            trail.closed(closed);
+        }
         let standing = Standing {
             programs: &self.programs,
             objects: &self.objects,
@@ -208,6 +228,9 @@ impl Assembler {
             relays: &self.relays,
         };
         trail.look(u64::MAX, &standing, &mut self.out);
+        if let Some(gallery) = &mut self.gallery {
+            gallery.finish(self.now, trail.lineage(), &standing, &mut self.out);
+        }
         self.trail = Some(trail);
     }
 }

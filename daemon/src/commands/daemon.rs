@@ -22,6 +22,7 @@ use signal_hook::iterator::Signals;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 /// Read if there is no `--config` and it is there.
 pub(super) const CONFIG: &str = "/etc/counterfoil/counterfoil.toml";
@@ -117,11 +118,12 @@ pub fn daemon(args: &Args) -> anyhow::Result<u8> {
     let baseline = Baseline::open(&state, config.watch.baseline_days)
         .inspect_err(|e| tracing::error!("{e}: what is ordinary here is not learnt"))
         .ok();
+    let days = baseline.as_ref().map(Baseline::days);
     let options = Options {
         surround: Some(Around { executables: desk.executables(), baseline }),
         // Any user's program may say hello; the kernel says whose it is.
         socket_mode: 0o666,
-        watch: watch(&config.watch.watched_processes),
+        watch: watch(&config.watched()),
         redact: redact(&redactor),
         key,
         keeper: keeper.clone().map(|k| k as Arc<dyn Keep>),
@@ -156,11 +158,15 @@ pub fn daemon(args: &Args) -> anyhow::Result<u8> {
         match news {
             Ok((expected, parsed)) => {
                 warn(file.as_deref(), &parsed);
+                if let Some(days) = &days {
+                    days.store(parsed.config.watch.baseline_days, Ordering::Relaxed);
+                }
                 let redact = redact(&redactor.mode(parsed.config.privacy.argv));
                 handle.reconfigure(
-                    watch(&parsed.config.watch.watched_processes),
+                    watch(&parsed.config.watched()),
                     redact.clone(),
                     &parsed.config.egress,
+                    &parsed.config.media,
                 );
                 let _ = reloads.send(Reload { config: parsed.config, expected, redact });
                 tracing::info!("configuration read again");

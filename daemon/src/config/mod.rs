@@ -5,12 +5,14 @@
 #![forbid(unsafe_code)]
 
 pub mod egress;
+pub mod media;
 mod read;
 mod section;
 pub mod sink;
 pub(crate) mod values;
 
 pub use egress::{Egress, Sensitive};
+pub use media::Media;
 pub use read::parse;
 pub use sink::{JsonShape, Rate, Sink, SinkKind, SyslogShape, Tls};
 pub use values::{Cidr, Facility, Ports, SyslogAddress};
@@ -53,6 +55,8 @@ pub struct Config {
     pub integrity: Integrity,
     /// `[egress]`
     pub egress: Egress,
+    /// `[media]`
+    pub media: Media,
     /// `[[sink]]`, in the file's order.
     pub sinks: Vec<Sink>,
     /// `[privacy]`
@@ -63,6 +67,14 @@ pub struct Config {
     pub ledger: Ledger,
     /// `[alarms]`
     pub alarms: Alarms,
+}
+
+impl Config {
+    /// Programs whose streams the host's daemon tags: those that transfer, and the tools that work on media.
+    #[must_use]
+    pub fn watched(&self) -> Vec<String> {
+        self.watch.watched_processes.iter().chain(&self.media.monitored_tools_list).cloned().collect()
+    }
 }
 
 /// `[alarms]`.

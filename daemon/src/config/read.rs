@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::egress;
+use super::media;
 use super::section::{Mistakes, Section, article};
 use super::values::{absolute, cidr, duration, loopback, one_of, ports, size};
 use super::{Alarms, Config, Integrity, Metrics, Mistake, Parsed, Ports, StreamDigest};
@@ -10,7 +11,7 @@ use std::time::Duration;
 use toml::de::{DeTable, DeValue};
 
 /// Sections of later versions: known, and without effect.
-const LATER: &[&str] = &["media", "intake", "fleet"];
+const LATER: &[&str] = &["intake", "fleet"];
 
 /// Reads a configuration.
 ///
@@ -34,6 +35,9 @@ pub fn parse(source: &str) -> Result<Parsed, Vec<Mistake>> {
     }
     if let Some(s) = section(&mut file, "egress", "[egress]", &mut m) {
         egress::read(s, &mut config.egress, &mut m);
+    }
+    if let Some(s) = section(&mut file, "media", "[media]", &mut m) {
+        media::read(s, &mut config.media, &mut m);
     }
     if let Some(mut s) = section(&mut file, "privacy", "[privacy]", &mut m) {
         let modes =

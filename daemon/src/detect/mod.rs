@@ -11,6 +11,7 @@ mod files;
 pub(crate) use ends::ranges;
 mod expected;
 mod itself;
+mod media;
 mod payload;
 mod preloads;
 mod process;
@@ -101,6 +102,7 @@ impl Rules {
             }
             What::Anomaly(anomaly) => around::anomaly(notice, anomaly),
             What::SensitiveEgress(egress) => sensitive::egress(notice, egress),
+            What::Media(chain) => media::media(notice, chain),
             What::CoverageLost { exe, reason, inherits_tracked } => {
                 itself::coverage_lost(notice, exe, reason, *inherits_tracked)
             }

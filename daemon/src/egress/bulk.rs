@@ -10,7 +10,7 @@ use crate::config::Egress;
 use crate::detect::{self, ends};
 use crate::judged::Reading;
 use crate::ledger::usual::Errand;
-use crate::model::{Analytic, Class, Finding, Severity};
+use crate::model::{Analytic, Class, Finding, Process, Severity};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use std::collections::HashMap;
@@ -36,6 +36,12 @@ enum Name {
     New(String, IpAddr, String),
 }
 
+impl Name {
+    fn of_new(errand: &Errand) -> Self {
+        Self::New(errand.exe.clone(), errand.destination, errand.user.clone())
+    }
+}
+
 /// The rule's memory.
 #[derive(Default)]
 pub struct Bulk {
@@ -57,6 +63,8 @@ struct Going {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Basis {
     Class(Class),
+    /// Base64 or the like.
+    Encoded,
     Entropy,
     /// All that is seen of it is TLS or SSH.
     Sealed,
@@ -70,17 +78,9 @@ impl Bulk {
         let errand = Errand::of(&reading.process, connection.remote.as_deref()?)?;
         let (now, name) = (reading.seen, connection.server_name.as_deref());
         let span = config.connection_duration;
-        let mut standing = usual.standing(&errand, name, &reading.process, benign, now);
-        let new = Name::New(errand.exe.clone(), errand.destination, errand.user.clone());
-        if matches!(standing, Standing::Known { .. })
-            && usual.learning(now)
-            && self.is_new(&new, &errand, now, span)
-        {
-            // Its own traffic is what made it known.
-            standing = Standing::FirstSeen;
-        }
+        let standing = self.standing(&errand, name, &reading.process, parts, now);
         let going = match standing {
-            Standing::FirstSeen => self.going(new, now, span),
+            Standing::FirstSeen => self.going(Name::of_new(&errand), now, span),
             _ => self.going(Name::Usual(errand.clone()), now, span),
         };
         if standing == Standing::FirstSeen && !going.new.contains(&errand) && going.new.len() < NEW {
@@ -119,6 +119,25 @@ impl Bulk {
         Some(finding(reading, config, &standing, basis, measured, all, burst))
     }
 
+    /// How does an errand stand? While the baseline is learnt its own traffic makes it known: what was new when this began
+    /// stays so.
+    pub fn standing(
+        &self,
+        errand: &Errand,
+        name: Option<&str>,
+        process: &Process,
+        parts: &Parts<'_>,
+        now: Timestamp,
+    ) -> Standing {
+        let standing = parts.usual.standing(errand, name, process, parts.benign, now);
+        let known = matches!(standing, Standing::Known { .. });
+        let learning = || parts.usual.learning(now);
+        if known && self.is_new(errand, now, parts.config.connection_duration) && learning() {
+            return Standing::FirstSeen;
+        }
+        standing
+    }
+
     fn going(&mut self, name: Name, now: Timestamp, span: Duration) -> &mut Going {
         if self.series.len() >= SERIES && !self.series.contains_key(&name) {
             let mut all: Vec<(Timestamp, Name)> =
@@ -137,8 +156,10 @@ impl Bulk {
     }
 
     /// Was the errand new when what goes on now began?
-    fn is_new(&self, name: &Name, errand: &Errand, now: Timestamp, span: Duration) -> bool {
-        self.series.get(name).is_some_and(|going| !going.over(now, span) && going.new.contains(errand))
+    fn is_new(&self, errand: &Errand, now: Timestamp, span: Duration) -> bool {
+        self.series
+            .get(&Name::of_new(errand))
+            .is_some_and(|going| !going.over(now, span) && going.new.contains(errand))
     }
 }
 
@@ -150,6 +171,9 @@ impl Going {
 
 /// Does this payload count, and why?
 fn basis(reading: &Reading, score: f64) -> Option<Basis> {
+    if reading.encoded {
+        return Some(Basis::Encoded);
+    }
     match reading.class {
         Some(class @ (Class::Compressed | Class::Media | Class::Encrypted | Class::Binary)) => {
             Some(Basis::Class(class))
@@ -169,6 +193,7 @@ impl Basis {
             Self::Class(Class::Compressed) => "compressed data",
             Self::Class(Class::Media) => "media",
             Self::Class(Class::Binary) => "binary data",
+            Self::Encoded => "encoded data",
             Self::Class(_) | Self::Entropy | Self::Sealed => "encrypted data",
         }
     }
@@ -176,6 +201,7 @@ impl Basis {
     fn word(self) -> &'static str {
         match self {
             Self::Class(_) => "class",
+            Self::Encoded => "encoding",
             Self::Entropy => "entropy",
             Self::Sealed => "protocol",
         }

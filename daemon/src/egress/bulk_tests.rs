@@ -1,11 +1,12 @@
 use super::*;
 use crate::config::Config;
-use crate::egress::{Benign, Usual};
+use crate::egress::{Benign, Egress, Usual};
 use crate::ledger::usual::{Approval, Store};
 use crate::model::{Channel, Connection};
 use crate::sample;
 use jiff::SignedDuration;
 use std::path::Path;
+use std::sync::Arc;
 
 const MIB: u64 = 1 << 20;
 
@@ -49,6 +50,7 @@ impl World {
             transfer: Some(Uuid::from_u128(1)),
             class: Some(Class::Encrypted),
             entropy: None,
+            encoded: false,
             sealed: false,
             sent: 0,
             received: 0,
@@ -116,6 +118,13 @@ fn what_is_no_bulk() {
     assert_eq!(of(Some(6.0), true), None);
     assert_eq!(of(None, true).unwrap().evidence["basis"], "protocol");
     assert_eq!(of(None, false), None, "nothing is known of it");
+    let base64 = World::run()
+        .read(|r| (r.sent, r.class, r.encoded) = (2 * MIB, Some(Class::Structured), true))
+        .unwrap();
+    assert_eq!(
+        (base64.evidence["basis"].as_str(), base64.evidence["class"].as_str()),
+        (Some("encoding"), Some("structured"))
+    );
 }
 
 #[test]
@@ -281,6 +290,42 @@ fn a_daemon_takes_up_what_an_operator_changed() {
         assert!(std::time::Instant::now() < deadline, "the reset was not taken up");
         std::thread::yield_now();
     }
+}
+
+#[test]
+fn what_is_correlated_is_weighed_and_what_is_proven_is_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = dir.path().join("state");
+    let now = Timestamp::now();
+    let of = |remote: &str, confidence: &str, bytes: u64| {
+        let mut f = detect::finding("sensitive-egress", Severity::High, now);
+        f.analytic = Analytic::An0989;
+        f.confidence = Some(confidence.into());
+        f.process = Some(sample::process(12, "/usr/bin/curl"));
+        f.connection =
+            Some(Connection { remote: Some(remote.into()), bytes_out: Some(bytes), ..sample::connection() });
+        f
+    };
+    let stage = |days, mutes| {
+        let config = Config::default();
+        Egress::new(&config, Arc::new(Usual::open(&state, days, mutes).unwrap()), Arc::default())
+    };
+    let (known, new) = ("10.0.0.2:443", "10.0.0.3:443");
+    let learning = stage(7, true);
+    let errand = Errand::of(&sample::process(12, "/usr/bin/curl"), known).unwrap();
+    learning.usual.met(&errand, None, 1000, true, now);
+    assert_eq!(learning.weigh(of(new, "correlated", 10)), None, "listed");
+    assert!(learning.weigh(of(new, "proven", 10)).is_some(), "never muted");
+    learning.finish();
+    assert_eq!(Store::existing(&state).unwrap().read().unwrap().held.len(), 1);
+    let stage = stage(0, true);
+    let baseline = |f: Finding| stage.weigh(f).map(|f| f.why["baseline"].as_str().map(str::to_owned));
+    let (first, usual) = (Some(Some("first-seen".to_owned())), Some(Some("known".to_owned())));
+    assert_eq!(baseline(of(known, "correlated", 1000)), None);
+    assert_eq!(baseline(of(known, "proven", 1000)), usual);
+    assert_eq!(baseline(of(known, "correlated", 100 * MIB)), usual, "more than is usual");
+    assert_eq!(baseline(of(new, "correlated", 10)), first);
+    assert_eq!(baseline(of(new, "proven", 10)), first);
 }
 
 #[test]

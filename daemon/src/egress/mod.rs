@@ -15,7 +15,8 @@ pub use usual::{Standing, Usual};
 use crate::config::{self, Config};
 use crate::host::executables::Executables;
 use crate::judged::{Judged, Reading};
-use crate::model::Finding;
+use crate::ledger::usual::Errand;
+use crate::model::{Analytic, Finding};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -74,6 +75,31 @@ impl Egress {
         self.executables.fill(&mut reading.process);
         let parts = Parts { config: &self.config, usual: &self.usual, benign: &self.benign };
         self.bulk.take(reading, &parts).and_then(|finding| self.usual.or_hold(finding)).into_iter().collect()
+    }
+
+    /// A finding of `detect`, held against what is usual: what is only correlated needs an unusual destination, port or
+    /// volume. None: it has none, or learning lists it. What is proven is always raised.
+    #[must_use]
+    pub fn weigh(&self, mut finding: Finding) -> Option<Finding> {
+        let connection = finding.connection.as_ref().filter(|_| finding.analytic == Analytic::An0989);
+        let (Some(process), Some(connection)) = (finding.process.as_ref(), connection) else {
+            return Some(finding);
+        };
+        let remote = connection.remote.as_deref();
+        let Some(errand) = remote.and_then(|remote| Errand::of(process, remote)) else {
+            return Some(finding);
+        };
+        let (name, now) = (connection.server_name.as_deref(), finding.seen);
+        let parts = Parts { config: &self.config, usual: &self.usual, benign: &self.benign };
+        let standing = self.bulk.standing(&errand, name, process, &parts, now);
+        let usual =
+            standing.carries(connection.bytes_out.unwrap_or(0), self.config.data_volume_threshold.bytes);
+        finding.why["baseline"] = standing.word().into();
+        match finding.confidence.as_deref() {
+            Some("proven") => Some(finding),
+            _ if usual => None,
+            _ => self.usual.or_hold(finding),
+        }
     }
 
     /// Is it egress at all: to a port that is monitored, and not inside?

@@ -32,6 +32,8 @@ pub struct Facts {
     pub nspid: Vec<u32>,
     /// It was told to convert what passes through it, by what its arguments were before they were redacted.
     pub converts: bool,
+    /// Its arguments as they are, for who looks for files in them; never kept in a ledger or shown.
+    pub arguments: Arc<[String]>,
     /// Whose rights it had when it said hello, further groups left out; None: not known any more.
     pub rights: Option<User>,
 }
@@ -162,7 +164,16 @@ impl Proc for RealProc {
             parents: ancestry.of(ppid, text),
         };
         let net_namespace = dir.link("ns/net").ok().and_then(|link| number_in(&link));
-        Some(Facts { process, ppid, starttime, net_namespace, nspid, rights: None, converts: false })
+        Some(Facts {
+            process,
+            ppid,
+            starttime,
+            net_namespace,
+            nspid,
+            rights: None,
+            converts: false,
+            arguments: Arc::default(),
+        })
     }
 
     fn descriptor(&self, pid: u32, fd: i32) -> Option<Inode> {

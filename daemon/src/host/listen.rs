@@ -253,6 +253,7 @@ impl Listener {
         let deciders = self.deciders.read().unwrap_or_else(PoisonError::into_inner).clone();
         let mut facts = self.proc.facts(pid)?;
         facts.converts = carriers::converts(&facts.process);
+        facts.arguments = facts.process.argv.clone().unwrap_or_default().into();
         facts.process.argv = facts.process.argv.map(|argv| (deciders.redact)(argv));
         facts.rights = Some(User { uid, gid: who.gid.as_raw(), groups: Vec::new() });
         let facts = Arc::new(facts);

@@ -9,6 +9,8 @@ use super::{LedgerError, place, prepare};
 use rusqlite::{Connection, params};
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// The file's name in the state directory. Not the ledger's own: what is ordinary outlives a damaged
@@ -49,7 +51,7 @@ pub struct Baseline {
     pairs: usize,
     learning: bool,
     since: i64,
-    days: u32,
+    days: Arc<AtomicU32>,
 }
 
 impl Baseline {
@@ -86,8 +88,14 @@ impl Baseline {
             drop(rows);
             drop(statement);
             let now = seconds(SystemTime::now());
-            let mut baseline =
-                Self { connection, met, pairs, learning: true, since: since.unwrap_or(now), days };
+            let mut baseline = Self {
+                connection,
+                met,
+                pairs,
+                learning: true,
+                since: since.unwrap_or(now),
+                days: Arc::new(days.into()),
+            };
             if since.is_none() {
                 baseline.write(SINCE.0, SINCE.1, SINCE.2, now);
             }
@@ -95,6 +103,11 @@ impl Baseline {
             Ok(baseline)
         };
         load().map_err(|source| LedgerError::Sqlite { path: path.clone(), source })
+    }
+
+    /// For how many days it learns: a reload may say otherwise.
+    pub fn days(&self) -> Arc<AtomicU32> {
+        Arc::clone(&self.days)
     }
 
     /// Is this pair ordinary?
@@ -129,7 +142,8 @@ impl Baseline {
     }
 
     fn age(&mut self, now: i64) {
-        self.learning = now < self.since.saturating_add(i64::from(self.days) * 86_400);
+        self.learning =
+            now < self.since.saturating_add(i64::from(self.days.load(Ordering::Relaxed)) * 86_400);
     }
 
     fn keep(&mut self, place: Subject, other: &str, now: i64) {
@@ -172,7 +186,8 @@ mod tests {
         assert_eq!(baseline.meet("parent", "/usr/sbin/sshd", "/bin/sh"), Met::Learnt);
         assert_eq!(baseline.meet("parent", "/usr/sbin/sshd", "/bin/sh"), Met::Known);
         drop(baseline);
-        let mut later = Baseline::open(&state, 0).unwrap();
+        let mut later = Baseline::open(&state, 7).unwrap();
+        later.days().store(0, Ordering::Relaxed);
         assert_eq!(later.meet("parent", "/usr/sbin/sshd", "/bin/sh"), Met::Known);
         for _ in 0..2 {
             assert_eq!(later.meet("parent", "/usr/sbin/sshd", "/usr/bin/python3"), Met::New);

@@ -193,3 +193,20 @@ impl<'a> Work<'a> {
         }
     }
 }
+
+/// The first bytes, and what fstat says.
+pub(super) fn first(opened: &Opened, upto: usize) -> Result<(Vec<u8>, super::Peeked), Refusal> {
+    let s = fstat(&opened.file).map_err(|e| Refusal::Failed(e.into()))?;
+    let size = u64::try_from(s.st_size).unwrap_or(0);
+    let mut content = vec![0; upto.min(usize::try_from(size).unwrap_or(usize::MAX))];
+    let got = fill(opened, &mut content, 0, upto as u64)?;
+    content.truncate(got);
+    let seconds = |t: i64| u64::try_from(t).unwrap_or(0);
+    let peeked = super::Peeked {
+        size,
+        modified: seconds(s.st_mtime),
+        changed: seconds(s.st_ctime),
+        settled: s.st_uid == 0 && s.st_mode & 0o022 == 0,
+    };
+    Ok((content, peeked))
+}

@@ -158,6 +158,12 @@ impl Trail {
         });
     }
 
+    /// Who gave, started, wrote and sent what.
+    #[must_use]
+    pub fn lineage(&self) -> &Lineage {
+        &self.lineage
+    }
+
     /// It forked.
     pub fn forked(&mut self, arena: ArenaId, pid: u32) {
         self.lineage.forked(arena, pid);

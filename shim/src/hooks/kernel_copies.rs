@@ -5,7 +5,7 @@ use super::made::recording;
 use crate::file;
 use crate::objects::{IN, OUT};
 use crate::real::hooks;
-use crate::record::{moving, received_unseen_to, sent_unseen, sent_unseen_to};
+use crate::record::{moving, received_unseen_to, sent_from_file, sent_unseen, sent_unseen_to};
 use core::ffi::{c_int, c_uint, c_ulong};
 use counterfoil_abi::record::Reason;
 use libc::{iovec, loff_t, off_t, size_t, ssize_t};
@@ -23,7 +23,7 @@ hooks! {
     real sendfile(to: c_int, from: c_int, offset: *mut off_t, length: size_t) -> ssize_t {
         let (out, into) = (moving(to, OUT), moving(from, IN));
         let result = real(to, from, offset, length);
-        sent_unseen(out, result, Reason::KernelCopy);
+        sent_from_file(out, result, from, end(offset));
         received_unseen_to(into, result, Reason::KernelCopy, end(offset));
         result
     }
@@ -31,7 +31,7 @@ hooks! {
     real sendfile64(to: c_int, from: c_int, offset: *mut loff_t, length: size_t) -> ssize_t {
         let (out, into) = (moving(to, OUT), moving(from, IN));
         let result = real(to, from, offset, length);
-        sent_unseen(out, result, Reason::KernelCopy);
+        sent_from_file(out, result, from, end(offset));
         received_unseen_to(into, result, Reason::KernelCopy, end(offset));
         result
     }

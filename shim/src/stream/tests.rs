@@ -175,6 +175,7 @@ fn writes_of_any_size_partly_accepted_say_only_what_is_true() {
                     object.number(),
                     Tap::SockSend,
                     data.len() as u64,
+                    0,
                     Reason::KernelCopy,
                 );
                 unseen.push((content.len() as u64, data.len() as u64));
@@ -232,6 +233,7 @@ fn reads_in_pieces_say_only_what_is_true() {
                     object.number(),
                     Tap::SockRecv,
                     data.len() as u64,
+                    0,
                     Reason::BypassedBytes,
                 ),
                 _ => object.into.took(&guard, object.number(), Tap::SockRecv, &data[..], data.len() as u64),

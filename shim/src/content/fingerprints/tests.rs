@@ -157,7 +157,7 @@ fn nothing_is_said_across_what_was_not_seen() {
     receive(object, &content[..1000]);
     let guard = Guard::enter().unwrap();
     assert!(object.into.claim(&guard, object.number(), Tap::SockRecv));
-    object.into.skip(&guard, object.number(), Tap::SockRecv, 5, Reason::KernelCopy);
+    object.into.skip(&guard, object.number(), Tap::SockRecv, 5, 0, Reason::KernelCopy);
     object.into.release();
     drop(guard);
     receive(object, &content[1000..2000]);

@@ -1,0 +1,413 @@
+//! Media files: who read them, with which tools, what came of that, and where it went (AN0332).
+//!
+//! ```text
+//! classes, names ─► readings ─┐
+//! programs ─► ran ────────────┼─► walk ─► chain ─► Notice: Media
+//! lineage (who gave, started, ┘      ▲
+//!          wrote, sent)            look (a thread)
+//! ```
+//! Comes in: what the assembler sees of files, programs and connections, and the trail's [`Lineage`]. Goes out: one notice
+//! for each media file with which something was done that is no ordinary work, and again when more of it is known.
+//! While nobody reads a media file, nothing is looked for.
+//!
+//! A media file is known by its content where it was seen to pass; where it was not (stdio, mappings, what the kernel
+//! copies), by its name.
+#![forbid(unsafe_code)]
+
+mod chain;
+mod look;
+mod ordinary;
+pub mod picture;
+pub mod ran;
+pub mod told;
+mod walk;
+
+use crate::assemble::pending::Value;
+use crate::assemble::program::ArenaId;
+use crate::config::Media;
+use crate::content::Content;
+use crate::host::facts::{Facts, Inode};
+use crate::host::path_text;
+use crate::judged::Judged;
+use crate::model::{Class, Severity};
+use crate::rest::User;
+use crate::sensitive::Closed;
+use crate::sensitive::lineage::{Lineage, Sending, World};
+use crate::sensitive::origins::{Origins, Reading, Source};
+use crate::sensitive::paths::Label;
+use look::{Looker, Seen};
+use ran::{Ran, Tool};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::sync::{Arc, RwLock};
+use std::time::{Duration, Instant};
+
+/// Opens and beginnings of files and streams remembered.
+const OPENS: usize = 4096;
+/// Programs remembered.
+const PROGRAMS: usize = 20_000;
+/// Chains remembered, and what was seen of files.
+const CHAINS: usize = 2048;
+/// Between two looks, nanoseconds; more where they take long.
+const LOOK_EVERY: u64 = 200_000_000;
+/// How long it takes until a program's work with one picture can be told from its work with many.
+const SETTLE: u64 = 10_000_000_000;
+/// How late a program may be heard of.
+const LATE: u64 = 2_000_000_000;
+/// How long answers are waited for beyond that.
+const ANSWERS: u64 = 2_000_000_000;
+/// A script or program that was taken out of the picture.
+const CAME_OUT: &str = "came out of it";
+
+/// An open file, as it came.
+struct Open {
+    arena: ArenaId,
+    pid: u32,
+    number: u32,
+    inode: Inode,
+    time: u64,
+    path: Vec<u8>,
+}
+
+/// A program, as far as this goes.
+struct Doing {
+    ran: Ran,
+    exe: String,
+    ppid: u32,
+    born: u64,
+    gone: Option<u64>,
+    /// Different media files that it read.
+    media: HashSet<Arc<str>>,
+    user: Option<User>,
+}
+
+/// A script's text and age.
+struct Script {
+    text: Vec<u8>,
+    changed: Option<u64>,
+}
+
+/// What has been said of a media file, and when more can be.
+#[derive(Default)]
+struct Said {
+    /// When it was first read.
+    since: u64,
+    class: Option<Class>,
+    said: BTreeSet<chain::Kind>,
+    asked: bool,
+}
+
+/// What a walk is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    /// To say what has settled.
+    Usual,
+    /// To ask what is needed to say the last.
+    Ask,
+    /// To say the last.
+    Last,
+}
+
+/// First block of a file or stream: its length and tag.
+type First = (u32, Value);
+
+/// See the module's text.
+pub struct Gallery {
+    media: Arc<RwLock<Media>>,
+    looker: Looker,
+    label: Arc<Label>,
+    origins: Origins,
+    opens: VecDeque<Open>,
+    firsts: VecDeque<((ArenaId, u32), First)>,
+    streams: VecDeque<(First, Sending)>,
+    /// First blocks of media files, by the file that it began with.
+    known: HashMap<First, Arc<str>>,
+    roots: HashMap<Inode, Arc<str>>,
+    doing: HashMap<ArenaId, Doing>,
+    /// What programs of one parent and name read, each of them one or a few.
+    batches: HashMap<(u32, String), HashSet<Arc<str>>>,
+    said: HashMap<Arc<str>, Said>,
+    scripts: HashMap<String, Option<Script>>,
+    pictures: HashMap<String, Option<told::Link>>,
+    looked: u64,
+    took: u64,
+    tidied: u64,
+}
+
+impl Gallery {
+    /// An empty one.
+    ///
+    /// # Errors
+    /// No thread.
+    pub fn new(media: Arc<RwLock<Media>>) -> std::io::Result<Self> {
+        Ok(Self {
+            media,
+            looker: Looker::start()?,
+            label: Arc::new(Label { name: "media".into(), severity: Severity::Critical }),
+            origins: Origins::default(),
+            opens: VecDeque::new(),
+            firsts: VecDeque::new(),
+            streams: VecDeque::new(),
+            known: HashMap::new(),
+            roots: HashMap::new(),
+            doing: HashMap::new(),
+            batches: HashMap::new(),
+            said: HashMap::new(),
+            scripts: HashMap::new(),
+            pictures: HashMap::new(),
+            looked: 0,
+            took: 0,
+            tidied: 0,
+        })
+    }
+
+    fn settings(&self) -> std::sync::RwLockReadGuard<'_, Media> {
+        self.media.read().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn window(&self) -> u64 {
+        u64::try_from(self.settings().time_window.as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    /// A program said hello.
+    pub fn came(&mut self, arena: ArenaId, facts: &Facts, now: u64) {
+        if self.doing.len() >= PROGRAMS {
+            return;
+        }
+        let ran = ran::ran(&facts.process, &facts.arguments, &self.settings());
+        let doing = Doing {
+            ran,
+            exe: facts.process.exe.clone().unwrap_or_default(),
+            ppid: facts.ppid,
+            born: now,
+            gone: None,
+            media: HashSet::new(),
+            user: facts.rights.clone(),
+        };
+        self.doing.insert(arena, doing);
+    }
+
+    /// It is gone.
+    pub fn gone(&mut self, arena: ArenaId, now: u64) {
+        if let Some(doing) = self.doing.get_mut(&arena) {
+            doing.gone = Some(now);
+        }
+    }
+
+    /// A file was opened.
+    pub fn opened(&mut self, arena: ArenaId, pid: u32, number: u32, inode: Inode, time: u64) {
+        if self.opens.len() >= OPENS {
+            self.opens.pop_front();
+        }
+        self.opens.push_back(Open { arena, pid, number, inode, time, path: Vec::new() });
+        if let Some(copy) = self.origins.copy(inode) {
+            let source = copy.source.clone();
+            self.begin(arena, number, Some(source), false);
+        }
+    }
+
+    /// What an open file is called.
+    pub fn named(&mut self, arena: ArenaId, number: u32, path: &[u8]) {
+        let Some(open) = self.opens.iter_mut().rev().find(|o| o.arena == arena && o.number == number) else {
+            return;
+        };
+        open.path = path.to_vec();
+        let text = path_text(path);
+        if let Some(reading) = self.origins.of(arena, number) {
+            reading.opened_as = text;
+            return;
+        }
+        // What steghide or stegsnow work on is of interest, whatever it is.
+        let tool = self.doing.get(&arena).is_some_and(|d| d.ran.tool == Some(Tool::Hides));
+        if picture::named(&text) || tool && !ordinary::system(&text) {
+            self.begin(arena, number, None, false);
+        }
+    }
+
+    /// What kind of content passed from an open file.
+    pub fn read(&mut self, arena: ArenaId, number: u32, content: Content) {
+        if content.class != Class::Media {
+            return;
+        }
+        if let Some(reading) = self.origins.of(arena, number) {
+            reading.sure = true;
+        } else {
+            self.begin(arena, number, None, true);
+        }
+        if let Some(reading) = self.origins.of(arena, number) {
+            let root = reading.source.path.clone();
+            if reading.source.way.is_empty() {
+                self.said.entry(root).or_default().class = Some(content.class);
+            }
+        }
+    }
+
+    /// Somebody opened a media file, or what came of one.
+    fn begin(&mut self, arena: ArenaId, number: u32, source: Option<Source>, sure: bool) {
+        let Some(open) = self.opens.iter().rev().find(|o| o.arena == arena && o.number == number) else {
+            return;
+        };
+        let name = path_text(&open.path);
+        let (pid, inode, time) = (open.pid, open.inode, open.time);
+        if name.is_empty() && source.is_none() {
+            return;
+        }
+        let source = source.unwrap_or_else(|| {
+            let path = self.roots.entry(inode).or_insert_with(|| name.as_str().into()).clone();
+            let way = Arc::from([]);
+            Source { path, label: self.label.clone(), owner: None, sha256: None, way, same: true }
+        });
+        let opened_as = if name.is_empty() { source.path.to_string() } else { name };
+        let reading = Reading {
+            arena,
+            pid,
+            opened_as,
+            inode,
+            source,
+            since: time,
+            last: time,
+            open: HashSet::new(),
+            sure,
+            excused: false,
+            told: HashSet::new(),
+        };
+        self.origins.read(number, reading);
+        self.know(arena, number);
+    }
+
+    /// A file was closed.
+    pub fn closed(&mut self, closed: &Closed) {
+        let (arena, number) = (closed.arena, closed.number);
+        if closed.read == Some(None)
+            && let Some(born) = self.doing.get(&arena).map(|d| d.born)
+            && let Some(reading) = self.origins.of(arena, number)
+        {
+            // Through stdio, or mapped: when it was opened is told when it is closed, and that its program came may
+            // have been heard late.
+            reading.since = reading.since.min(born.saturating_sub(LATE));
+        }
+        self.origins.closed(arena, number, closed.last, closed.read.is_some());
+        self.opens.retain(|o| (o.arena, o.number) != (arena, number));
+        if let Some(wrote) = &closed.wrote
+            && wrote.made
+            && self.origins.copy(wrote.inode).is_some_and(|c| c.modified != wrote.modified)
+        {
+            // Other content by now; what it comes from shows when its writer is looked at.
+            self.origins.overwritten(wrote.inode);
+        }
+        if closed.wrote.is_some() {
+            self.roots.remove(&closed.inode);
+            self.pictures.remove(&path_text(&closed.path));
+            self.looked = 0;
+        }
+    }
+
+    /// A file that is being read begins with this.
+    pub fn read_first(&mut self, arena: ArenaId, number: u32, length: u32, tag: Value) {
+        if self.firsts.len() >= OPENS {
+            self.firsts.pop_front();
+        }
+        self.firsts.push_back(((arena, number), (length, tag)));
+        self.know(arena, number);
+    }
+
+    /// What a media file begins with, if it is one that is open.
+    fn know(&mut self, arena: ArenaId, number: u32) {
+        let Some(reading) = self.origins.of(arena, number).filter(|r| r.source.way.is_empty()) else {
+            return;
+        };
+        let root = reading.source.path.clone();
+        let first = self.firsts.iter().rev().find(|(of, _)| *of == (arena, number));
+        if let Some((_, first)) = first {
+            self.known.insert(*first, root);
+        }
+    }
+
+    /// A stream to somewhere else begins with this.
+    pub fn sent_first(&mut self, length: u32, tag: Value, sending: impl FnOnce() -> Option<Sending>) {
+        if self.origins.quiet() {
+            return;
+        }
+        let Some(sending) = sending() else { return };
+        if self.streams.len() >= OPENS {
+            self.streams.pop_front();
+        }
+        self.streams.push_back(((length, tag), sending));
+    }
+
+    /// Every lane was read.
+    pub fn tick(&mut self, now: u64, lineage: &Lineage, world: &dyn World, out: &mut VecDeque<Judged>) {
+        while let Some(seen) = self.looker.answer() {
+            self.seen(seen);
+        }
+        if now.saturating_sub(self.tidied) > 1_000_000_000 {
+            self.tidied = now;
+            self.tidy(now.saturating_sub(self.window()), lineage);
+        }
+        if self.origins.quiet()
+            || now.saturating_sub(self.looked) < LOOK_EVERY.max(self.took.saturating_mul(20))
+        {
+            return;
+        }
+        let before = crate::core::now();
+        self.walk(now, Turn::Usual, lineage, world, out);
+        self.looked = now;
+        self.took = crate::core::now().saturating_sub(before);
+    }
+
+    /// Observation ends: nothing is waited for but what is being looked at, and that not for long.
+    pub fn finish(&mut self, now: u64, lineage: &Lineage, world: &dyn World, out: &mut VecDeque<Judged>) {
+        if self.origins.quiet() {
+            return;
+        }
+        self.walk(now, Turn::Ask, lineage, world, out);
+        let until = Instant::now() + Duration::from_nanos(ANSWERS);
+        while let Some(seen) = self.looker.wait(until) {
+            self.seen(seen);
+        }
+        self.walk(now, Turn::Last, lineage, world, out);
+    }
+
+    fn seen(&mut self, seen: Seen) {
+        match seen {
+            Seen::Script { path, text, changed } => {
+                self.scripts.insert(path, Some(Script { text, changed }));
+            }
+            Seen::Picture { path, behind, content } => {
+                let tolerated = self.settings().mime_header_mismatch_tolerance;
+                let behind = behind.filter(|b| b.bytes > tolerated || b.magic.is_some());
+                let link = (behind.is_some() || content.is_some()).then(|| told::Link::Mismatch {
+                    path: path.clone(),
+                    behind,
+                    content,
+                });
+                self.pictures.insert(path, link);
+            }
+        }
+    }
+
+    fn tidy(&mut self, before: u64, lineage: &Lineage) {
+        self.origins.forget_before(before, |arena| lineage.is_gone(arena));
+        self.doing.retain(|_, d| d.gone.is_none_or(|at| at >= before));
+        self.streams.retain(|(_, s)| s.grew >= before);
+        if self.origins.quiet() {
+            self.said.clear();
+            self.scripts.clear();
+            self.pictures.clear();
+            self.batches.clear();
+            self.known.clear();
+            self.roots.clear();
+        }
+        for full in [self.said.len(), self.pictures.len(), self.scripts.len(), self.batches.len()] {
+            if full > CHAINS {
+                self.said.clear();
+                self.pictures.clear();
+                self.scripts.clear();
+                self.batches.clear();
+            }
+        }
+        if self.known.len() > CHAINS || self.roots.len() > 4 * CHAINS {
+            self.known.clear();
+            self.roots.clear();
+        }
+    }
+}
