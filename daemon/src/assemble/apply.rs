@@ -84,8 +84,8 @@ impl Assembler {
             Record::Ended(ended) => self.ended(arena, by, number, key, ended),
             Record::Rejected(rejected) => self.rejected(arena, by, key, rejected),
             Record::Prints(prints) => {
-                self.printed(arena, number, key, prints);
                 self.content(key, record);
+                self.printed(arena, number, key, prints);
             }
             Record::Body(body) => {
                 self.bodied(arena, number, key, body);
