@@ -15,7 +15,7 @@ LIBRARY := $(RELEASE)/libcounterfoil.so
 TESTED  := COUNTERFOIL_BIN=$(abspath $(PROGRAM))
 
 # Cargo follows the sources; make only passes on.
-.PHONY: help build demo test classes test-long test-cpython loom miri bench install uninstall lint clean toolchain
+.PHONY: help build demo test classes test-long test-flood test-outage test-cpython loom miri bench install uninstall lint clean toolchain
 .DEFAULT_GOAL := help
 
 help:
@@ -29,6 +29,7 @@ help:
 	@echo '  make uninstall     takes away what install put there, configuration and state stay'
 	@echo '  make bench         speeds, observed against plain; make bench ONLY=tls-bulk for one of them'
 	@echo '  make test-long     what takes longer: ignored tests, the lane under loom'
+	@echo '  make test-flood    100,000 findings, and the daemon killed 200 times meanwhile'
 	@echo '  make classes       how well classes of content are told apart (SAMPLES="a.deb b.tar.gz" adds to the corpus)'
 	@echo '  make test-outage   ten minutes without the log server, under load: nothing is lost'
 	@echo "  make test-cpython  CPython's own network tests, with and without the library"
@@ -59,6 +60,9 @@ test-long: build
 	tests/install-peers.sh
 	$(TESTED) $(CARGO) test --workspace --locked --no-fail-fast -- --include-ignored
 	$(MAKE) loom
+
+test-flood: build
+	$(TESTED) $(CARGO) test --locked -p counterfoil-tests --test alarm_flood -- --include-ignored --nocapture --test-threads 1
 
 # rsyslog away for ten minutes, under load, over every transport.
 test-outage: build

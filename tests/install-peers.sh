@@ -28,6 +28,7 @@ want_program ip iproute2
 want_program ethtool ethtool
 want_program gdb gdb
 want_program strace strace
+want_program logrotate logrotate
 want_program musl-gcc musl-tools
 want_program setcap libcap2-bin
 # Media, archives and ciphertext: classes of content, and AN0332.

@@ -14,6 +14,7 @@ use crate::arena::{Arena, ReadError};
 use crate::assemble::program::ArenaId;
 use crate::surround::Pulse;
 use counterfoil_abi::arena::LANES;
+use counterfoil_abi::arena::POLICY_FINGERPRINTS;
 use counterfoil_abi::record::Record;
 use std::sync::atomic::Ordering;
 
@@ -113,6 +114,13 @@ impl Collector {
             if seat.probe_at == NEVER {
                 seat.probe_at = 0;
             }
+        }
+    }
+
+    /// Has a program fingerprint more than the start of its connections.
+    pub fn fingerprint(&self, id: ArenaId) {
+        if let Some(seat) = self.seats.iter().find(|s| s.id == id) {
+            seat.arena.set_bits(POLICY_FINGERPRINTS);
         }
     }
 

@@ -446,6 +446,9 @@ impl Core {
         }
         self.assembler.tick(now);
         self.turn();
+        for relay in self.assembler.relaying.drain(..) {
+            self.collector.fingerprint(relay);
+        }
         self.ask();
         if let Some(heavy) = self.assembler.too_heavy() {
             self.collector.give_up(heavy);

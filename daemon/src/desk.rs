@@ -42,6 +42,8 @@ const SETTLE: Duration = Duration::from_millis(250);
 const COUNT: Duration = Duration::from_secs(1);
 /// A clock that jumps is noticed after this long.
 const LOOK: Duration = Duration::from_secs(60);
+/// How often alarms that the ledger has forgotten are forgotten here, too.
+const FORGET: Duration = Duration::from_secs(3600);
 /// How long sinks may take at the end to send what they have.
 const FAREWELL: Duration = Duration::from_secs(2);
 
@@ -73,6 +75,10 @@ pub struct Desk {
     settle: Option<Instant>,
     /// When a shelf may be over.
     shelves: Option<Instant>,
+    /// When what is old is forgotten.
+    forget: Instant,
+    /// How long the ledger keeps things.
+    keep: Duration,
     /// For findings that are no longer in memory.
     reader: Option<Reader>,
     json: Option<JsonLines>,
@@ -156,6 +162,8 @@ impl Desk {
             entry: Entry::new(),
             settle: None,
             shelves: None,
+            forget: Instant::now() + FORGET,
+            keep: config.ledger.keep,
             reader: None,
             json: None,
             gathered: None,
@@ -271,8 +279,8 @@ impl Desk {
     pub fn serve(mut self, judged: &Receiver<Judged>, reloads: &Receiver<Reload>) -> Outcome {
         self.plan_shelves();
         loop {
-            let next = [self.settle, self.shelves].into_iter().flatten().min();
-            let time = next.map_or_else(crossbeam::channel::never, crossbeam::channel::at);
+            let next = [self.settle, self.shelves].into_iter().flatten().fold(self.forget, Instant::min);
+            let time = crossbeam::channel::at(next);
             crossbeam::channel::select! {
                 recv(time) -> _ => self.on_time(),
                 recv(self.asks) -> ask => match ask {
@@ -415,6 +423,12 @@ impl Desk {
             back.into_iter().for_each(|taken| self.say(taken));
             self.plan_shelves();
         }
+        if self.forget <= now {
+            self.forget = now + FORGET;
+            if let Ok(before) = Timestamp::now().checked_sub(self.keep) {
+                self.alarms.forget(before);
+            }
+        }
         self.write();
     }
 
@@ -516,6 +530,7 @@ impl Desk {
     fn reload(&mut self, news: Reload) {
         let config = &news.config;
         self.alarms.shelving(config.alarms.shelving);
+        self.keep = config.ledger.keep;
         if let Some(control) = &self.control {
             control.limit(config.alarms.clone());
         }

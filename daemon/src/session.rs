@@ -13,6 +13,7 @@ use crate::host::facts::{Facts, Watch};
 use crate::judged::Counts;
 use crate::ledger::Baseline;
 use crate::library;
+use crate::media;
 use crate::pipeline::{self, Around, Handle, Options, Pipeline};
 use crate::place::Place;
 use crate::redact::Redactor;
@@ -151,6 +152,17 @@ pub fn watch(names: &[String]) -> crate::host::facts::WatchDecision {
     })
 }
 
+/// What the host's daemon watches: `watched_processes`, and the tools that work on media, whatever they are written in.
+pub fn watched(config: &Config) -> crate::host::facts::WatchDecision {
+    let (by_name, media) = (watch(&config.watch.watched_processes), config.media.clone());
+    Arc::new(move |facts: &Facts| match by_name(facts) {
+        Watch::Unwatched if media::ran::ran(&facts.process, &facts.arguments, &media).tool.is_some() => {
+            Watch::Watched
+        }
+        decided => decided,
+    })
+}
+
 /// Where the host's daemon keeps its ledger.
 #[must_use]
 pub fn default_state() -> PathBuf {
@@ -179,5 +191,20 @@ mod tests {
         assert_eq!(of("/tmp/send"), Watch::Unwatched);
         assert_eq!(of("/usr/bin/curl-config"), Watch::Unwatched);
         assert_eq!(decide(&Facts::default()), Watch::Unwatched);
+    }
+
+    #[test]
+    fn tools_are_watched_whatever_they_are_written_in() {
+        let decide = watched(&Config::default());
+        let of = |exe: &str, line: &str| {
+            let process = Process { exe: Some(exe.into()), ..Process::default() };
+            let arguments = line.split(' ').map(str::to_owned).collect();
+            decide(&Facts { process, arguments, ..Facts::default() })
+        };
+        assert_eq!(of("/usr/bin/steghide", "steghide info a.jpg"), Watch::Watched);
+        assert_eq!(of("/usr/bin/perl", "/usr/bin/perl /usr/bin/exiftool a.jpg"), Watch::Watched);
+        assert_eq!(of("/usr/bin/convert-im6.q16", "convert a b"), Watch::Watched);
+        assert_eq!(of("/usr/bin/perl", "perl /usr/bin/prename a"), Watch::Unwatched);
+        assert_eq!(of("/usr/bin/curl", "curl"), Watch::Watched);
     }
 }

@@ -152,6 +152,15 @@ impl Spool {
         }
     }
 
+    /// What [`next_line`](Self::next_line) gave can't be sent, ever.
+    pub fn give_up(&mut self) {
+        if self.under_way < self.waiting.len() {
+            self.given_up += 1;
+            self.remove(self.under_way, 1);
+            self.tidy(false);
+        }
+    }
+
     /// What [`next_line`](Self::next_line) gave is under way.
     pub fn sent(&mut self) {
         self.under_way = (self.under_way + 1).min(self.waiting.len());

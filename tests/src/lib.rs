@@ -10,6 +10,7 @@ pub mod classes;
 pub mod daemon;
 pub mod fixtures;
 pub mod hostile;
+pub mod journald;
 pub mod observed;
 pub mod openssh;
 pub mod peers;

@@ -11,10 +11,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Findings of one program; it may note no more of itself.
-const OF_ONE: u64 = 1000;
+/// Findings of one program: they fit into its lane, so that none is dropped however busy the host is.
+const OF_ONE: u64 = 500;
 /// Different alarms: more than the list has room for, of one sort.
 const KEYS: u64 = 2500;
+/// Every so many kills the whole list is read: it takes longer than to start a daemon.
+const LOOKS: u32 = 4;
+/// A hundred thousand findings in a minute.
+const PACE: Duration = Duration::from_millis(300);
 /// Alarms of one sort that are listed one by one (`alarms::room`), and the one for all others.
 const LISTED: usize = 1000 + 1;
 /// The daemon's memory, whatever comes.
@@ -79,13 +83,22 @@ fn counted_exactly(programs: u64) {
     let asked = Instant::now();
     assert!(alarms(&daemon, &["--limit", "20"]).len() <= 20);
     assert!(asked.elapsed() < Duration::from_secs(5), "the list took {:?}", asked.elapsed());
-    let all = wait::until(PATIENCE, daemon.shown("every finding is counted"), || {
-        let all = alarms(&daemon, &["list", "--all"]);
-        assert!(total(&all) <= programs * OF_ONE, "counted twice: {}", total(&all));
-        (total(&all) == programs * OF_ONE).then_some(all)
-    });
-    let lost: Vec<_> = all.iter().filter(|a| a["rule"] != "coverage-lost").collect();
-    assert!(lost.is_empty(), "{lost:?}");
+    let mut all = Vec::new();
+    let mut before = 0;
+    // However slow the host is: as long as it goes on.
+    let exact = loop {
+        let exact = wait::poll(PATIENCE, || {
+            all = alarms(&daemon, &["list", "--all"]);
+            assert!(total(&all) <= programs * OF_ONE, "counted twice: {}", total(&all));
+            (total(&all) == programs * OF_ONE).then_some(())
+        });
+        if exact.is_some() || total(&all) == before {
+            break exact;
+        }
+        before = total(&all);
+    };
+    let others: Vec<_> = all.iter().filter(|a| a["rule"] != "coverage-lost").collect();
+    assert!(exact.is_some() && others.is_empty(), "{} of {}: {others:#?}", total(&all), programs * OF_ONE);
     assert_eq!(all.len(), LISTED);
     let together: Vec<_> = all.iter().filter(|a| a["evidence"]["together"] == true).collect();
     assert_eq!(together.len(), 1);
@@ -93,7 +106,7 @@ fn counted_exactly(programs: u64) {
     assert_eq!(unique.len(), all.len());
     assert!(memory(&daemon) < MEMORY_KIB, "{} KiB", memory(&daemon));
     println!("{} KiB at most", memory(&daemon));
-    let stats = wait::until(PATIENCE, daemon.shown("the rates"), || {
+    let stats = wait::until(PATIENCE, "the rates", || {
         let stats = alarms(&daemon, &["stats"]).remove(0);
         (stats["last_10_minutes"] == LISTED).then_some(stats)
     });
@@ -107,13 +120,13 @@ fn counted_exactly(programs: u64) {
 
 #[test]
 fn every_finding_of_a_flood_is_counted() {
-    counted_exactly(12);
+    counted_exactly(24);
 }
 
 #[test]
 #[ignore = "takes a minute: make test-flood"]
 fn a_hundred_thousand_findings() {
-    counted_exactly(100);
+    counted_exactly(200);
 }
 
 /// What has to be there whatever happens.
@@ -166,8 +179,10 @@ fn operator(state: &str, over: &AtomicBool) -> Vec<(String, String)> {
         if over.load(Ordering::Relaxed) {
             break;
         }
+        // The latest: those that the flood is at.
         let list =
-            program::counterfoil(&["alarms", "--state", state, "--status", "unacknowledged", "--json"]);
+            ["alarms", "--state", state, "--status", "unacknowledged", "--json", "--latest", "--limit", "20"];
+        let list = program::counterfoil(&list);
         let open: Vec<Value> = list.stdout.lines().filter_map(|l| serde_json::from_str(l).ok()).collect();
         if open.is_empty() {
             std::thread::yield_now();
@@ -211,10 +226,10 @@ fn killed(times: u32) {
                 // With or without a daemon that answers.
                 let (names, from) = (names.display().to_string(), (nth * OF_ONE % KEYS).to_string());
                 let words = [fixture.as_str(), &OF_ONE.to_string(), &KEYS.to_string(), &names, &from];
-                let run = program::counterfoil(&[&["exec", "--socket", &socket, "--"], &words[..]].concat());
-                if run.code() != 0 {
-                    std::thread::sleep(Duration::from_millis(20));
-                }
+                let next = Instant::now() + PACE;
+                program::counterfoil(&[&["exec", "--socket", &socket, "--"], &words[..]].concat());
+                // A pace, not a wait for something.
+                std::thread::sleep(next.saturating_duration_since(Instant::now()));
             }
         });
         let operator = s.spawn(|| operator(&state, over));
@@ -227,14 +242,15 @@ fn killed(times: u32) {
             while Instant::now() < until {
                 std::thread::sleep(Duration::from_millis(1));
             }
-            if round % 10 == 0 {
-                // What is committed now must be there after the kill.
+            daemon.kill();
+            // What is committed now, whoever was in the middle of what, must be there when it is back.
+            if round % LOOKS == 0 {
                 committed.look(&daemon);
             }
-            daemon.kill();
-            committed.look(&daemon);
             daemon.launch();
-            committed.look(&daemon);
+            if round % LOOKS == 0 {
+                committed.look(&daemon);
+            }
         }
         over.store(true, Ordering::Relaxed);
         operator.join().expect("the operator")

@@ -368,3 +368,55 @@ fn root_and_the_group_may_and_nobody_else() {
     assert_eq!(shown["history"][1]["comment"], "by a member");
     assert!(text(&stats.stdout).contains("1 acknowledged"), "{}", text(&stats.stderr));
 }
+
+/// A daemon of a user's own: theirs and root's, and nobody else's.
+#[test]
+fn the_owner_of_a_private_daemon_may() {
+    need!("setpriv");
+    if !rustix::process::geteuid().is_root() {
+        skip!("needs root: to be two other users");
+    }
+    let scratch = Scratch::new();
+    use std::os::unix::fs::PermissionsExt;
+    // Both users have to come through to the socket.
+    std::fs::set_permissions(scratch.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
+    let at = |name: &str| scratch.at(name).display().to_string();
+    let (program, state, socket) = (at("counterfoil"), at("state"), at("socket"));
+    std::fs::copy(counterfoil_tests::product::program(), &program).unwrap();
+    std::fs::copy(counterfoil_tests::product::library(), at("libcounterfoil.so")).unwrap();
+    std::fs::copy(fixtures::fixture("start"), at("start")).unwrap();
+    std::fs::copy(fixtures::fixture("start_static"), at("start_static")).unwrap();
+    let as_user = |uid: &str, words: &[&str]| {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid", uid, "--regid", uid, "--clear-groups", &program]).args(words);
+        command.env_remove("LD_PRELOAD").stdin(Stdio::null());
+        command
+    };
+    let mut daemon = as_user("64001", &["daemon", "--state", &state, "--socket", &socket])
+        .stdout(Stdio::null())
+        .stderr(std::fs::File::create(scratch.at("log")).unwrap())
+        .spawn()
+        .unwrap();
+    let (start, statically) = (at("start"), at("start_static"));
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let id = wait::poll(PATIENCE, || {
+        let exec = ["exec", "--socket", &socket, "--", &start, "execve", &statically];
+        as_user("64001", &exec).output().unwrap();
+        let list = as_user("64001", &["alarms", "--state", &state, "--json"]).output().unwrap();
+        let alarm: Value = serde_json::from_str(text(&list.stdout).lines().next()?).ok()?;
+        Some(alarm["id"].as_str()?.to_owned())
+    });
+    let word = id.clone().unwrap_or_default();
+    let other = as_user("64002", &["alarms", "--socket", &socket, "ack", &word]).output().unwrap();
+    let own = as_user("64001", &["alarms", "--state", &state, "ack", &word, "--json"]).output().unwrap();
+    let root = program::counterfoil(&["alarms", "--socket", &socket, "clear", &word, "--json"]);
+    let _ = daemon.kill();
+    let _ = daemon.wait();
+    assert!(id.is_some(), "no alarm: {}", std::fs::read_to_string(scratch.at("log")).unwrap_or_default());
+    assert_eq!(other.status.code(), Some(1), "{}", text(&other.stdout));
+    assert!(text(&other.stderr).contains("the user whose daemon it is"), "{}", text(&other.stderr));
+    let alarm: Value = serde_json::from_slice(&own.stdout).expect("the owner's");
+    assert_eq!((&alarm["state"], &alarm["changed"]["uid"]), (&"acknowledged".into(), &64001.into()));
+    let alarm = json_lines(&root.well()).remove(0);
+    assert_eq!((&alarm["state"], &alarm["changed"]["uid"]), (&"normal".into(), &0.into()));
+}

@@ -1,7 +1,8 @@
 //! Media files, scripts and steganography (issue 5): found with the real tools, and ordinary work left alone.
 
+use counterfoil_tests::daemon::Daemon;
 use counterfoil_tests::sink::Sink;
-use counterfoil_tests::{Alarm, Observed, Run, Scratch, check, need, peers, pictures};
+use counterfoil_tests::{Alarm, Observed, Report, Run, Scratch, check, need, peers, pictures, wait};
 
 /// Python 3 with Pillow.
 fn pillow() -> bool {
@@ -321,4 +322,25 @@ fn somebody_answers_for_it() {
     nothing(&tail().go("cat in.png >/dev/null"));
     let run = tail().config("[media]\nmime_header_mismatch_tolerance = 4\n").go("cat in.png >/dev/null");
     alarm(&run, "media-mismatch", "low", "in.png");
+}
+
+/// On a host the tools are watched by themselves, whatever they are written in, and the alarm comes while the daemon runs.
+#[test]
+fn on_a_host() {
+    need!("steghide", "exiftool");
+    need_pillow!();
+    let mut daemon = Daemon::start("");
+    pictures::make(&daemon.scratch);
+    daemon.scratch.write("payload.sh", "echo it ran\n");
+    let here = daemon.scratch.path().canonicalize().expect("scratch");
+    let commands = format!(
+        "cd {}; steghide embed -q -cf cover.jpg -ef payload.sh -p x -sf out.jpg; \
+         /usr/bin/exiftool -q '-Comment<=payload.sh' -o out.png cover.png",
+        here.display()
+    );
+    daemon.observing(&["env", "-u", "BASH_ENV", "sh", "-c", &commands]).go().well();
+    let tools = |r: &Report| r.alarms().iter().filter(|a| a.rule() == "stego-tool").count() == 2;
+    let patience = std::time::Duration::from_secs(60);
+    wait::until(patience, daemon.shown("two stego-tool alarms"), || Some(daemon.report()).filter(&tools));
+    daemon.stop();
 }

@@ -27,9 +27,14 @@ fn through(kind: &str, proxy_observed: bool, deeds: &str, upload: &str, count: u
 
 const CURL: &str = "curl -sS --http1.1 --ipv4 --cacert cert.pem -T sent $url/sent";
 
-/// The one file transfer of this name.
+/// The one transfer of this file to the origin server.
 fn file(run: &Run, name: &str) -> Transfer {
-    let is = |t: &Transfer| t.0["origin"]["path"].as_str().is_some_and(|p| p.ends_with(&format!("/{name}")));
+    let path = |t: &Transfer, end: &str| t.0[end]["path"].as_str().unwrap_or("").to_owned();
+    let is = |t: &Transfer| {
+        let arrived = path(t, "destination");
+        path(t, "origin").ends_with(&format!("/{name}"))
+            && (arrived.contains("/got/") || arrived.contains("/www/up/"))
+    };
     let found: Vec<_> = run.report.on("file").into_iter().filter(is).collect();
     check!(run, found.len() == 1, "{} file transfers of {name}", found.len());
     found[0].clone()
@@ -129,4 +134,70 @@ fn two_versions_of_a_file_over_one_connection() {
             check!(run, t.verdict() == "intact", "{}", t.shown());
         }
     }
+}
+
+/// nginx as a reverse proxy (`scheme` on both sides) before `http_sink.py`.
+fn through_nginx(kind: &str, observed: bool, more: &str) -> Run {
+    let (near, far) = (peers::free_port(), peers::free_port());
+    let off = if observed { "" } else { "COUNTERFOIL_OFF=1" };
+    let scheme = if kind == "tls" { "https" } else { "http" };
+    let session = Observed::script(&format!(
+        "{python} {sink} {kind} {far} 1 & server=$!\nlistening {far}\n\
+         {off} nginx -c \"$PWD/nginx.conf\" & proxy=$!\nlistening {near}\n\
+         curl -sS --http1.1 --ipv4 --cacert cert.pem -T sent {scheme}://localhost:{near}/sent\n\
+         wait $server; kill -QUIT $proxy; wait $proxy",
+        python = peers::PYTHON,
+        sink = peers::script("http_sink.py"),
+    ));
+    let location =
+        format!("location / {{ proxy_pass {scheme}://127.0.0.1:{far}; proxy_http_version 1.1; {more} }}");
+    peers::nginx(&session.scratch, near, &location);
+    if kind == "tcp" {
+        let conf = session.scratch.at("nginx.conf");
+        let text = std::fs::read_to_string(&conf).expect("read").replace(" ssl http2;", ";");
+        std::fs::write(&conf, text).expect("write");
+    }
+    session.scratch.write("sent", payload(7, SIZE));
+    session.go().well()
+}
+
+#[test]
+fn nginx_before_the_origin() {
+    need!("curl", "openssl", "nginx");
+    for kind in ["tls", "tcp"] {
+        for (observed, more) in [(false, ""), (true, ""), (true, "proxy_request_buffering off;")] {
+            let run = through_nginx(kind, observed, more);
+            truth::blameless(&run);
+            let t = file(&run, "sent");
+            check!(run, t.verdict() == "intact", "{kind}, observed {observed}: {}", t.shown());
+            let said = run.report.fired("tls-terminated-in-path");
+            check!(run, said == (kind == "tls"), "{kind}, observed {observed}: TLS that ends on the way");
+        }
+    }
+}
+
+#[test]
+fn a_proxy_before_nginx_flips_a_byte() {
+    need!("curl", "openssl", "nginx");
+    let (near, far) = (peers::free_port(), peers::free_port());
+    let session = Observed::script(&format!(
+        "nginx -c \"$PWD/nginx.conf\" & server=$!\nlistening {far}\n\
+         COUNTERFOIL_OFF=1 {python} {proxy} tls tls {near} {far} flip:200000 & proxy=$!\nlistening {near}\n\
+         curl -sS --http1.1 --ipv4 --cacert cert.pem -T sent https://localhost:{near}/up/sent\n\
+         wait $proxy; kill -QUIT $server; wait $server",
+        python = peers::PYTHON,
+        proxy = peers::script("http_proxy.py"),
+    ));
+    peers::nginx(&session.scratch, far, "");
+    session.scratch.write("sent", payload(7, SIZE));
+    let run = session.go().well();
+    let t = file(&run, "sent");
+    check!(run, t.verdict() == "altered", "{}", t.shown());
+    check!(run, t.altered() == [(196_608, 16_384)], "{}", t.shown());
+    check!(
+        run,
+        t.0["destination"]["path"].as_str().is_some_and(|p| p.ends_with("/www/up/sent")),
+        "{}",
+        t.shown()
+    );
 }

@@ -80,3 +80,50 @@ fn an_observed_relay_that_passes_on_plain_tcp_raises_nothing() {
     need!("socat");
     truth::blameless(&relayed("tcp", true, ""));
 }
+
+#[test]
+fn a_relay_that_says_something_first_is_found_and_not_accused() {
+    need!("socat", "openssl");
+    // As the PROXY protocol does.
+    let before = "'+PROXY TCP4 127.0.0.1 127.0.0.1 40000 443'";
+    for kind in ["tls", "tcp"] {
+        for (observed, flips) in [(false, ""), (true, ""), (false, "200000")] {
+            let run = relayed(kind, observed, &format!("{flips} {before}"));
+            truth::blameless(&run);
+            let said = run.report.fired("tls-terminated-in-path");
+            check!(run, said == (kind == "tls"), "{kind}, observed {observed}: TLS that ends on the way");
+            if !observed {
+                let Some(whole) = whole(&run) else {
+                    panic!("{kind}: not laid together: {}", run.report.shown())
+                };
+                // What is behind the first bytes was not compared: nothing is claimed of it.
+                check!(run, whole.verdict() == "unverified", "{}", whole.shown());
+                check!(run, whole.reasons() == ["transformed"], "{}", whole.shown());
+            }
+        }
+    }
+}
+
+#[test]
+fn socat_that_ends_tls_is_a_relay_like_any_other() {
+    need!("socat", "openssl");
+    for observed in [false, true] {
+        let (near, far) = (peers::free_port(), peers::free_port());
+        let off = if observed { "" } else { "COUNTERFOIL_OFF=1" };
+        let listen = "reuseaddr,bind=127.0.0.1,cert=cert.pem,key=key.pem,verify=0";
+        let connect = "cafile=cert.pem,commonname=localhost";
+        let session = Observed::script(&format!(
+            "socat -u openssl-listen:{far},{listen} create:got & server=$!\nlistening {far}\n\
+             {off} socat -u openssl-listen:{near},{listen} openssl:127.0.0.1:{far},{connect} & relay=$!\n\
+             listening {near}\n\
+             socat -u open:sent openssl:127.0.0.1:{near},{connect}\nwait $relay; wait $server",
+        ));
+        peers::certificate(&session.scratch);
+        session.scratch.write("sent", payload(7, BYTES));
+        let run = session.go().well();
+        truth::blameless(&run);
+        check!(run, run.report.fired("tls-terminated-in-path"), "observed {observed}: not said");
+        let file = run.report.on("file");
+        check!(run, file.len() == 1 && file[0].verdict() == "intact", "observed {observed}: the file");
+    }
+}

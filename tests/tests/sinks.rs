@@ -6,9 +6,13 @@ use counterfoil_daemon::escape;
 use counterfoil_daemon::metrics::Metrics;
 use counterfoil_daemon::model::Alarm;
 use counterfoil_daemon::sinks::{Message, Sinks};
+use counterfoil_tests::daemon::Daemon;
+use counterfoil_tests::journald::{self, Journald};
 use counterfoil_tests::rsyslog::{self, Line, Rsyslog, WAYS};
-use counterfoil_tests::{Scratch, skip, wait};
+use counterfoil_tests::{Observed, Scratch, peers, product, skip, wait};
 use serde_json::{Value, json};
+use std::io::{Read, Write};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -349,4 +353,210 @@ fn rsyslog_stopped_under_load_gets_every_alarm_once_and_in_order() {
 #[ignore = "ten minutes: make test-outage"]
 fn rsyslog_stopped_for_ten_minutes_under_load() {
     outages(Duration::from_secs(600), 1, Duration::from_millis(10));
+}
+
+#[test]
+fn journald_keeps_every_field_whatever_names_say() {
+    if let Some(what) = journald::missing() {
+        skip!("{what} is needed");
+    }
+    let Some(journald) = Journald::start() else { skip!("systemd-journald does not start here") };
+    let sink = Sink { heartbeat: None, ..Sink::of(SinkKind::Journald { socket: journald.socket() }) };
+    let state = Scratch::new();
+    let sinks = Sinks::start(&[sink], Some(state.path()), &Metrics::default());
+    let names = nasty();
+    let alarms: Vec<Alarm> =
+        names.iter().zip(0..).map(|(name, n)| alarm(n, RULES[n as usize % RULES.len()], name)).collect();
+    for alarm in &alarms {
+        sinks.send(&Message::Alarm(Arc::new(alarm.clone())));
+    }
+    let entries = wait::until(Duration::from_secs(20), "entries in the journal", || {
+        Some(journald.entries("counterfoil")).filter(|e| e.len() >= alarms.len())
+    });
+    sinks.finish(Duration::from_secs(5));
+    assert_eq!(entries.len(), alarms.len());
+    for (entry, alarm) in entries.iter().zip(&alarms) {
+        let v = serde_json::to_value(alarm).expect("json");
+        for (field, value) in
+            [("ID", &v["id"]), ("RULE", &v["rule"]), ("SEVERITY", &v["severity"]), ("STATE", &v["state"])]
+        {
+            assert_eq!(&entry[format!("COUNTERFOIL_{field}")], value, "{entry}");
+        }
+        let exe = v["process"]["exe"].as_str().expect("exe");
+        assert_eq!(entry["COUNTERFOIL_EXE"], *escape::clip(&escape::text(exe), 1000), "{entry}");
+        assert_eq!(entry["_TRANSPORT"], "journal");
+    }
+}
+
+/// The page of metrics, as Prometheus' own library reads it: each sample's name, labels and value.
+const PARSER: &str = "
+import json, sys
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
+print(json.dumps([[s.name, s.labels, s.value] for f in text_string_to_metric_families(sys.stdin.read()) for s in f.samples]))
+";
+
+fn get(port: u16) -> String {
+    let mut stream = std::net::TcpStream::connect(("127.0.0.1", port)).expect("the page");
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n").expect("request");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("answer");
+    let (head, body) = answer.split_once("\r\n\r\n").expect("head and body");
+    assert!(head.starts_with("HTTP/1.1 200") && head.contains("application/openmetrics-text"), "{head}");
+    body.to_owned()
+}
+
+fn samples(page: &str) -> Vec<(String, Value, f64)> {
+    let mut python = Command::new(peers::PYTHON)
+        .args(["-c", PARSER])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("python");
+    python.stdin.take().expect("stdin").write_all(page.as_bytes()).expect("page");
+    let out = python.wait_with_output().expect("python");
+    assert!(out.status.success(), "the parser refuses the page:\n{page}");
+    serde_json::from_slice(&out.stdout).expect("json")
+}
+
+#[test]
+fn a_daemons_alarm_is_the_same_everywhere() {
+    if let Some(what) = rsyslog::missing() {
+        skip!("{what} is not installed (tests/install-peers.sh)");
+    }
+    let parser = Command::new(peers::PYTHON).args(["-c", "import prometheus_client"]).output();
+    if !parser.is_ok_and(|o| o.status.success()) {
+        skip!("python3-prometheus-client is not installed (tests/install-peers.sh)");
+    }
+    let mut r = Rsyslog::new();
+    r.start();
+    let files = Scratch::new();
+    let [_, tcp, tls] = r.ports;
+    let port = peers::free_port();
+    let at = |name: &str| files.at(name).display().to_string();
+    let theirs = |name: &str| r.scratch.at(name).display().to_string();
+    let more = format!(
+        r#"
+[[sink]]
+kind = "jsonl"
+path = "{ecs}"
+format = "ecs"
+[[sink]]
+kind = "jsonl"
+path = "{ocsf}"
+format = "ocsf"
+[[sink]]
+kind = "syslog"
+address = "unix:{log}"
+heartbeat = "200ms"
+[[sink]]
+kind = "syslog"
+address = "tcp:127.0.0.1:{tcp}"
+format = "cef"
+[[sink]]
+kind = "syslog"
+address = "tls:localhost:{tls}"
+ca = "{ca}"
+certificate = "{certificate}"
+key = "{key}"
+[metrics]
+listen = "127.0.0.1:{port}"
+"#,
+        ecs = at("ecs"),
+        ocsf = at("ocsf"),
+        log = r.socket().display(),
+        ca = theirs("ca.pem"),
+        certificate = theirs("client.pem"),
+        key = theirs("client.key"),
+    );
+    let mut daemon = Daemon::start(&more);
+    let run = daemon.observing_fixture("tls 1.3 - write read 50000 5000").tampered("tls-out:flip:20000").go();
+    counterfoil_tests::check!(run, run.code() == 0, "the fixture failed");
+    let report = daemon.until_reported("the alarm", |r| r.fired("payload-altered"));
+    let alarm = report.alarms().into_iter().find(|a| a.rule() == "payload-altered").expect("alarm").0;
+    let id = alarm["id"].as_str().expect("id").to_owned();
+    let has = |way: &str, rule: &str| r.lines().into_iter().find(|l| l.way == way && l.all["msgid"] == rule);
+    for way in ["imuxsock", "tls"] {
+        let line = wait::until(Duration::from_secs(15), r.shown(way), || has(way, "payload-altered"));
+        for name in ["id", "rule", "severity", "state", "verdict", "transfer", "flow"] {
+            assert_eq!(line.param(name), alarm[name].as_str(), "{way} {name}: {}", line.all);
+        }
+        assert_eq!(line.param("exe"), alarm["process"]["exe"].as_str());
+        assert_eq!(line.param("altered"), Some("16384+16384"));
+    }
+    let cef = wait::until(Duration::from_secs(15), r.shown("cef"), || has("tcp", "payload-altered"));
+    let cef = cef.all["text"].as_str().expect("text").to_owned();
+    assert!(
+        cef.starts_with("CEF:0|Counterfoil|counterfoil|") && cef.contains(&format!("externalId={id} ")),
+        "{cef}"
+    );
+    wait::until(Duration::from_secs(15), r.shown("a heartbeat"), || has("imuxsock", "heartbeat"));
+    let line = |name: &str| -> Value {
+        let text = std::fs::read_to_string(files.at(name)).unwrap_or_default();
+        let find = text.lines().find(|l| l.contains(&id));
+        serde_json::from_str(find.unwrap_or_else(|| panic!("{name}: {text}"))).expect("json")
+    };
+    let ecs = line("ecs");
+    assert_eq!((&ecs["rule"]["id"], &ecs["event"]["kind"]), (&alarm["rule"], &json!("alert")));
+    assert_eq!(ecs["process"]["executable"], alarm["process"]["exe"]);
+    let ocsf = line("ocsf");
+    assert_eq!((&ocsf["class_uid"], &ocsf["finding_info"]["uid"]), (&json!(2004), &json!(id)));
+
+    // What the page says, a real parser reads, and it is what happened.
+    let page = wait::until(Duration::from_secs(10), "the list on the page", || {
+        Some(get(port)).filter(|p| p.contains("counterfoil_alarms{rule=\"payload-altered\""))
+    });
+    let samples = samples(&page);
+    let value = |name: &str, labels: Value| {
+        let same = |s: &&(String, Value, f64)| {
+            s.0 == name && labels.as_object().expect("labels").iter().all(|(k, v)| s.1[k] == *v)
+        };
+        samples.iter().filter(same).map(|s| s.2).sum::<f64>()
+    };
+    let altered = report.transfers().iter().filter(|t| t.verdict() == "altered").count() as f64;
+    assert_eq!(value("counterfoil_transfers_total", json!({"verdict": "altered"})), altered, "{page}");
+    assert!(value("counterfoil_records_total", json!({})) > 0.0, "{page}");
+    assert_eq!(value("counterfoil_records_dropped_total", json!({})), 0.0, "{page}");
+    let of = json!({"rule": "payload-altered", "severity": "critical", "state": "unacknowledged"});
+    assert_eq!(value("counterfoil_alarms", of), 1.0, "{page}");
+    assert!(value("counterfoil_sink_up", json!({})) >= 6.0, "{page}");
+    assert!(value("counterfoil_processes_total", json!({"observed": "true"})) > 0.0, "{page}");
+
+    assert!(daemon.stop().success());
+    r.stop();
+    assert_eq!(r.strange(), "");
+}
+
+#[test]
+fn check_looks_into_certificates() {
+    let scratch = Scratch::new();
+    peers::authority(&scratch, &["localhost"]);
+    peers::certificate(&scratch);
+    let at = |name: &str| scratch.at(name).display().to_string();
+    let check = |ca: &str, certificate: &str, key: &str| {
+        let text = format!(
+            "[[sink]]\nkind = \"syslog\"\naddress = \"tls:localhost:6514\"\nca = {:?}\ncertificate = {:?}\nkey = {:?}\n",
+            at(ca),
+            at(certificate),
+            at(key)
+        );
+        let file = scratch.write("c.toml", text).display().to_string();
+        let program = product::program().display().to_string();
+        Observed::new([program.as_str(), "check", &file]).plain().go()
+    };
+    let good = check("ca.pem", "localhost.pem", "localhost.key");
+    counterfoil_tests::check!(
+        good,
+        good.code() == 0 && good.stdout.contains("syslog tls:localhost:6514"),
+        "good"
+    );
+    for (ca, certificate, key, words) in [
+        ("nowhere.pem", "localhost.pem", "localhost.key", "nowhere.pem"),
+        ("c.toml", "localhost.pem", "localhost.key", "no certificate in it"),
+        ("ca.pem", "localhost.pem", "ca.pem", "ca.pem"),
+        // A key that is another certificate's.
+        ("ca.pem", "localhost.pem", "key.pem", "key.pem"),
+    ] {
+        let run = check(ca, certificate, key);
+        counterfoil_tests::check!(run, run.code() == 1 && run.stderr.contains(words), "{words}");
+    }
 }

@@ -134,6 +134,7 @@ impl Alarms {
             slot.unwritten.clear();
         }
         let alarm = slot.alarm(None);
+        self.shelve(key, standing.until());
         self.touch(key);
         if fetched {
             self.hold(key);

@@ -248,6 +248,40 @@ fn one_sort_cannot_fill_the_list_and_nothing_is_uncounted() {
 }
 
 #[test]
+fn what_is_cleared_makes_room() {
+    let mut alarms = Alarms::default();
+    let of = |i: usize| {
+        let mut f = altered();
+        f.key = format!("k{i}");
+        f
+    };
+    let ids: Vec<String> = (0..room::OF_ONE_SORT).map(|i| alarms.take(of(i)).alarm.id.to_string()).collect();
+    assert_eq!(alarms.take(of(9000)).alarm.finding.evidence["together"], true);
+    alarms.change(&ids[7], Event::Clear, &ack(), sample::moment(), nowhere).unwrap();
+    alarms.swept = None;
+    assert_eq!(alarms.take(of(9001)).alarm.finding.key, "k9001");
+    assert!(alarms.find(&ids[7]).is_err() && alarms.find(&ids[8]).is_ok());
+}
+
+#[test]
+fn what_the_ledger_forgot_is_forgotten() {
+    let mut alarms = Alarms::resume([]);
+    let id = alarms.take(altered()).alarm.id.to_string();
+    let after = sample::moment() + SignedDuration::from_secs(1);
+    alarms.forget(after);
+    assert!(alarms.find(&id).is_ok(), "not before it is written");
+    written(&mut alarms);
+    alarms.change(&id, Event::Suppress, &ack(), sample::moment(), nowhere).unwrap();
+    written(&mut alarms);
+    alarms.forget(after);
+    assert!(alarms.find(&id).is_ok(), "somebody holds it");
+    alarms.change(&id, Event::Unsuppress, &ack(), sample::moment(), nowhere).unwrap();
+    written(&mut alarms);
+    alarms.forget(after);
+    assert!(alarms.find(&id).is_err());
+}
+
+#[test]
 fn findings_in_memory_are_bounded_and_none_leaves_untold() {
     let mut alarms = Alarms::default();
     let mut told = 0;

@@ -38,12 +38,15 @@ use slot::{Key, Slot};
 use state::{Event, HoldKind};
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 /// Findings in memory: those of the latest alarms.
 const WHOLE: usize = 4096;
 /// Alarms that may wait for the ledger with their findings; while so many wait, new ones are counted together.
 const UNWRITTEN: usize = 2048;
+/// How often room is looked for.
+const SWEEP: Duration = Duration::from_secs(1);
 const DAY: SignedDuration = SignedDuration::from_hours(24);
 const MINUTE: SignedDuration = SignedDuration::from_mins(1);
 /// How long a process alarm's source can shelve it where it doesn't say.
@@ -65,6 +68,10 @@ pub struct Alarms {
     leaving: Vec<Alarm>,
     rate: Minutes,
     shelf: SignedDuration,
+    /// What is on a shelf, and until when.
+    shelved: HashMap<Key, Timestamp>,
+    /// When room was last looked for.
+    swept: Option<Instant>,
 }
 
 impl Default for Alarms {
@@ -80,6 +87,8 @@ impl Default for Alarms {
             leaving: Vec::new(),
             rate: Minutes::default(),
             shelf: SHELF,
+            shelved: HashMap::new(),
+            swept: None,
         }
     }
 }
@@ -109,7 +118,7 @@ impl Alarms {
     }
 
     /// For how long something is shelved where nobody says.
-    pub fn shelving(&mut self, shelf: std::time::Duration) {
+    pub fn shelving(&mut self, shelf: Duration) {
         self.shelf = SignedDuration::try_from(shelf).unwrap_or(SHELF);
     }
 
@@ -121,7 +130,11 @@ impl Alarms {
             return self.repeat(key, finding, again);
         }
         let crowded = self.unwritten.len() >= UNWRITTEN;
-        let finding = match self.room.for_one(&finding.rule, sort_of(&finding)) {
+        let sort = sort_of(&finding);
+        if self.room.for_one(&finding.rule, sort) != Given::Own {
+            self.sweep();
+        }
+        let finding = match self.room.for_one(&finding.rule, sort) {
             Given::Own if !crowded => return self.raise(key, finding),
             Given::WithItsSort if !crowded => room::with_its_sort(finding),
             _ => room::with_its_rule(finding),
@@ -200,6 +213,7 @@ impl Alarms {
         };
         slot.worst = slot.worst.max(slot.severity);
         let tell = tell && slot.standing.hold.is_none();
+        let until = slot.standing.until();
         if tell && !again {
             (slot.told, slot.told_count) = (seen, slot.count);
         }
@@ -219,6 +233,7 @@ impl Alarms {
             }
             alarm
         };
+        self.shelve(key, until);
         self.touch(key);
         Taken { alarm, tell }
     }
@@ -251,7 +266,7 @@ impl Alarms {
     /// When the next shelf ends.
     #[must_use]
     pub fn next_end(&self) -> Option<Timestamp> {
-        self.slots.values().filter_map(|s| s.standing.until()).min()
+        self.shelved.values().min().copied()
     }
 
     /// Takes down what has been on its shelf for long enough.
@@ -260,8 +275,8 @@ impl Alarms {
         now: Timestamp,
         mut fetch: impl FnMut(Uuid) -> Option<Finding>,
     ) -> Vec<Taken> {
-        let over = |s: &Slot| s.standing.until().is_some_and(|until| until <= now);
-        let keys: Vec<Key> = self.slots.iter().filter(|(_, s)| over(s)).map(|(key, _)| *key).collect();
+        let keys: Vec<Key> =
+            self.shelved.iter().filter(|(_, until)| **until <= now).map(|(key, _)| *key).collect();
         let by = Asker::nobody("its time on the shelf is over");
         keys.into_iter().filter_map(|key| self.step(key, Event::Unshelve, &by, now, &mut fetch)).collect()
     }
@@ -356,6 +371,23 @@ impl Alarms {
         self.drop_where(old);
     }
 
+    /// Makes room where there is none: what is done with goes out of the list, and stays in the ledger. Not at
+    /// every finding of a flood: it takes a look at all.
+    fn sweep(&mut self) {
+        if self.swept.is_none_or(|t| t.elapsed() >= SWEEP) {
+            self.swept = Some(Instant::now());
+            self.drop_where(|s| s.standing.state() == AlarmState::Normal);
+        }
+    }
+
+    /// Whether it is on a shelf.
+    fn shelve(&mut self, key: Key, until: Option<Timestamp>) {
+        match until {
+            Some(until) => self.shelved.insert(key, until),
+            None => self.shelved.remove(&key),
+        };
+    }
+
     fn drop_where(&mut self, gone: impl Fn(&Slot) -> bool) {
         let unwritten = &self.unwritten;
         let keys: Vec<Key> =
@@ -364,12 +396,14 @@ impl Alarms {
             if let Some(slot) = self.slots.remove(&key) {
                 self.ids.remove(&slot.id);
                 self.room.give(&slot.rule, slot.sort);
+                self.shelved.remove(&key);
             }
         }
     }
 
     fn add(&mut self, key: Key, slot: Slot) {
         self.room.take(&slot.rule, slot.sort);
+        self.shelve(key, slot.standing.until());
         self.ids.insert(slot.id, key);
         self.slots.insert(key, slot);
     }

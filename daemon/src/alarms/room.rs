@@ -86,8 +86,8 @@ fn together(mut finding: Finding, key: String, about: &str, limit: usize) -> Fin
     );
     finding.title = format!("More alarms of {} {about} than are listed one by one", finding.rule);
     finding.next = "Find out what they have in common: who starts the program, what changed on it or on the network \
-                    before the first of them. Clear or shelve those that are dealt with: what comes then is listed \
-                    by itself again."
+                    before the first of them. Clear those that are dealt with: they make room, and what comes then is \
+                    listed by itself again."
         .into();
     finding.evidence = json!({"together": true, "last": finding.evidence});
     // These are the last one's only; the list must not look as if all of them were.

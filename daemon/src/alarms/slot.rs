@@ -14,6 +14,9 @@ const CHATTER: SignedDuration = SignedDuration::from_mins(1);
 /// Changes that may wait to be written; beyond it the oldest go.
 const CHANGES: usize = 16;
 
+/// The sort of alarms that count several together.
+const TOGETHER: u64 = 1;
+
 /// A finding's key in 16 bytes. Keys hold names that observed programs choose: a keyless hash that
 /// nobody can build collisions for keeps them apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -31,6 +34,10 @@ impl Key {
 /// fill the list.
 #[must_use]
 pub fn sort_of(finding: &Finding) -> u64 {
+    // What counts those that found no room takes none away.
+    if finding.evidence["together"] == true {
+        return TOGETHER;
+    }
     let process = finding.process.as_ref();
     let about = process.and_then(|p| p.sha256.as_ref().or(p.exe.as_ref()));
     let mut hasher = blake3::Hasher::new();

@@ -84,12 +84,12 @@ impl Assembler {
             Record::Ended(ended) => self.ended(arena, by, number, key, ended),
             Record::Rejected(rejected) => self.rejected(arena, by, key, rejected),
             Record::Prints(prints) => {
-                self.content(key, record);
+                self.content(arena, key, record);
                 self.printed(arena, number, key, prints);
             }
             Record::Body(body) => {
                 self.bodied(arena, number, key, body);
-                self.content(key, record);
+                self.content(arena, key, record);
             }
             Record::Classed(classed) => self.classed(key, classed),
             Record::Named(_) | Record::File(_) => {}
@@ -142,7 +142,7 @@ impl Assembler {
     }
 
     /// What a stream's content is known by elsewhere.
-    fn content(&mut self, key: Key, record: &Record) {
+    fn content(&mut self, arena: ArenaId, key: Key, record: &Record) {
         let Some(object) = self.objects.get_mut(key) else { return };
         let tap = Tap::from_code(record.header().tap);
         let Some(Place::Stream(direction)) = tap.and_then(|tap| place(object.channel, tap)) else { return };
@@ -152,6 +152,8 @@ impl Assembler {
         }
         let leg = match object.legs[direction as usize] {
             Some(leg) => leg,
+            // Of a program that is only counted nothing is laid beside anything.
+            None if !self.programs.get(&arena).is_some_and(|p| p.watched) => return,
             None => new_leg(&mut self.transfers, object, key, direction),
         };
         let Some(transfer) = self.transfers.get_mut(leg) else { return };

@@ -85,6 +85,21 @@ impl Bodies {
         !self.messages.is_empty()
     }
 
+    /// Where bodies are, and what nobody followed; in order.
+    pub fn spans(&self) -> Vec<(u64, u64)> {
+        let until = self.lost.unwrap_or(u64::MAX);
+        let end = |m: &Message| {
+            let (index, last) =
+                m.blocks.iter().enumerate().rev().find_map(|(i, b)| Some((i as u64, (*b)?)))?;
+            Some(last.0.saturating_add(m.length.saturating_sub(index * BLOCK)))
+        };
+        let known = self.messages.iter().filter_map(|m| Some((m.body, end(m)?)));
+        let mut spans: Vec<(u64, u64)> = known.filter(|(from, to)| from < to && *to <= until).collect();
+        spans.extend(self.lost.map(|lost| (lost, u64::MAX)));
+        spans.sort_unstable();
+        spans
+    }
+
     /// It is in a protocol whose frames nobody followed.
     pub fn unframed(&self) -> bool {
         self.lost.is_some()

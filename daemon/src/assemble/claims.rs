@@ -56,8 +56,12 @@ impl Assembler {
         learn(object, opened);
         let mut news = opened.header.flags & (record::ACCEPTED | record::CONNECTED);
         if let Some(program) = self.programs.get_mut(&arena) {
+            let relay = program.accepts && program.connects;
             program.accepts |= opened.header.flags & record::ACCEPTED != 0;
             program.connects |= opened.header.flags & record::CONNECTED != 0;
+            if !relay && program.accepts && program.connects {
+                self.relaying.push(arena);
+            }
         }
         if let Some(user) = object.use_of(arena, number) {
             user.fd = opened.fd;

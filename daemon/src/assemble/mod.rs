@@ -152,6 +152,9 @@ pub struct Assembler {
     /// Connections that are read from time to time, by when.
     metered: BTreeSet<(u64, Key)>,
     relays: relay::Relays,
+    /// Programs that turned out to accept connections as well as to make them: what passes through them may be
+    /// found again. Whoever calls takes it out after each tick.
+    pub relaying: Vec<ArenaId>,
     /// Room for what is kept of streams' content.
     shelf: samples::Shelf,
     counts: Counts,
@@ -204,6 +207,7 @@ impl Assembler {
             suspects: Vec::new(),
             metered: BTreeSet::new(),
             relays: relay::Relays::default(),
+            relaying: Vec::new(),
             shelf: samples::Shelf::new(CONTENT_BYTES),
             counts: Counts::default(),
             weighed: 0,
@@ -332,7 +336,7 @@ impl Assembler {
 
     /// Is anything due soon, so that ticks should not be far apart?
     pub fn restless(&self) -> bool {
-        !self.settling.is_empty() || !self.suspects.is_empty() || self.relays.hesitates() || self.files.busy()
+        !self.settling.is_empty() || !self.suspects.is_empty() || self.files.busy()
     }
 
     fn forget_early(&mut self) {

@@ -70,11 +70,12 @@ impl Assembler {
             program.is_some_and(|p| p.accepts && p.connects)
         };
         let one_ended = users.contains(&None);
+        let lone = one_ended && outward.reasons.contains(&Reason::PeerNotObserved);
         let well = match outward.verdict {
-            Verdict::Intact => relays(0) || relays(1),
-            Verdict::Unverified => one_ended && outward.reasons == [Reason::PeerNotObserved],
+            Verdict::Intact | Verdict::Unverified => lone || !one_ended && (relays(0) || relays(1)),
             Verdict::Altered | Verdict::Truncated => false,
         };
+        let whole = outward.verdict == Verdict::Intact || outward.reasons == [Reason::PeerNotObserved];
         let open = objects
             .into_iter()
             .flatten()
@@ -100,6 +101,7 @@ impl Assembler {
             accepted: objects.map(|o| o.is_some_and(|o| o.accepted)),
             arrived,
             left,
+            whole,
             counted: ends.into_iter().flatten().all(|end| all_counted(outward.channel, end)),
             proven: objects.into_iter().flatten().all(|o| o.proof() == Proof::Full),
             open,

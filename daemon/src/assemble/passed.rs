@@ -15,6 +15,8 @@ use std::sync::Arc;
 const ENOUGH: usize = 4;
 /// … and for strangers'.
 const ENOUGH_OF_STRANGERS: usize = 16;
+/// From the first to the last of them there must be so many bytes.
+const TELLING: u64 = 1024;
 
 /// See the module's text.
 #[derive(Clone, Debug)]
@@ -56,8 +58,12 @@ pub struct Found {
 impl Passed {
     /// What passed through a stream of `total` bytes; the manifest gives it up.
     pub fn of(manifest: &mut Manifest, total: u64) -> Self {
-        let samples = std::mem::take(&mut manifest.samples).sorted();
+        let mut samples = std::mem::take(&mut manifest.samples).sorted();
         let bodies = std::mem::take(&mut manifest.bodies);
+        if bodies.any() {
+            // Heads are much alike: only what they carry is content.
+            samples = samples.inside(&bodies.spans());
+        }
         let content = Content::of(manifest, total);
         Self { total, content, samples: Arc::new(samples), bodies: Arc::new(bodies) }
     }
@@ -95,13 +101,17 @@ impl Passed {
             let differs = ranges(&blocks, self.total);
             return Some(Found { differs, ..found(How::Altered, self.total, true) });
         }
-        let common = samples::common(&self.samples, &other.samples);
-        let enough = if strangers {
-            common.equal >= ENOUGH_OF_STRANGERS && common.equal * 10 >= common.of * 9
-        } else {
-            common.equal >= ENOUGH && common.equal * 2 >= common.of
+        let least = self.samples.len().min(other.samples.len());
+        let enough = |equal: usize| match strangers {
+            true => equal >= ENOUGH_OF_STRANGERS && equal * 10 >= least * 9,
+            false => equal >= ENOUGH && equal * 2 >= least,
         };
-        enough.then(|| found(How::Reframed, common.bytes, false))
+        // Mostly there is next to nothing, which is soon seen.
+        if !enough(self.samples.overlap(&other.samples)) {
+            return None;
+        }
+        let common = samples::common(&self.samples, &other.samples);
+        (enough(common.equal) && common.bytes >= TELLING).then(|| found(How::Reframed, common.bytes, false))
     }
 }
 

@@ -22,8 +22,10 @@ const REMEMBERED: u64 = 30_000_000_000;
 const MAX_CROSSINGS: usize = 1024;
 /// Entries remembered of all of them together (16 MiB of memory, beside what is on the shelf).
 const MAX_ENTRIES: usize = 1 << 21;
+/// Pairs that differ.
+const MAX_DOUBTFUL: usize = 4096;
 /// How long a better match than one that differs is waited for, nanoseconds.
-const HESITATION: u64 = 1_000_000_000;
+const HESITATION: u64 = 5_000_000_000;
 /// Less content than this is no evidence that two strangers' connections belong together.
 const SMALLEST: u64 = 1024;
 /// And less than this none that two of one program's do.
@@ -45,6 +47,8 @@ pub struct Crossing {
     pub arrived: Passed,
     /// What was witnessed where it comes from: at its origin, else at its destination.
     pub left: Passed,
+    /// All of it was witnessed at the ends that are known.
+    pub whole: bool,
     /// The kernel agrees that every byte was witnessed, or none could pass beside.
     pub counted: bool,
     /// The kernel says that its processes hold its sockets.
@@ -81,8 +85,8 @@ impl Relayed {
 pub struct Relays {
     waiting: VecDeque<(u64, Crossing)>,
     entries: usize,
-    /// When pairs that differ are looked for; 0: there may be none.
-    due: u64,
+    /// Pairs that differ: when they are joined if nothing better has come, which two, how.
+    doubtful: Vec<(u64, [Uuid; 2], Found)>,
     /// What observed relays made of what they got: program, transfer into it, transfer out of it.
     inside: VecDeque<(ArenaId, Uuid, Uuid, Found)>,
 }
@@ -97,19 +101,20 @@ impl Relays {
         for (place, (_, other)) in self.waiting.iter().enumerate() {
             for (first, second, new_is_second) in [(other, &crossing, true), (&crossing, other, false)] {
                 let Some(found) = way(first, second) else { continue };
-                if best.as_ref().is_none_or(|(_, _, least)| better(&found, least)) {
+                if found.how == How::Altered {
+                    if self.doubtful.len() < MAX_DOUBTFUL {
+                        let ids = [first.transfer.id, second.transfer.id];
+                        self.doubtful.push((now + HESITATION, ids, found));
+                    }
+                } else if best.as_ref().is_none_or(|(_, _, least)| quality(&found) < quality(least)) {
                     best = Some((place, new_is_second, found));
                 }
             }
         }
-        match best {
-            Some((place, new_is_second, found)) if found.how != How::Altered => {
-                let (_, other) = self.forget(place)?;
-                let (first, second) = if new_is_second { (other, crossing) } else { (crossing, other) };
-                return Some(Relayed { first, second, found });
-            }
-            Some(_) if self.due == 0 => self.due = now + HESITATION,
-            _ => {}
+        if let Some((place, new_is_second, found)) = best {
+            let (_, other) = self.forget(place)?;
+            let (first, second) = if new_is_second { (other, crossing) } else { (crossing, other) };
+            return Some(Relayed { first, second, found });
         }
         self.entries += weight(&crossing);
         self.waiting.push_back((now, crossing));
@@ -141,51 +146,31 @@ impl Relays {
         self.waiting.iter().any(|(_, c)| c.programs.contains(&Some(program)))
     }
 
-    /// Something is to be looked at soon.
-    pub fn hesitates(&self) -> bool {
-        self.due != 0
-    }
-
     /// The pairs that differ and for which nothing better has come. `last`: nothing more will.
     pub fn settle(&mut self, now: u64, last: bool) -> Vec<Relayed> {
-        if self.due == 0 || self.due > now && !last {
+        if !self.doubtful.iter().any(|(due, ..)| *due <= now || last) {
             return Vec::new();
         }
-        self.due = 0;
+        let mut pairs = std::mem::take(&mut self.doubtful);
+        pairs.sort_by_key(|(_, _, found)| quality(found));
         let mut out = Vec::new();
-        let mut pairs: Vec<(Found, usize, usize)> = Vec::new();
-        for (i, (at, first)) in self.waiting.iter().enumerate() {
-            for (j, (later, second)) in self.waiting.iter().enumerate() {
-                if i == j {
-                    continue;
-                }
-                let Some(found) = way(first, second) else { continue };
-                let due = (*at).max(*later) + HESITATION;
-                if due > now && !last {
-                    self.due = if self.due == 0 { due } else { self.due.min(due) };
-                } else {
-                    pairs.push((found, i, j));
-                }
+        // Of a pair that may still be joined neither is given to a worse one.
+        let mut reserved: Vec<Uuid> = Vec::new();
+        for (due, ids, found) in pairs {
+            let places = ids.map(|id| self.waiting.iter().position(|(_, c)| c.transfer.id == id));
+            let [Some(first), Some(second)] = places else { continue };
+            if ids.iter().any(|id| reserved.contains(id)) || due > now && !last {
+                reserved.extend(ids);
+                self.doubtful.push((due.max(now + 1), ids, found));
+                continue;
             }
+            // The later one first: the other's place stays.
+            let (Some(a), Some(b)) = (self.forget(first.max(second)), self.forget(first.min(second))) else {
+                continue;
+            };
+            let (first, second) = if first > second { (a.1, b.1) } else { (b.1, a.1) };
+            out.push(Relayed { first, second, found });
         }
-        pairs.sort_by_key(|(found, ..)| (found.how, found.differs.len(), u64::MAX - found.bytes));
-        let mut taken: Vec<usize> = Vec::new();
-        let mut chosen = Vec::new();
-        for (found, i, j) in pairs {
-            if !taken.contains(&i) && !taken.contains(&j) {
-                taken.extend([i, j]);
-                chosen.push((found, i, j));
-            }
-        }
-        let mut waiting: Vec<Option<(u64, Crossing)>> =
-            std::mem::take(&mut self.waiting).into_iter().map(Some).collect();
-        for (found, i, j) in chosen {
-            if let (Some((_, first)), Some((_, second))) = (waiting[i].take(), waiting[j].take()) {
-                self.entries -= weight(&first) + weight(&second);
-                out.push(Relayed { first, second, found });
-            }
-        }
-        self.waiting = waiting.into_iter().flatten().collect();
         out
     }
 
@@ -200,8 +185,9 @@ fn weight(crossing: &Crossing) -> usize {
     crossing.arrived.weight() + crossing.left.weight()
 }
 
-fn better(a: &Found, b: &Found) -> bool {
-    (a.how, a.differs.len(), b.bytes) < (b.how, b.differs.len(), a.bytes)
+/// The best is the least.
+fn quality(found: &Found) -> (How, usize, u64) {
+    (found.how, found.differs.len(), u64::MAX - found.bytes)
 }
 
 /// What two transfers have in common, if the second may be the first one's way on.
@@ -239,6 +225,6 @@ fn way(first: &Crossing, second: &Crossing) -> Option<Found> {
     };
     let believed = first.proven && second.proven || user(first).is_some() && user(first) == user(second);
     // A body that is as long as its head says was seen as a whole, whatever else the kernel may have moved.
-    let seen = found.framed || first.counted && second.counted;
+    let seen = first.whole && second.whole && (found.framed || first.counted && second.counted);
     (found.how != How::Altered || seen && believed).then_some(found)
 }

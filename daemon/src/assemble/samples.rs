@@ -3,18 +3,19 @@
 //! Comes in: `Prints` records, about in order. Goes out: [`Samples`]; [`common`] lays two of them side by
 //! side. Memory is bounded for each stream, and for all of them together by a [`Shelf`].
 
+use counterfoil_abi::prints::WINDOW;
 use counterfoil_abi::record::Prints;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Samples kept of one stream (half a megabyte): all of the start of any, 256 KiB of one that is looked at
+/// Samples kept of one stream (0.8 MB): all of the start of any, 256 KiB of one that is looked at
 /// densely, 128 MiB of what may be a relay's.
 const MAX_SAMPLES: usize = 32_768;
 /// A window that stands more often than this in one stream says nothing about where it is.
 const MAX_PLACES: usize = 4;
 /// What an entry takes.
-const ENTRY: usize = size_of::<(u64, u64)>();
+const ENTRY: usize = size_of::<(u64, u64, u64)>();
 
 /// Room for what all streams keep of their content, bytes.
 #[derive(Clone, Debug)]
@@ -65,6 +66,8 @@ impl Drop for Taken {
 pub struct Samples {
     /// Where a window ends, and its print.
     points: Vec<(u64, u64)>,
+    /// The prints alone, sorted: set with [`Self::sorted`].
+    prints: Vec<u64>,
     taken: Taken,
 }
 
@@ -90,6 +93,40 @@ impl Samples {
     pub fn sorted(mut self) -> Self {
         self.points.sort_unstable();
         self.points.dedup();
+        self.index();
+        self
+    }
+
+    fn index(&mut self) {
+        self.prints = self.points.iter().map(|(_, print)| *print).collect();
+        self.prints.sort_unstable();
+        self.prints.dedup();
+    }
+
+    /// Different prints that both have, wherever they stand: at most so many can be in one order.
+    pub fn overlap(&self, other: &Self) -> usize {
+        let (mut a, mut b, mut both) = (self.prints.iter().peekable(), other.prints.iter().peekable(), 0);
+        while let (Some(x), Some(y)) = (a.peek(), b.peek()) {
+            match x.cmp(y) {
+                std::cmp::Ordering::Less => drop(a.next()),
+                std::cmp::Ordering::Greater => drop(b.next()),
+                std::cmp::Ordering::Equal => {
+                    both += 1;
+                    a.next();
+                    b.next();
+                }
+            }
+        }
+        both
+    }
+
+    /// Without those of windows that reach out of these spans, which are in order.
+    pub fn inside(mut self, spans: &[(u64, u64)]) -> Self {
+        self.points.retain(|&(end, _)| {
+            let after = spans.partition_point(|(from, _)| from + WINDOW as u64 <= end);
+            after > 0 && end <= spans[after - 1].1
+        });
+        self.index();
         self
     }
 
@@ -121,8 +158,6 @@ impl Samples {
 pub struct Common {
     /// Windows of both that are equal.
     pub equal: usize,
-    /// Windows of the one that has fewer, in the part that both were looked at in.
-    pub of: usize,
     /// From the first to the last of them, in the first stream.
     pub bytes: u64,
 }
@@ -150,7 +185,7 @@ pub fn common(a: &Samples, b: &Samples) -> Common {
         }
     }
     let Some(&(last, first)) = ends.last() else { return Common::default() };
-    Common { equal: ends.len(), of: a.len().min(b.len()), bytes: last - first }
+    Common { equal: ends.len(), bytes: last - first }
 }
 
 #[cfg(test)]
@@ -181,13 +216,23 @@ mod tests {
         pieces.extend(line(500, 0..20));
         pieces.extend(line(900, 20..50));
         let b = samples(&pieces, &shelf);
-        assert_eq!(common(&a, &b), Common { equal: 50, of: 50, bytes: 490 });
+        assert_eq!(common(&a, &b), Common { equal: 50, bytes: 490 });
         assert_eq!(a.shared(99, 300, &b, 400), (21, 20));
+        assert_eq!((a.overlap(&b), b.overlap(&a)), (50, 50));
         // In another order only one part counts, and nothing where nothing is.
         let mut turned = line(40, 30..50);
         turned.extend(line(900, 0..30));
         assert_eq!(common(&a, &samples(&turned, &shelf)).equal, 30);
         assert_eq!(common(&a, &samples(&line(40, 100..150), &shelf)), Common::default());
+    }
+
+    #[test]
+    fn only_what_is_inside() {
+        let shelf = Shelf::new(1 << 20);
+        let inside = samples(&line(10, 0..100), &shelf).inside(&[(100, 200), (500, 510), (600, u64::MAX)]);
+        let ends: Vec<u64> = inside.points.iter().map(|(end, _)| *end).collect();
+        let expected: Vec<u64> = (140..=200).chain(632..=1000).filter(|end| end % 10 == 0).collect();
+        assert_eq!(ends, expected);
     }
 
     #[test]

@@ -173,7 +173,7 @@ impl Assembler {
             let user = object.uses.iter().find(|u| u.arena == arena && u.number == number)?;
             sending(programs, transfers, object, user)
         };
-        trail.sent_first(length, value, &who, &mut self.out);
+        trail.sent_first(length, value, who, &mut self.out);
         if let Some(gallery) = &mut self.gallery {
             gallery.sent_first(length, value, who);
         }
@@ -183,6 +183,15 @@ impl Assembler {
     pub fn follow(&mut self, setup: &Setup) {
         self.files.followed();
         self.trail = Some(Trail::new(setup, self.settings.proc.clone(), self.settings.clock_offset));
+    }
+
+    /// Media files are followed, too: by the same lineage.
+    ///
+    /// # Errors
+    /// No thread.
+    pub fn follow_media(&mut self, media: Arc<RwLock<Media>>) -> std::io::Result<()> {
+        self.gallery = Some(Gallery::new(media)?);
+        Ok(())
     }
 
     /// Programs that are to be looked at closely from now on, and those that are not any more.
@@ -200,15 +209,6 @@ impl Assembler {
     #[must_use]
     pub fn is_watched(&self, arena: ArenaId) -> bool {
         self.programs.get(&arena).is_some_and(|p| p.watched)
-    }
-
-    /// Media files are followed, too: by the same lineage.
-    ///
-    /// # Errors
-    /// No thread.
-    pub fn follow_media(&mut self, media: Arc<RwLock<Media>>) -> std::io::Result<()> {
-        self.gallery = Some(Gallery::new(media)?);
-        Ok(())
     }
 
     /// Observation ends: looks once more where sensitive files went.

@@ -12,7 +12,7 @@ use crate::keeper::{Beginning, Keeper};
 use crate::ledger::Baseline;
 use crate::pipeline::{Around, Options, Pipeline, raise_descriptor_limit};
 use crate::redact::Redactor;
-use crate::session::{default_state, options, redact, watch};
+use crate::session::{default_state, options, redact, watched};
 use anyhow::{Context, bail};
 use crossbeam::channel::bounded;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
@@ -123,7 +123,7 @@ pub fn daemon(args: &Args) -> anyhow::Result<u8> {
         surround: Some(Around { executables: desk.executables(), baseline }),
         // Any user's program may say hello; the kernel says whose it is.
         socket_mode: 0o666,
-        watch: watch(&config.watched()),
+        watch: watched(&config),
         redact: redact(&redactor),
         key,
         keeper: keeper.clone().map(|k| k as Arc<dyn Keep>),
@@ -163,7 +163,7 @@ pub fn daemon(args: &Args) -> anyhow::Result<u8> {
                 }
                 let redact = redact(&redactor.mode(parsed.config.privacy.argv));
                 handle.reconfigure(
-                    watch(&parsed.config.watched()),
+                    watched(&parsed.config),
                     redact.clone(),
                     &parsed.config.egress,
                     &parsed.config.media,

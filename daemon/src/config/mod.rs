@@ -69,14 +69,6 @@ pub struct Config {
     pub alarms: Alarms,
 }
 
-impl Config {
-    /// Programs whose streams the host's daemon tags: those that transfer, and the tools that work on media.
-    #[must_use]
-    pub fn watched(&self) -> Vec<String> {
-        self.watch.watched_processes.iter().chain(&self.media.monitored_tools_list).cloned().collect()
-    }
-}
-
 /// `[alarms]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Alarms {

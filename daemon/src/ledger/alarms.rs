@@ -232,12 +232,16 @@ pub(super) fn one(connection: &Connection, id: Uuid) -> rusqlite::Result<Option<
         .optional()
 }
 
+/// The last change of an alarm, as SQL.
+macro_rules! changed {
+    () => {
+        "(SELECT c.json FROM alarm_changes c WHERE c.alarm = alarms.id ORDER BY c.at DESC, c.rowid DESC LIMIT 1)"
+    };
+}
+
 /// What [`overlaid`] reads.
-pub(super) const OVERLAID: &str = "json, state, count, last, severity, (SELECT c.json FROM alarm_changes c
-    WHERE c.alarm = alarms.id ORDER BY c.at DESC, c.rowid DESC LIMIT 1)";
-/// The last change of an alarm.
-const CHANGED: &str = "(SELECT c.json FROM alarm_changes c
-    WHERE c.alarm = alarms.id ORDER BY c.at DESC, c.rowid DESC LIMIT 1)";
+pub(super) const OVERLAID: &str = concat!("json, state, count, last, severity, ", changed!());
+const CHANGED: &str = changed!();
 
 /// An alarm from its JSON, with what is newer in the columns.
 pub(super) fn overlaid(row: &Row<'_>) -> rusqlite::Result<Alarm> {

@@ -149,13 +149,16 @@ fn rates(connection: &Connection, now: Timestamp, load: &mut Load) -> rusqlite::
     let tens = ((this - first + 1) as f64 / 10.0).max(1.0);
     load.average_10_minutes = total as f64 / tens;
     let (mut floods, mut windows) = (0u32, 0u32);
-    for begin in first..=(this - 9).max(first) {
-        let raised: u64 = minutes.range(begin..begin + 10).map(|(_, (raised, _))| raised).sum();
+    for begin in first - 9..=this - 9 {
+        let mut window =
+            minutes.range(begin..begin + 10).map(|(minute, (raised, _))| (minute, raised)).peekable();
+        let from = window.peek().map(|(minute, _)| **minute);
+        let raised: u64 = window.map(|(_, raised)| raised).sum();
         windows += 1;
         floods += u32::from(raised > FLOOD);
         if raised > load.peak_10_minutes {
             load.peak_10_minutes = raised;
-            load.peak_at = Timestamp::from_second(begin * 60).ok();
+            load.peak_at = from.and_then(|minute| Timestamp::from_second(minute * 60).ok());
         }
     }
     load.flood_share = f64::from(floods) / f64::from(windows.max(1));

@@ -286,3 +286,41 @@ fn other_peoples_places_and_newer_files_are_refused() {
     assert!(matches!(Ledger::open(dir.path(), limits()), Err(LedgerError::Newer { found: 99, .. })));
     assert!(matches!(Reader::open(dir.path()), Err(LedgerError::Newer { found: 99, .. })));
 }
+
+#[test]
+fn the_lists_load_by_its_minutes() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut ledger = Ledger::open(dir.path(), limits()).unwrap();
+    let mut alarms = Alarms::resume([]);
+    let now = Timestamp::from_second(Timestamp::now().as_second() / 60 * 60).unwrap();
+    let mut at = |minutes: i64, name: &str| {
+        let mut t = recent(Verdict::Altered);
+        t.ended = now - jiff::SignedDuration::from_mins(minutes);
+        let judged = Judged::Transfer { transfer: Box::new(t), context: Box::new(sample::context()) };
+        let mut finding = Rules::default().findings(&judged).remove(0);
+        finding.key = name.into();
+        alarms.take(finding);
+    };
+    at(25 * 60, "nobody has looked at it for a day");
+    for i in 0..25 {
+        at(60, &format!("burst {i}"));
+    }
+    for _ in 0..4 {
+        at(5, "again and again");
+    }
+    at(3, "another");
+    std::iter::from_fn(|| alarms.next_write()).for_each(|row| ledger.alarm(row));
+    ledger.minutes(&alarms.minutes());
+    ledger.commit().unwrap();
+    let load = Reader::open(dir.path()).unwrap().load(now).unwrap();
+    assert_eq!((load.last_10_minutes, load.repeats_10_minutes, load.occurrences), (2, 3, 31));
+    assert_eq!((load.states["unacknowledged"], load.standing["critical"]), (28, 28));
+    assert_eq!((load.peak_10_minutes, load.peak_at), (25, Some(now - jiff::SignedDuration::from_mins(60))));
+    // 61 minutes since the first of the last day, and ten beginnings from which that minute is within ten.
+    assert!((load.average_10_minutes - 27.0 / 6.1).abs() < 0.001, "{}", load.average_10_minutes);
+    assert!((load.flood_share - 10.0 / 61.0).abs() < 0.001, "{}", load.flood_share);
+    assert_eq!((load.stale_count, load.stale.len()), (1, 1));
+    assert_eq!((load.chattering_count, load.chattering[0].count), (1, 4));
+    assert_eq!(load.most_frequent[0].count, 4);
+    assert!(load.most_frequent.len() == 10);
+}

@@ -10,8 +10,10 @@ use super::{Heartbeat, Message, Withheld};
 use crate::escape::{clip, text};
 use crate::model::Alarm;
 
-/// Characters of one value, and of the text: an entry stays far below what a datagram takes.
-const VALUE: usize = 4096;
+/// Characters of one value, and of the text: journalctl shows fields up to 4,096 bytes, and hides longer ones.
+const VALUE: usize = 1000;
+/// Bytes of an entry, which is one datagram (208 KiB at most, unless configured). Facts beyond are left out.
+const ENTRY: usize = 96 << 10;
 /// What an entry is about, for `journalctl MESSAGE_ID=…`: made with uuidgen, for ever.
 const ALARM: &str = "6c1e0b8f3d0a4c0f9b5f0a6f7e2d9c41";
 const HEARTBEAT: &str = "a2f4b6d81c3e4f5a9d7b8c6e0f1a2b3c";
@@ -35,6 +37,10 @@ impl Shape for Entries {
 fn of_alarm(alarm: &Alarm) -> Vec<u8> {
     let mut entry = entry(ALARM, priority(alarm.finding.severity), &message(alarm));
     for (name, value) in facts::of(alarm) {
+        if entry.len() > ENTRY {
+            put(&mut entry, "COUNTERFOIL_OMITTED", name);
+            break;
+        }
         put(&mut entry, &format!("COUNTERFOIL_{}", name.to_uppercase()), &value);
     }
     put(&mut entry, "COUNTERFOIL_NEXT", &alarm.finding.next);

@@ -142,6 +142,8 @@ impl Post {
             match self.wire.send(&line) {
                 Ok(()) => self.spool.sent(),
                 Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => break,
+                // Too long for a datagram here, and for ever: it must not hold up all others.
+                Err(e) if e.raw_os_error() == Some(libc::EMSGSIZE) => self.spool.give_up(),
                 Err(e) => return Err(e),
             }
         }

@@ -458,3 +458,69 @@ fn a_sink_hears_only_what_is_bad_enough() {
     sinks.finish(Duration::from_secs(5));
     assert_eq!(std::fs::read_to_string(path).unwrap().lines().count(), 1);
 }
+
+#[test]
+fn what_a_rate_limit_holds_back_is_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("out.jsonl");
+    let kind = SinkKind::Jsonl { path: path.clone(), shape: JsonShape::Counterfoil };
+    let rate = crate::config::Rate { count: 3, per: Duration::from_secs(3600) };
+    let config = SinkConfig { rate_limit: Some(rate), heartbeat: None, ..SinkConfig::of(kind) };
+    let metrics = Metrics::default();
+    let sinks = Sinks::start(&[config], None, &metrics);
+    let mut low = alarm();
+    low.finding.severity = Severity::Low;
+    let low = Arc::new(low);
+    for _ in 0..1000 {
+        sinks.send(&Message::Alarm(Arc::clone(&low)));
+    }
+    sinks.send(&message());
+    sinks.finish(Duration::from_secs(5));
+    let text = std::fs::read_to_string(path).unwrap();
+    let lines: Vec<serde_json::Value> = text.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    assert_eq!(lines.len(), 5, "three, the critical one, and the word about the others");
+    assert_eq!(lines[3]["severity"], "critical");
+    assert_eq!((&lines[4]["type"], &lines[4]["alarms"]), (&"withheld".into(), &997.into()));
+    let rules = serde_json::json!([{"severity": "low", "rule": "payload-altered", "alarms": 997}]);
+    assert_eq!(lines[4]["rules"], rules);
+    let page = metrics.text();
+    assert!(
+        page.lines().any(|l| l.starts_with("counterfoil_sink_held_back_total{") && l.ends_with("} 997")),
+        "{page}"
+    );
+}
+
+#[test]
+fn what_a_full_queue_gives_up_is_counted_and_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("log");
+    let mut config = syslog(SyslogAddress::Unix(path.clone()), None);
+    config.queue_size = 64 << 10;
+    let sinks = Sinks::start(std::slice::from_ref(&config), Some(dir.path()), &Metrics::default());
+    // Each some 900 bytes.
+    for _ in 0..500 {
+        sinks.send(&message());
+    }
+    sinks.finish(Duration::from_secs(5));
+    let spool = std::fs::read_dir(dir.path().join("spool")).unwrap().next().unwrap().unwrap();
+    assert!(spool.metadata().unwrap().len() <= (128 << 10) + 4096);
+    // The next daemon brings what is left, the newest, with the word about the rest at its end.
+    let receiver = UnixDatagram::bind(&path).unwrap();
+    receiver.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    let sinks = Sinks::start(&[config], Some(dir.path()), &Metrics::default());
+    let mut buffer = [0; 8192];
+    let mut came = vec![];
+    let withheld = loop {
+        let n = receiver.recv(&mut buffer).expect("a line comes");
+        let (fields, elements, _) = take_apart(std::str::from_utf8(&buffer[..n]).unwrap());
+        if fields[5] == "withheld" {
+            break param(&elements, "given_up").unwrap().parse::<usize>().unwrap();
+        }
+        came.push(elements[1].1[0].1.parse::<usize>().unwrap());
+    };
+    sinks.finish(Duration::from_secs(5));
+    assert!((40..100).contains(&came.len()), "{}", came.len());
+    // The word about them cost a few lines more, which no word could be about any more.
+    assert!(came[0] - 1 - withheld <= 2, "{withheld} said, {} missing", came[0] - 1);
+    assert!(came.windows(2).all(|w| w[1] == w[0] + 1), "{came:?}");
+}

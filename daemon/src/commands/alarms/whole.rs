@@ -14,6 +14,8 @@ use serde_json::{Value, json};
 
 /// Values longer than this are cut; JSON has them whole.
 const VALUE: usize = 400;
+/// Links of a chain that are shown.
+const LINKS: usize = 40;
 
 pub(super) fn show(args: &Args, id: &str) -> anyhow::Result<u8> {
     match Source::reading(args)?.show(id)? {
@@ -166,9 +168,37 @@ fn process(p: &Process, out: &mut Lines) {
 
 fn values(object: &serde_json::Map<String, Value>, out: &mut Lines) {
     for (name, value) in object.iter().filter(|(_, v)| !v.is_null()) {
-        let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-        out.line(&format!("  {}", text(name)), &clip(&value, VALUE));
+        let name = format!("  {}", text(name));
+        match value {
+            // A chain, say: a line for each of its links.
+            Value::Array(list) if list.iter().any(|v| v.is_object() || v.is_array()) => {
+                for (i, link) in list.iter().take(LINKS).enumerate() {
+                    out.line(if i == 0 { &name } else { "" }, &clip(&plain(link), VALUE));
+                }
+                if list.len() > LINKS {
+                    out.line("", &format!("and {} more", list.len() - LINKS));
+                }
+            }
+            value => out.line(&name, &clip(&plain(value), VALUE)),
+        }
     }
+}
+
+/// A value without its brackets and quotes: `exe /usr/bin/scp, pid 11`.
+fn plain(value: &Value) -> String {
+    let some: Vec<String> = match value {
+        Value::String(text) => return text.clone(),
+        Value::Array(list) => list.iter().map(plain).collect(),
+        Value::Object(object) => object
+            .iter()
+            .filter(|(_, v)| !v.is_null())
+            .map(|(name, v)| {
+                if v.is_object() { format!("{name} ({})", plain(v)) } else { format!("{name} {}", plain(v)) }
+            })
+            .collect(),
+        other => return other.to_string(),
+    };
+    some.join(", ")
 }
 
 /// `2026-03-04 05:06:07Z  unacknowledged → acknowledged  acknowledge, pat (uid 1000): ticket 4711`.
@@ -203,6 +233,8 @@ mod tests {
         let line = row(&a, &Style::plain());
         assert!(line.contains("CRITICAL") && line.contains("1×  payload-altered: Data changed"), "{line}");
         a.finding.process.as_mut().unwrap().exe = Some("/x\x1b[2J\ny".into());
+        a.finding.evidence["chain"] =
+            json!([{"step": "read", "by": {"pid": 11}}, {"step": "sent\x1b", "to": null}]);
         let raised = a.changed.clone().unwrap();
         let seen = Change {
             from: Some(AlarmState::Unacknowledged),
@@ -218,6 +250,8 @@ mod tests {
         assert!(!whole.contains('\x1b') && whole.contains("/x\\x1b[2J\\x0ay"), "{whole}");
         assert!(whole.contains("altered        bytes 16384–32767"), "{whole}");
         assert!(whole.contains("parents      /usr/lib/systemd/systemd (1)"), "{whole}");
+        assert!(whole.contains("  chain        step read, by (pid 11)\n"), "{whole}");
+        assert!(whole.contains("\n               step sent\\x1b\n"), "{whole}");
         assert!(whole.contains("█▒██"), "the strip of blocks: {whole}");
         let step = "unacknowledged → acknowledged  acknowledge, pat (uid 1000): ticket\\x0a4711\n";
         assert!(whole.contains(step), "{whole}");

@@ -167,3 +167,26 @@ fn columns_count_characters() {
     assert!(found[0].starts_with("2:8: "), "{found:?}");
     assert!(found[1].starts_with("4:8: "), "{found:?}");
 }
+
+#[test]
+fn shelving() {
+    let parsed = parse("[alarms]\nshelving = \"30min\"\nshelving_limit = \"2h\"").unwrap().config.alarms;
+    assert_eq!(
+        (parsed.shelving, parsed.shelving_limit),
+        (Duration::from_secs(1800), Duration::from_secs(7200))
+    );
+    // The default is no longer than the limit.
+    assert_eq!(
+        parse("[alarms]\nshelving_limit = \"1h\"").unwrap().config.alarms.shelving,
+        Duration::from_secs(3600)
+    );
+    for (text, why) in [
+        ("shelving = \"8d\"", "longer than shelving_limit"),
+        ("shelving = \"0s\"", "at least 1s"),
+        ("shelving = 5", "must be a string"),
+        ("shelvin = \"1h\"", "did you mean `shelving`?"),
+    ] {
+        let mistakes = parse(&format!("[alarms]\n{text}")).unwrap_err();
+        assert!(mistakes.len() == 1 && mistakes[0].message.contains(why), "{text}: {mistakes:?}");
+    }
+}

@@ -209,8 +209,9 @@ impl Link {
         }
         let refusable = self.refusable();
         let read = match (&heard, unread) {
-            _ if refusable || self.closing.is_some() => 0,
-            (Heard::End, _) if self.session.is_none() => self.acknowledged(),
+            _ if refusable || (self.closing.is_some() && !self.ended) => 0,
+            // To who has taken leave first, an answer says that all before was read.
+            (Heard::End, _) if self.session.is_none() || self.ended => self.acknowledged(),
             (Heard::Nothing, Some(Some(unread))) => acknowledged.saturating_sub(unread),
             _ => 0,
         };
@@ -266,7 +267,7 @@ impl Link {
 
     fn ending(&mut self) {
         // While we may still be refused, the answer to this could be a refusal as well.
-        if self.refusable() || std::mem::replace(&mut self.ended, true) {
+        if self.refusable() || self.closing.is_some() || std::mem::replace(&mut self.ended, true) {
             return;
         }
         if let Some(session) = &mut self.session {
@@ -281,5 +282,102 @@ impl Link {
             // A receiver that reads on to the end closes then, and so says that it has all.
             let _ = self.tcp.shutdown(std::net::Shutdown::Write);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+
+    /// A connection to a receiver of which nothing is known but what it says: as if it were elsewhere.
+    fn elsewhere() -> (Stream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut stream = Stream::plain(&listener.local_addr().unwrap().to_string());
+        let mut link = stream.connect().unwrap();
+        link.receiver = None;
+        stream.link = Some(link);
+        (stream, listener.accept().unwrap().0)
+    }
+
+    fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+        let end = Instant::now() + Duration::from_secs(5);
+        loop {
+            if let Some(found) = look() {
+                return found;
+            }
+            assert!(Instant::now() < end, "{what}");
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn an_orderly_close_says_what_was_read() {
+        let (mut stream, mut receiver) = elsewhere();
+        stream.send(b"one").unwrap();
+        stream.send(b"two").unwrap();
+        let mut read = [0; 10];
+        receiver.read_exact(&mut read).unwrap();
+        assert_eq!(&read, b"3 one3 two");
+        assert_eq!(stream.taken().0, 0, "acknowledged is not read");
+        drop(receiver);
+        let (taken, stands) = until("the close", || Some(stream.taken()).filter(|(_, s)| s.is_err()));
+        assert_eq!((taken, stands.is_err()), (2, true));
+    }
+
+    #[test]
+    fn a_reset_leaves_in_doubt_what_is_young() {
+        let (mut stream, mut receiver) = elsewhere();
+        stream.send(b"one").unwrap();
+        receiver.read_exact(&mut [0; 5]).unwrap();
+        stream.send(b"two").unwrap();
+        until("the second line", || (receiver.peek(&mut [0; 5]).unwrap() == 5).then_some(()));
+        // Unread bytes: the kernel resets.
+        drop(receiver);
+        let (taken, _) = until("the reset", || Some(stream.taken()).filter(|(_, s)| s.is_err()));
+        assert_eq!(taken, 0);
+    }
+
+    #[test]
+    fn what_is_old_enough_was_read_and_a_farewell_is_answered() {
+        let (mut stream, mut receiver) = elsewhere();
+        stream.send(b"one").unwrap();
+        until("its time", || (stream.taken().0 == 1).then_some(()));
+        stream.send(b"two").unwrap();
+        stream.ending();
+        let mut all = Vec::new();
+        receiver.read_to_end(&mut all).unwrap();
+        drop(receiver);
+        assert_eq!(until("the answer", || Some(stream.taken()).filter(|(_, s)| s.is_err())).0, 1);
+    }
+
+    #[test]
+    fn a_receiver_that_reads_nothing_breaks_nothing() {
+        let (mut stream, receiver) = elsewhere();
+        let line = [b'x'; 2000];
+        let mut sent = 0;
+        let e = loop {
+            match stream.send(&line) {
+                Ok(()) => sent += 1,
+                Err(e) => break e,
+            }
+            assert!(sent < 100_000);
+        };
+        assert_eq!(e.kind(), io::ErrorKind::WouldBlock);
+        assert!(stream.taken().1.is_ok(), "it stands");
+        // It wakes up: everything is there, whole.
+        let reader = std::thread::spawn(move || {
+            let mut all = Vec::new();
+            (&receiver).read_to_end(&mut all).unwrap();
+            all
+        });
+        until("the rest", || {
+            let _ = stream.taken();
+            stream.link.as_ref().unwrap().unwritten.is_empty().then_some(())
+        });
+        stream.ending();
+        let all = reader.join().unwrap();
+        assert_eq!(all.len(), sent * 2005);
+        assert!(all.chunks(2005).all(|c| c.starts_with(b"2000 xx")));
     }
 }
