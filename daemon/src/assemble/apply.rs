@@ -85,8 +85,8 @@ impl Assembler {
             Record::Rejected(rejected) => self.rejected(arena, by, key, rejected),
             Record::Message(message) => self.message(arena, by, key, message),
             Record::Prints(prints) => {
-                self.printed(arena, number, key, prints);
                 self.content(arena, key, record);
+                self.printed(arena, number, key, prints);
             }
             Record::Body(body) => {
                 self.bodied(arena, number, key, body);

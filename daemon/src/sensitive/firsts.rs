@@ -89,6 +89,11 @@ impl Trail {
         }
     }
 
+    /// There are streams of which nothing is known yet.
+    pub(super) fn has_firsts(&self) -> bool {
+        !self.first.streams.is_empty()
+    }
+
     /// More is known of what the files contain.
     pub(super) fn lay_beside(&mut self, out: &mut VecDeque<Judged>) {
         let generation = self.known.generation();

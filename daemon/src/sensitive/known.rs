@@ -393,12 +393,15 @@ impl Look {
                 held.by_inode.entry((device, inode)).or_insert(secret);
             }
         }
-        self.index(&held);
         if let Some(memory) = &self.known.memory {
             let also = self.known.also.lock().unwrap_or_else(PoisonError::into_inner);
             memory.hold(held.by_inode.keys().copied().take(TOLD).chain(also.iter().copied()));
         }
-        *self.known.held.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(held);
+        let held = Arc::new(held);
+        *self.known.held.write().unwrap_or_else(PoisonError::into_inner) = held.clone();
+        self.known.generation.fetch_add(1, Ordering::AcqRel);
+        // This takes longer.
+        self.index(&held);
         self.known.generation.fetch_add(1, Ordering::AcqRel);
         self.known.unread.store(self.tagger.is_none(), Ordering::Release);
     }

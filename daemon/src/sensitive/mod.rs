@@ -381,10 +381,11 @@ impl Trail {
 
     /// Looks now, whatever is due: observation ends.
     pub fn look(&mut self, now: u64, world: &dyn World, out: &mut VecDeque<Judged>) {
-        self.lay_beside(out);
         if now == u64::MAX {
+            self.wait_for_files();
             self.say_seen(now, true, out);
         }
+        self.lay_beside(out);
         let before = crate::core::now();
         self.walk(now, world, out);
         self.looked = now;

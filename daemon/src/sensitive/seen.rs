@@ -27,7 +27,7 @@ const EARLIER: usize = 65_536;
 /// How long more of the same is waited for before it is said, nanoseconds.
 const MORE: u64 = 30_000_000;
 /// How long the files may take to be read, once all is over.
-const READING: Duration = Duration::from_secs(3);
+const READING: Duration = Duration::from_secs(10);
 /// Between two windows that stand equally far apart in file and stream, all is the same.
 const BRIDGE: u64 = 1024;
 /// Less of a file proves nothing.
@@ -89,10 +89,6 @@ impl Trail {
 
     /// Says what was found. `over`: nothing more is waited for.
     pub(super) fn say_seen(&mut self, now: u64, over: bool, out: &mut VecDeque<Judged>) {
-        if over && !self.seen.earlier.is_empty() {
-            // A short run may be over before all files were read.
-            self.known.wait(READING);
-        }
         self.look_back();
         let mut due = Vec::new();
         for (sending, all) in self.seen.streams.values_mut() {
@@ -118,6 +114,14 @@ impl Trail {
             if theirs && !(piece && may) {
                 self.proven(&source, &sending, spans, out);
             }
+        }
+    }
+
+    /// Observation ends, and a short run may be over before all sensitive files were read: waits for that, if there is
+    /// anything that their content could be held against.
+    pub(super) fn wait_for_files(&mut self) {
+        if !self.seen.earlier.is_empty() || self.has_firsts() {
+            self.known.wait(READING);
         }
     }
 

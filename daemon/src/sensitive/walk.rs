@@ -172,13 +172,13 @@ impl Trail {
             return;
         }
         let known = self.told.get(&key).copied().unwrap_or(0);
-        if known > rank || known == 3 && self.told.contains_key(&format!("{key} {:?}", sending.transfer)) {
+        if known > rank || known == 3 && self.told.contains_key(&format!("{key} {:?}", connection.local)) {
             return;
         }
         if self.told.len() <= 2 * TOLD {
             self.told.insert(key.clone(), rank);
             if rank == 3 {
-                self.told.insert(format!("{key} {:?}", sending.transfer), rank);
+                self.told.insert(format!("{key} {:?}", connection.local), rank);
             }
         }
         let seen = self.lineage.at(sending.grew);
