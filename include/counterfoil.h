@@ -36,6 +36,7 @@ enum {
     COUNTERFOIL_KIND_NAMED = 10,
     COUNTERFOIL_KIND_FILE = 11,
     COUNTERFOIL_KIND_PRINTS = 12,
+    COUNTERFOIL_KIND_MESSAGE = 14,
     COUNTERFOIL_KIND_BODY = 15,
     COUNTERFOIL_KIND_CLASS = 13,
 };
@@ -334,6 +335,44 @@ struct counterfoil_prints {
     struct counterfoil_sample samples[COUNTERFOIL_MAX_SAMPLES];
 };
 
+/* Packets of a stream that carries MQTT: include/src/record/message.rs. One to four lines. */
+#define COUNTERFOIL_QOS 3        /* flags: the QoS */
+#define COUNTERFOIL_RETAINED 4   /* flags: the broker had kept it, or shall */
+#define COUNTERFOIL_DUPLICATE 8  /* flags: it was sent before, perhaps */
+#define COUNTERFOIL_BROKER 16    /* flags: this process is the broker */
+#define COUNTERFOIL_MAX_TEXT 192
+
+enum {
+    COUNTERFOIL_PACKET_LOST = 0,
+    COUNTERFOIL_PACKET_CONNECT = 1,
+    COUNTERFOIL_PACKET_CONNACK = 2,
+    COUNTERFOIL_PACKET_PUBLISH = 3,
+    COUNTERFOIL_PACKET_PUBACK = 4,
+    COUNTERFOIL_PACKET_PUBREC = 5,
+    COUNTERFOIL_PACKET_SUBSCRIBE = 8,
+    COUNTERFOIL_PACKET_SUBACK = 9,
+    COUNTERFOIL_PACKET_UNSUBSCRIBE = 10,
+    COUNTERFOIL_PACKET_PINGREQ = 12,
+    COUNTERFOIL_PACKET_PINGRESP = 13,
+    COUNTERFOIL_PACKET_DISCONNECT = 14,
+};
+
+struct counterfoil_message {
+    struct counterfoil_header header;
+    uint64_t offset;
+    uint32_t length;
+    uint32_t sequence;
+    uint8_t fingerprint[16];
+    uint32_t payload;
+    uint16_t id;
+    uint16_t alias;
+    uint8_t packet;
+    uint8_t level;
+    uint16_t text_len;
+    uint8_t pad[4];
+    uint8_t text[COUNTERFOIL_MAX_TEXT];
+};
+
 #define COUNTERFOIL_WHOLE 1
 #define COUNTERFOIL_UNFRAMED 2
 
@@ -463,6 +502,7 @@ struct counterfoil_lane_head {
 #define COUNTERFOIL_POLICY_SHA256 8
 #define COUNTERFOIL_POLICY_FINGERPRINTS 16
 #define COUNTERFOIL_POLICY_TURNED_UP 32
+#define COUNTERFOIL_POLICY_MESSAGES 128
 
 #define COUNTERFOIL_ARENA_MAGIC 0x6e72616c696f6663ULL /* "cfoilarn" */
 

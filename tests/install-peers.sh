@@ -22,6 +22,10 @@ want_program socat socat
 want_program sshd openssh-server
 want_program scp openssh-client
 want_program rsync rsync
+want_program mosquitto mosquitto
+want_program mosquitto_pub mosquitto-clients
+want_program sqlite3 sqlite3
+ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || need="$need postgresql"
 want_program gpg gpg
 want_program convert imagemagick
 want_program ip iproute2

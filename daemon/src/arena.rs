@@ -151,6 +151,12 @@ impl Arena {
         head.head.load(Ordering::Relaxed) != head.tail.load(Ordering::Relaxed)
     }
 
+    /// Lines that wait in the lane, as it says itself: it may lie.
+    pub fn waiting(&self, lane: usize) -> u64 {
+        let head = self.lane_head(lane);
+        head.head.load(Ordering::Relaxed).wrapping_sub(head.tail.load(Ordering::Relaxed))
+    }
+
     /// Takes what is in the lane (at most one ring), record by record, and gives the room back.
     /// `f` returns false to stop at once: the rest of the lane is given up.
     pub fn read(&mut self, lane: usize, mut f: impl FnMut(&[Line]) -> bool) -> Result<u64, ReadError> {

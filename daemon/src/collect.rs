@@ -15,6 +15,7 @@ use crate::assemble::program::ArenaId;
 use crate::surround::Pulse;
 use counterfoil_abi::arena::LANES;
 use counterfoil_abi::arena::POLICY_FINGERPRINTS;
+use counterfoil_abi::lane::LANE_LINES;
 use counterfoil_abi::record::Record;
 use std::sync::atomic::Ordering;
 
@@ -66,6 +67,8 @@ struct Rest {
     probe_wait: u64,
     dropped: u64,
     freed: u64,
+    /// Lines in its fullest lane.
+    fullest: u64,
     /// When it last had a record, for who looks at it from outside.
     pulse: Pulse,
 }
@@ -76,6 +79,8 @@ pub struct Collector {
     seats: Vec<Seat>,
     /// The last tick found one that is active.
     active: bool,
+    /// Lines in the fullest lane that was read.
+    fullest: u64,
 }
 
 impl Collector {
@@ -96,6 +101,7 @@ impl Collector {
                 probe_wait: PROBE_FIRST,
                 dropped: 0,
                 freed: now,
+                fullest: 0,
                 pulse: Pulse::default(),
             }),
         });
@@ -153,6 +159,16 @@ impl Collector {
         self.seats.is_empty()
     }
 
+    /// How full the fullest lane was, in percent, since that was last forgotten.
+    pub fn fullest(&self) -> u32 {
+        (self.fullest.min(LANE_LINES) * 100 / LANE_LINES) as u32
+    }
+
+    /// Begins to measure [`Self::fullest`] anew.
+    pub fn forget_fullest(&mut self) {
+        self.fullest = 0;
+    }
+
     /// Did any arena want to be read soon, at the last tick?
     pub fn active(&self) -> bool {
         self.active
@@ -178,6 +194,7 @@ impl Collector {
                 continue;
             }
             let read = seat.read(record, word);
+            self.fullest = self.fullest.max(std::mem::take(&mut seat.rest.fullest));
             if read > 0 {
                 // Relaxed: nothing else is read by its word.
                 seat.rest.pulse.store(now, Ordering::Relaxed);
@@ -279,6 +296,7 @@ impl Seat {
                 continue;
             }
             self.rest.used |= 1 << lane;
+            self.rest.fullest = self.rest.fullest.max(self.arena.waiting(lane));
             match self.read_lane(lane, record) {
                 Ok(read) => records += read,
                 Err(detail) => {

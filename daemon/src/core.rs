@@ -167,6 +167,7 @@ impl SharedCounts {
         Counts {
             records: self.records.load(Ordering::Relaxed),
             dropped: self.dropped.load(Ordering::Relaxed),
+            ..Counts::default()
         }
     }
 }
@@ -196,6 +197,8 @@ pub struct Core {
     surround: Option<Surround>,
     said: Counts,
     said_at: u64,
+    /// How late it was at most since, in milliseconds.
+    lag: u64,
     last_record: u64,
     /// Ticks since there was something to do.
     idle_ticks: u32,
@@ -250,6 +253,7 @@ impl Core {
             surround,
             said: Counts::default(),
             said_at: 0,
+            lag: 0,
             last_record: 0,
             idle_ticks: 0,
             swept: 0,
@@ -305,9 +309,13 @@ impl Core {
         let mut wait = Duration::ZERO;
         let Ok(epoll) = core.lock().map(|this| this.epoll.clone()) else { return };
         loop {
+            let due = now().saturating_add(wait.as_nanos() as u64);
             let events = sleep(&epoll, wait);
             // Who panicked with it left it half done: this daemon is over.
             let Ok(mut this) = core.lock() else { return };
+            // Sleep that lasted longer than was asked for; and below, how long a round took.
+            this.was_late(due);
+            let began = now();
             this.wake_up(events);
             this.hear_all();
             let read = this.tick();
@@ -317,8 +325,13 @@ impl Core {
                 this.finish();
                 return;
             }
+            this.was_late(began);
             wait = this.pace(read > 1000);
         }
+    }
+
+    fn was_late(&mut self, since: u64) {
+        self.lag = self.lag.max(now().saturating_sub(since) / 1_000_000);
     }
 
     fn pace(&self, busy: bool) -> Duration {
@@ -486,9 +499,15 @@ impl Core {
         let counts = self.assembler.counts();
         self.counts.records.store(counts.records, Ordering::Relaxed);
         self.counts.dropped.store(counts.dropped, Ordering::Relaxed);
-        if counts != self.said && now.saturating_sub(self.said_at) > 1_000_000_000 {
-            (self.said, self.said_at) = (counts, now);
-            self.assembler.out.push_back(Judged::Counts(counts));
+        if now.saturating_sub(self.said_at) > 1_000_000_000 {
+            let pressure = self.collector.fullest();
+            let counts = Counts { sessions: self.assembler.sessions(), pressure, lag: self.lag, ..counts };
+            if counts != self.said {
+                (self.said, self.said_at) = (counts, now);
+                self.lag = 0;
+                self.collector.forget_fullest();
+                self.assembler.out.push_back(Judged::Counts(Counts { at: now, ..counts }));
+            }
         }
         while let Some(judged) = self.assembler.out.pop_front() {
             match self.out.try_send(judged) {

@@ -21,10 +21,12 @@ use crate::expected::Expected;
 use crate::habits::{self, Habits};
 use crate::host::executables::Executables;
 use crate::host::facts::{Proc, Redactor};
+use crate::intake::Batch;
 use crate::judged::{Anomaly, Judged, What};
-use crate::ledger::{Ledger, LedgerError, Owner, Reader, Scribe};
+use crate::ledger::{Ledger, LedgerError, Note, Owner, Reader, Scribe};
 use crate::metrics::{Metrics, page::Page};
 use crate::model::{Alarm, Endpoint, Finding, Process, Summary, Transfer};
+use crate::operations::station::Station;
 use crate::report::Gathered;
 use crate::sinks::{JsonLines, Message, Sinks};
 use crate::workflow;
@@ -67,6 +69,10 @@ pub struct Desk {
     /// None without a ledger: habits take longer than a `run`.
     habits: Option<Habits>,
     watchers: Option<Watchers>,
+    /// What operations say.
+    station: Station,
+    /// Up to where intakes were read, as soon as the ledger has all that came up to there.
+    places: Vec<Note>,
     /// What the watchers find.
     late: Receiver<Finding>,
     /// Alarms from outside.
@@ -138,6 +144,8 @@ impl Desk {
         };
         alarms.shelving(config.alarms.shelving);
         let recalled = ledger.as_ref().map(|l| l.recall(habits::KIND)).transpose()?;
+        let places = ledger.as_ref().map(|l| l.recall(Station::KIND)).transpose()?.unwrap_or_default();
+        let station = Station::open(config, places).map_err(LedgerError::Thread)?;
         let scribe = ledger.map(Scribe::start).transpose().map_err(LedgerError::Thread)?;
         let habits = recalled.map(|r| Habits::new(r, scribe.as_ref().map(|s| s.memory(habits::KIND))));
         let metrics = Metrics::default();
@@ -158,6 +166,8 @@ impl Desk {
             scribe,
             habits,
             watchers: None,
+            station,
+            places: Vec::new(),
             late: crossbeam::channel::never(),
             entry: Entry::new(),
             settle: None,
@@ -220,6 +230,13 @@ impl Desk {
     pub fn reporting(mut self, json: Option<JsonLines>) -> Self {
         self.gathered = Some(Gathered::default());
         self.json = json;
+        self
+    }
+
+    /// With the key of all tags.
+    #[must_use]
+    pub fn keyed(mut self, key: [u8; 16]) -> Self {
+        self.station.keyed(key);
         self
     }
 
@@ -298,6 +315,14 @@ impl Desk {
                     Ok(finding) => self.found(finding),
                     Err(_) => self.late = crossbeam::channel::never(),
                 },
+                recv(self.station.batches) -> batch => match batch {
+                    Ok(batch) => self.reported(batch),
+                    Err(_) => self.station.batches = crossbeam::channel::never(),
+                },
+                recv(self.station.clock) -> _ => {
+                    let outcomes = self.station.operations.tick();
+                    outcomes.into_iter().for_each(|outcome| self.hear(outcome));
+                },
                 recv(reloads) -> news => match news {
                     Ok(news) => self.reload(news),
                     // Nobody reloads any more.
@@ -345,6 +370,7 @@ impl Desk {
                 self.sinks.send(&Message::Coverage(Arc::new(coverage)));
             }
             Judged::Counts(counts) => {
+                self.station.operations.counts(counts);
                 self.metrics.counts(&counts);
                 self.summary.records = counts.records;
                 self.summary.dropped = counts.dropped;
@@ -354,11 +380,35 @@ impl Desk {
                     watchers.delivered.deed(&deed);
                 }
             }
+            Judged::Carried(carried) => self.station.operations.carried(&carried),
             Judged::Notice(_) | Judged::Traffic(_) => {}
         }
     }
 
+    /// What an intake said, and up to where it was read, which is kept behind it.
+    fn reported(&mut self, mut batch: Batch) {
+        let outcomes = self.station.take(&mut batch);
+        if let Some(scribe) = &self.scribe {
+            scribe.together();
+        }
+        outcomes.into_iter().for_each(|outcome| self.hear(outcome));
+        self.places.extend(batch.place);
+        self.write();
+        if let Some(scribe) = &self.scribe {
+            scribe.together_done();
+        }
+        if let Some(taken) = batch.taken {
+            let _ = taken.send(());
+        }
+    }
+
     fn found(&mut self, finding: Finding) {
+        let follows = self.station.operations.found(&finding);
+        self.raised(finding);
+        follows.into_iter().for_each(|finding| self.raised(finding));
+    }
+
+    fn raised(&mut self, finding: Finding) {
         let taken = self.alarms.take(finding);
         self.metrics.found(&taken.alarm);
         // A repeat can wait a moment for others; what is raised can't.
@@ -475,6 +525,9 @@ impl Desk {
         }
         if self.alarms.unwritten() > 0 {
             self.settle = Some(Instant::now() + SETTLE);
+        } else {
+            // Behind the alarms that came up to there.
+            self.places.drain(..).for_each(|place| scribe.keep(place));
         }
     }
 
@@ -516,6 +569,7 @@ impl Desk {
         if let Some(gathered) = &mut self.gathered {
             gathered.add(&transfer);
         }
+        self.station.operations.transfer(&transfer);
         let transfer = Arc::new(transfer);
         if let Some(scribe) = &self.scribe {
             scribe.transfer(Arc::clone(&transfer));
@@ -543,6 +597,7 @@ impl Desk {
         if let Some(scribe) = &self.scribe {
             scribe.limit(config.ledger.clone());
         }
+        self.restation(config);
         // The old ones first: they and the new ones may share a spool.
         std::mem::take(&mut self.sinks).finish(FAREWELL);
         self.sinks = Sinks::start(&config.sinks, self.state.as_deref(), &self.metrics);
@@ -552,7 +607,24 @@ impl Desk {
         }
     }
 
+    /// Other intakes and limits. Where nothing of them changed they go on undisturbed.
+    fn restation(&mut self, config: &Config) {
+        if self.station.is_as(config) {
+            return;
+        }
+        self.station.finish().into_iter().for_each(|batch| self.reported(batch));
+        let places = self.station.places();
+        match Station::open(config, places) {
+            Ok(mut station) => {
+                self.station.key().into_iter().for_each(|key| station.keyed(key));
+                self.station = station;
+            }
+            Err(e) => tracing::error!("intakes can't be started: {e}"),
+        }
+    }
+
     fn finish(mut self) -> Outcome {
+        self.station.finish().into_iter().for_each(|batch| self.reported(batch));
         // Whoever asks now finds nobody, and does it on the ledger when this has ended.
         self.control = None;
         let asks: Vec<Ask> = self.asks.try_iter().collect();
@@ -565,6 +637,8 @@ impl Desk {
         }
         let outside: Vec<Word> = self.entry.1.try_iter().collect();
         outside.into_iter().for_each(|word| self.hear(word));
+        // Behind all findings that say something about a message's way.
+        self.station.operations.finish().into_iter().for_each(|finding| self.raised(finding));
         let alarms = self.alarms.list();
         self.summary.alarms = self.alarms.by_rule();
         for alarm in self.alarms.untold() {
@@ -629,7 +703,11 @@ fn tidy_argv(judged: &mut Judged) {
         Judged::Deed(deed) if deed.process.argv.as_ref().is_some_and(Vec::is_empty) => {
             deed.process.argv = None
         }
-        Judged::Traffic(_) | Judged::Deed(_) | Judged::Coverage(_) | Judged::Counts(_) => {}
+        Judged::Traffic(_)
+        | Judged::Deed(_)
+        | Judged::Coverage(_)
+        | Judged::Counts(_)
+        | Judged::Carried(_) => {}
     }
 }
 
@@ -651,7 +729,11 @@ fn identify(judged: &mut Judged, executables: &Arc<Executables>) {
             }
         }
         // Egress asks for itself: what is usual goes by the digest.
-        Judged::Traffic(_) | Judged::Deed(_) | Judged::Coverage(_) | Judged::Counts(_) => {}
+        Judged::Traffic(_)
+        | Judged::Deed(_)
+        | Judged::Coverage(_)
+        | Judged::Counts(_)
+        | Judged::Carried(_) => {}
     }
 }
 
@@ -695,7 +777,7 @@ mod tests {
             word(Verdict::Intact),
             altered.clone(),
             word(Verdict::Unverified),
-            Judged::Counts(Counts { records: 7, dropped: 0 }),
+            Judged::Counts(Counts { records: 7, ..Counts::default() }),
         ] {
             sender.send(w).unwrap();
         }

@@ -2,8 +2,10 @@
 //! once. One type, so that each side can be tested without the other.
 
 use crate::model::{Channel, Class, Connection, Coverage, Process, ProcessName, Range, Tap, Transfer};
+use counterfoil_abi::record::Packet;
 use counterfoil_abi::record::Touch;
 use jiff::Timestamp;
+use std::sync::Arc;
 use uuid::Uuid;
 
 /// One word from `judge`.
@@ -26,6 +28,99 @@ pub enum Judged {
     Traffic(Box<Reading>),
     /// Running totals, for the summary.
     Counts(Counts),
+    /// A packet of a connection that carries messages.
+    Carried(Box<Carried>),
+}
+
+/// A connection that carries messages (MQTT), as one end has it.
+#[derive(Clone, Debug, Default)]
+pub struct Line {
+    /// Names it; never used twice.
+    pub number: u64,
+    /// This end is the broker.
+    pub broker: bool,
+    /// Whose end it is.
+    pub process: Option<Process>,
+    /// As this end sees it.
+    pub connection: Connection,
+    /// Flow id, 32 hex digits.
+    pub flow: Option<String>,
+    /// Network namespace, where known.
+    pub namespace: Option<u64>,
+}
+
+/// One packet, or the end of its connection.
+#[derive(Clone, Debug)]
+pub struct Carried {
+    /// Where.
+    pub line: Arc<Line>,
+    /// When.
+    pub seen: Timestamp,
+    /// The same, monotonic nanoseconds.
+    pub at: u64,
+    /// This end sent it; else it came here.
+    pub sent: bool,
+    /// What it is.
+    pub said: Said,
+    /// 0, 1 or 2.
+    pub qos: u8,
+    /// The broker had kept it, or shall.
+    pub retained: bool,
+    /// It may have been sent before.
+    pub duplicate: bool,
+    /// The how manieth message of its stream it is, from 1; those that are not told count.
+    pub sequence: u32,
+    /// MQTT's packet identifier.
+    pub id: u16,
+    /// MQTT 5's topic alias, 0 for none.
+    pub alias: u16,
+    /// Its topic, or a filter.
+    pub text: String,
+    /// A subscription's answers.
+    pub codes: Vec<u8>,
+    /// Of its payload, keyed.
+    pub fingerprint: [u8; 16],
+    /// Bytes of its payload.
+    pub payload: u32,
+    /// Where it begins in its stream.
+    pub offset: u64,
+    /// Bytes of the packet.
+    pub length: u32,
+}
+
+/// What a [`Carried`] says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Said {
+    /// A packet passed.
+    Packet(Packet),
+    /// The connection has ended.
+    End,
+}
+
+impl Carried {
+    /// The end of a connection.
+    #[must_use]
+    pub fn end(line: Arc<Line>, seen: Timestamp, at: u64) -> Self {
+        Self {
+            line,
+            seen,
+            at,
+            sent: false,
+            said: Said::End,
+            qos: 0,
+            retained: false,
+            duplicate: false,
+            sequence: 0,
+            id: 0,
+            alias: 0,
+            text: String::new(),
+            codes: vec![],
+            fingerprint: [0; 16],
+            payload: 0,
+            offset: 0,
+            length: 0,
+        }
+    }
 }
 
 /// What a connection that was made here has moved: from time to time while it is open, and when it ends.
@@ -141,6 +236,9 @@ pub enum What {
         tap: Tap,
         /// Where, in that tap's stream.
         altered: Vec<Range>,
+        /// Bytes at the end that the program gave to TLS and that were never encrypted; all before them were, as
+        /// they are.
+        lacking: u64,
     },
     /// What passed through ssh is not the same at two of its taps.
     SshMismatch {
@@ -345,4 +443,14 @@ pub struct Counts {
     pub records: u64,
     /// Records that found no room.
     pub dropped: u64,
+    /// Bytes of streams that were witnessed, at either end.
+    pub bytes: u64,
+    /// Streams' objects that are open now: sockets, pipes, TLS sessions.
+    pub sessions: u64,
+    /// How full the fullest lane was since the last totals, in percent.
+    pub pressure: u32,
+    /// How late the core was at most since the last totals, in milliseconds.
+    pub lag: u64,
+    /// When this was so: monotonic nanoseconds; 0 where nobody asks.
+    pub at: u64,
 }

@@ -60,6 +60,8 @@ pub struct Options {
     pub watch: WatchDecision,
     /// Applied to argv before anything keeps it.
     pub redact: Redactor,
+    /// The messages in streams that carry MQTT are told one by one.
+    pub messages: bool,
     /// Users whose processes are listened to; None: all.
     pub allowed_uids: Option<Vec<u32>>,
     /// How blocks are tagged.
@@ -103,6 +105,7 @@ impl Options {
             key: None,
             watch: Arc::new(|_: &Facts| Watch::Watched),
             redact: Arc::new(|argv| argv),
+            messages: false,
             allowed_uids: None,
             stream_digest: StreamDigest::Mac,
             max_arenas: 8192,
@@ -139,7 +142,11 @@ impl Pipeline {
             proc: options.proc.clone(),
             clock_offset: core::clock_offset(),
         };
-        let deciders = Arc::new(RwLock::new(Deciders { watch: options.watch, redact: options.redact }));
+        let deciders = Arc::new(RwLock::new(Deciders {
+            watch: options.watch,
+            redact: options.redact,
+            messages: options.messages,
+        }));
         let surround = options.surround.map(|Around { executables, baseline }| {
             let deciders = deciders.clone();
             let redact: Redactor = Arc::new(move |argv| {
@@ -245,7 +252,14 @@ impl Handle {
     }
 
     /// For SIGHUP: takes effect at the next hello, and at the next open of a file.
-    pub fn reconfigure(&self, watch: WatchDecision, redact: Redactor, egress: &Egress, media: &Media) {
+    pub fn reconfigure(
+        &self,
+        watch: WatchDecision,
+        redact: Redactor,
+        messages: bool,
+        egress: &Egress,
+        media: &Media,
+    ) {
         if let Some(current) = &self.media
             && let Ok(mut current) = current.write()
         {
@@ -254,7 +268,7 @@ impl Handle {
         if let Some(sensitive) = &self.sensitive {
             sensitive.reconfigure(egress);
         }
-        *self.deciders.write().unwrap_or_else(PoisonError::into_inner) = Deciders { watch, redact };
+        *self.deciders.write().unwrap_or_else(PoisonError::into_inner) = Deciders { watch, redact, messages };
     }
 
     /// Totals so far.

@@ -53,7 +53,9 @@ impl Session {
             .map(|path| JsonLines::create(path).with_context(|| format!("can't write to {}", path.display())))
             .transpose()?;
         let expected = Arc::new(expected::of(config)?);
-        let desk = Desk::open(config, state.map(Path::to_owned))?.expecting(expected).reporting(json);
+        let key = pipeline::random_key().context("random bytes for the key")?;
+        let desk =
+            Desk::open(config, state.map(Path::to_owned))?.keyed(key).expecting(expected).reporting(json);
         let usual = state.map(|dir| Usual::open(dir, config.watch.baseline_days, false)).transpose()?;
         let desk = match usual {
             Some(usual) => desk.knowing(config, usual),
@@ -71,6 +73,7 @@ impl Session {
         let options = Options {
             socket_mode: if root { 0o666 } else { 0o600 },
             surround: Some(around),
+            key: Some(key),
             ..options(config, socket.clone())
         };
         let (handle, judged) = Pipeline::start(options)?;
@@ -104,7 +107,7 @@ impl Session {
     /// Waits for the last records, judges what is still open, and ends.
     #[must_use]
     pub fn finish(self) -> Outcome {
-        let Counts { records, dropped } = self.handle.drain(QUIET, LONGEST);
+        let Counts { records, dropped, .. } = self.handle.drain(QUIET, LONGEST);
         drop(self.reloads);
         drop(self.place);
         let mut outcome = self.desk.join().unwrap_or_else(|_| Outcome {
@@ -123,6 +126,7 @@ pub fn options(config: &Config, socket: PathBuf) -> Options {
     Options {
         hostname: rustix::system::uname().nodename().to_string_lossy().into_owned(),
         redact: redact(&Redactor::new(config.privacy.argv)),
+        messages: messages(config),
         stream_digest: match config.integrity.stream_digest {
             StreamDigest::Aegis => pipeline::StreamDigest::Mac,
             StreamDigest::Blake3 => pipeline::StreamDigest::Blake3,
@@ -132,6 +136,11 @@ pub fn options(config: &Config, socket: PathBuf) -> Options {
         media: Some(config.media.clone()),
         ..Options::new(socket)
     }
+}
+
+/// Somebody wants to know what becomes of messages.
+pub fn messages(config: &Config) -> bool {
+    config.carriers.iter().any(|c| !c.topics.is_empty())
 }
 
 /// A redactor as the stages call it.

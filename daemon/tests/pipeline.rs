@@ -165,7 +165,7 @@ fn the_cipher_witness_speaks_without_the_other_end() {
     changed[B] ^= 1;
     client.pass(1, Tap::CipherSeal, &mut seal, &changed);
     let notice = daemon.notice();
-    let What::CipherMismatch { tap: Tap::TlsWrite, altered } = &notice.what else { panic!("{notice:?}") };
+    let What::CipherMismatch { tap: Tap::TlsWrite, altered, .. } = &notice.what else { panic!("{notice:?}") };
     assert_eq!(altered, &[Range { offset: BLOCK, length: BLOCK }]);
     client.end(1, How::Freed, 2 * BLOCK, 0, |_| {});
     let t = daemon.transfer();

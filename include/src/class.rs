@@ -129,7 +129,7 @@ impl Look {
     fn content(&mut self, piece: &[u8]) -> usize {
         let looked = self.looked as usize;
         if looked == 0 {
-            self.counts = Zeroable::zeroed();
+            self.counts.clear();
             self.kept = 0;
         }
         let kept = usize::from(self.kept).min(HEAD);
@@ -147,7 +147,7 @@ impl Look {
             if matches!(kind, TEXT | OTHER) {
                 self.early = kind;
                 self.counted = 0;
-                self.counts = Zeroable::zeroed();
+                self.counts.clear();
             }
         } else if self.looked as usize >= LOOK {
             self.stage = http::DONE;
@@ -161,29 +161,21 @@ impl Look {
 
     /// What it is, as far as can be said.
     #[inline(never)]
-    pub fn found(&self) -> Found {
+    pub fn found(&mut self) -> Found {
         // What waits to be recognised as a head is content, if nothing more comes.
-        let (head, waiting) = match self.stage {
-            http::BEGIN => (&self.head[..usize::from(self.kept).min(HEAD)], true),
-            _ if self.looked > 0 => (&self.head[..usize::from(self.kept).min(HEAD)], false),
-            _ => (&[][..], false),
-        };
-        let (numbers, looked, passed) = if waiting {
-            let mut counts: Counts = Zeroable::zeroed();
-            counts.add(0, head);
-            (counts.numbers(head.len() as u32), head.len() as u32, self.passed)
-        } else {
-            (self.numbers(), self.looked, self.passed)
-        };
+        if self.stage == http::BEGIN && self.kept > 0 {
+            self.settle();
+        }
+        let (numbers, looked) = (self.numbers(), self.looked);
+        let head = if looked > 0 { &self.head[..usize::from(self.kept).min(HEAD)] } else { &[] };
         let (class, magic) = self.decide(head, &numbers, looked);
-        let numbers = if numbers.bytes == 0 && looked > 0 { Numbers::default() } else { numbers };
         Found {
             class,
             magic,
             entropy: numbers.entropy,
             chi_squared: numbers.chi_squared,
             looked,
-            passed,
+            passed: self.passed,
             http: self.wrap != 0,
         }
     }

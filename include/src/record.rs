@@ -38,10 +38,12 @@ macro_rules! wire_enum {
 mod class;
 mod content;
 mod file;
+mod message;
 mod words;
 pub use class::*;
 pub use content::*;
 pub use file::*;
+pub use message::*;
 pub use words::*;
 
 /// [`Note::code`]: the other object stands before ours: what passes there is not witnessed.
@@ -388,6 +390,8 @@ pub enum Record {
     File(File),
     /// See [`Prints`].
     Prints(Prints),
+    /// See [`Message`].
+    Message(Message),
     /// See [`Body`].
     Body(Body),
     /// See [`Classed`].
@@ -470,6 +474,13 @@ impl Record {
                 Tap::from_code(header.tap)?;
                 r.fits(lines.len()).then_some(Self::Prints(r))?
             }
+            Kind::Message => {
+                let mut all = [[0u64; 8]; 4];
+                all.get_mut(..lines.len())?.copy_from_slice(lines);
+                let r: Message = bytemuck::cast(all);
+                Tap::from_code(header.tap)?;
+                r.fits(lines.len()).then_some(Self::Message(r))?
+            }
             Kind::Body => {
                 let r: Body = whole(lines)?;
                 Tap::from_code(header.tap)?;
@@ -502,6 +513,7 @@ impl Record {
             Self::Named(r) => &r.header,
             Self::File(r) => &r.header,
             Self::Prints(r) => &r.header,
+            Self::Message(r) => &r.header,
             Self::Body(r) => &r.header,
             Self::Classed(r) => &r.header,
         }

@@ -74,6 +74,9 @@ fn facts() -> Facts {
     });
     layout!(f, record::Sample, "sample", { end, print });
     layout!(f, record::Prints, "prints", { header, offset, length, bits, count, pad, samples });
+    layout!(f, record::Message, "message", {
+        header, offset, length, sequence, fingerprint, payload, id, alias, packet, level, text_len, pad, text
+    });
     layout!(f, record::Body, "body", { header, at, offset, length, message, head, pad, tag });
     layout!(f, record::Classed, "class", {
         header, class, magic, entropy, chi_squared, looked, passed, offset, pad
@@ -85,6 +88,7 @@ fn facts() -> Facts {
     layout!(f, hello::Reply, "reply", { magic, abi, status, arena_bytes, policy, pad, key, resume });
 
     words(&mut f, "KIND", record::Kind::from_code, record::Kind::word);
+    words(&mut f, "PACKET", record::Packet::from_code, record::Packet::word);
     words(&mut f, "TAP", record::Tap::from_code, record::Tap::word);
     words(&mut f, "CHANNEL", record::Channel::from_code, record::Channel::word);
     words(&mut f, "REASON", record::Reason::from_code, record::Reason::word);
@@ -130,6 +134,11 @@ fn facts() -> Facts {
         record::CLASS_FINAL,
         record::CLASS_HTTP,
         record::MAX_SAMPLES,
+        record::QOS,
+        record::RETAINED,
+        record::DUPLICATE,
+        record::BROKER,
+        record::MAX_TEXT,
         record::WHOLE,
         record::UNFRAMED,
         prints::WINDOW,
@@ -147,6 +156,7 @@ fn facts() -> Facts {
         arena::POLICY_SHA256,
         arena::POLICY_FINGERPRINTS,
         arena::POLICY_TURNED_UP,
+        arena::POLICY_MESSAGES,
         hello::MAX_INHERITED,
         hello::GRANTED,
         hello::WRONG_ABI,

@@ -10,6 +10,7 @@
 mod bodies;
 mod class;
 mod fingerprints;
+mod messages;
 
 use crate::process;
 use crate::stream::Pieces;
@@ -21,6 +22,7 @@ use counterfoil_abi::UNKNOWN;
 use counterfoil_abi::arena::{POLICY_TURNED_UP, POLICY_WATCHED};
 use counterfoil_abi::record::Tap;
 use fingerprints::Fingerprints;
+use messages::Messages;
 
 /// Whose bytes they are.
 pub struct Place<'a> {
@@ -153,6 +155,7 @@ macro_rules! looks {
 
 looks! {
     0 fingerprints: Fingerprints,
+    2 messages: Messages,
     3 bodies: Bodies,
     /// What kind of content it is.
     1 class: class::Class,

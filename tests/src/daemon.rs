@@ -11,7 +11,8 @@ use std::time::Duration;
 
 /// Programs that these tests want watched, whatever the defaults are.
 const WATCHED: &str = "sh dash stream tls shared tcp_end source sink process openssl curl nginx cat dd ssh sshd \
-    sshd-session scp sftp sftp-server rsync git wget nc nc.openbsd socat";
+    sshd-session scp sftp sftp-server rsync git wget mosquitto mosquitto_pub mosquitto_sub psql postgres nc \
+    nc.openbsd socat";
 
 /// The daemon.
 pub struct Daemon {

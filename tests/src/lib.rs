@@ -15,6 +15,7 @@ pub mod observed;
 pub mod openssh;
 pub mod peers;
 pub mod pictures;
+pub mod plant;
 pub mod product;
 pub mod program;
 pub mod report;

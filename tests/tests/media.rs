@@ -2,7 +2,10 @@
 
 use counterfoil_tests::daemon::Daemon;
 use counterfoil_tests::sink::Sink;
-use counterfoil_tests::{Alarm, Observed, Report, Run, Scratch, check, need, peers, pictures, wait};
+use counterfoil_tests::sshd::Sshd;
+use counterfoil_tests::{
+    Alarm, Observed, Report, Run, Scratch, check, need, need_sshd, peers, pictures, wait,
+};
 
 /// Python 3 with Pillow.
 fn pillow() -> bool {
@@ -238,7 +241,7 @@ fn pictures_that_leave() {
     let sent = alarm(&run, "media-egress", "high", "cover.jpg");
     assert_eq!(links(&sent), ["tool", "output", "socket"]);
     for (command, proven) in [
-        ("curl -sS -T cover.jpg http://127.0.0.1:$P/ >/dev/null", false),
+        ("curl -sS -T cover.jpg http://127.0.0.1:$P/ >/dev/null", true),
         ("curl -sS --data-binary @cover.jpg http://127.0.0.1:$P/ >/dev/null", false),
         ("nc -N 127.0.0.1 $P <cover.jpg", true),
         ("cat cover.jpg | nc -N 127.0.0.1 $P", true),
@@ -322,6 +325,18 @@ fn somebody_answers_for_it() {
     nothing(&tail().go("cat in.png >/dev/null"));
     let run = tail().config("[media]\nmime_header_mismatch_tolerance = 4\n").go("cat in.png >/dev/null");
     alarm(&run, "media-mismatch", "low", "in.png");
+}
+
+#[test]
+fn over_ssh() {
+    need_sshd!();
+    need_pillow!();
+    let studio = Studio::new().with("lsb.py", LSB);
+    let commands = format!("{} lsb.py cover.png out.png; scp out.png far:$here/got", peers::PYTHON);
+    let script = Sshd::new(&studio.scratch).around(&commands);
+    let run = studio.go(&script);
+    let sent = alarm(&run, "media-script", "high", "cover.png");
+    assert_eq!(links(&sent), ["script", "socket"]);
 }
 
 /// On a host the tools are watched by themselves, whatever they are written in, and the alarm comes while the daemon runs.

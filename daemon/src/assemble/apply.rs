@@ -83,6 +83,7 @@ impl Assembler {
             Record::Carrier(carrier) => self.carrier(arena, key, carrier),
             Record::Ended(ended) => self.ended(arena, by, number, key, ended),
             Record::Rejected(rejected) => self.rejected(arena, by, key, rejected),
+            Record::Message(message) => self.message(arena, by, key, message),
             Record::Prints(prints) => {
                 self.content(arena, key, record);
                 self.printed(arena, number, key, prints);
@@ -111,6 +112,9 @@ impl Assembler {
                 return;
             }
             let end = blocks.offset.saturating_add(u64::from(blocks.length));
+            let reached = &mut object.reached[direction as usize];
+            self.counts.bytes = self.counts.bytes.saturating_add(end.saturating_sub(*reached));
+            *reached = end.max(*reached);
             if let Some(user) = object.use_of(arena, number) {
                 user.reach(direction, end, by, blocks.header.time);
             }
@@ -265,6 +269,7 @@ impl Assembler {
         }
         if object.ended() {
             self.settle_soon(key);
+            self.messages_end(key);
         }
         self.sent_unseen(arena, number, key, ended);
         if self.tunnels > 0 {

@@ -29,6 +29,10 @@ impl Assembler {
             object.settled_at = now;
         }
         let (legs, peer) = (object.legs, object.peer);
+        if object.tls.is_some() && now.saturating_sub(object.settled_at) >= AGAIN {
+            // It needs no other end, which may be long in coming.
+            self.say_cipher(key);
+        }
         self.read_last(key);
         for leg in legs.into_iter().flatten() {
             self.judge_if_final(leg);

@@ -154,6 +154,7 @@ impl Assembler {
             {
                 program.numbers.remove(&number);
             }
+            self.messages_end(key);
             self.settle_soon(key);
         }
         self.forget_program_if_done(arena);

@@ -16,6 +16,7 @@ mod join;
 mod lives;
 mod lost;
 pub mod manifest;
+mod messages;
 pub mod meter;
 pub mod object;
 mod onward;
@@ -160,6 +161,8 @@ pub struct Assembler {
     counts: Counts,
     /// Records when the tables were last weighed.
     weighed: u64,
+    /// Connections with messages so far.
+    lines: u64,
     /// What was read and written, and what became of it.
     pub files: Files,
     /// What became of sensitive files; None: nobody wants to know.
@@ -211,6 +214,7 @@ impl Assembler {
             shelf: samples::Shelf::new(CONTENT_BYTES),
             counts: Counts::default(),
             weighed: 0,
+            lines: 0,
             out: VecDeque::new(),
             seen: Vec::new(),
         }
@@ -219,6 +223,11 @@ impl Assembler {
     /// Totals so far.
     pub fn counts(&self) -> Counts {
         self.counts
+    }
+
+    /// Sockets, pipes and TLS sessions that are open.
+    pub fn sessions(&self) -> u64 {
+        self.objects.len() as u64
     }
 
     /// Bytes of tags that wait for another end.

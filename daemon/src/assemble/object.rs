@@ -225,6 +225,10 @@ pub struct Object {
     pub net_namespace: Option<u64>,
     /// Who uses it, in order of appearance.
     pub uses: Vec<Use>,
+    /// Bytes that were witnessed or counted, by direction.
+    pub reached: [u64; 2],
+    /// It carries messages.
+    pub messages: Option<std::sync::Arc<crate::judged::Line>>,
     /// Its transfers, by direction.
     pub legs: [Option<Key>; 2],
     /// What kind of content passed, by direction.
@@ -269,6 +273,8 @@ impl Object {
             local: Address::default(),
             remote: Address::default(),
             listed: false,
+            reached: [0; 2],
+            messages: None,
             accepted: false,
             connected: false,
             carrier: None,

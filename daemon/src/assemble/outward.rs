@@ -159,7 +159,7 @@ impl Assembler {
         })
     }
 
-    fn process(&self, arena: ArenaId, by: u32) -> Option<Process> {
+    pub(super) fn process(&self, arena: ArenaId, by: u32) -> Option<Process> {
         self.programs.get(&arena).map(|p| p.process(by))
     }
 

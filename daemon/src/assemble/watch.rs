@@ -105,14 +105,15 @@ impl Assembler {
     pub(super) fn say_cipher(&mut self, key: Key) {
         for direction in [Direction::Out, Direction::In] {
             self.say_cipher_of(key, direction);
-            if let Some(altered) = self.cipher_length(key, direction) {
-                self.say_mismatch(key, direction, vec![altered]);
+            if let Some((altered, lacking)) = self.cipher_length(key, direction) {
+                self.say_mismatch(key, direction, vec![altered], lacking);
             }
         }
     }
 
-    /// Where program and cipher had streams of different lengths, though all of both was witnessed.
-    fn cipher_length(&self, key: Key, direction: Direction) -> Option<Range> {
+    /// Where program and cipher had streams of different lengths, though all of both was witnessed; and how much of
+    /// what the program gave was never encrypted.
+    fn cipher_length(&self, key: Key, direction: Direction) -> Option<(Range, u64)> {
         let object = self.objects.get(key)?;
         let [user] = &object.uses[..] else { return None };
         let whole = object.tls.as_ref().is_some_and(|t| t.wholly_witnessed())
@@ -135,7 +136,8 @@ impl Assembler {
         };
         let (shorter, longer) = (program.min(cipher), program.max(cipher));
         let offset = shorter / BLOCK * BLOCK;
-        (differ && cipher > 0).then_some(Range { offset, length: longer - offset })
+        let lacking = if direction == Direction::Out { program.saturating_sub(cipher) } else { 0 };
+        (differ && cipher > 0).then_some((Range { offset, length: longer - offset }, lacking))
     }
 
     fn say_cipher_of(&mut self, key: Key, direction: Direction) {
@@ -161,10 +163,10 @@ impl Assembler {
                 _ => altered.push(Range { offset, length }),
             }
         }
-        self.say_mismatch(key, direction, altered);
+        self.say_mismatch(key, direction, altered, 0);
     }
 
-    fn say_mismatch(&mut self, key: Key, direction: Direction, altered: Vec<Range>) {
+    fn say_mismatch(&mut self, key: Key, direction: Direction, altered: Vec<Range>, lacking: u64) {
         let Some(object) = self.objects.get_mut(key) else { return };
         object.cipher_said[direction as usize] = true;
         let Some(user) = object.uses.first() else { return };
@@ -173,7 +175,7 @@ impl Assembler {
             Direction::Out => Tap::TlsWrite,
             Direction::In => Tap::TlsRead,
         };
-        self.notice_about(arena, by, key, direction, What::CipherMismatch { tap, altered });
+        self.notice_about(arena, by, key, direction, What::CipherMismatch { tap, altered, lacking });
     }
 
     /// A program notes something about itself.

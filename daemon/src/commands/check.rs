@@ -50,7 +50,11 @@ pub fn check(args: &Args) -> anyhow::Result<u8> {
                 }
                 return Ok(NO);
             }
-            out.push_str(&format!("{name}: good{}{files}\n", sinks(&parsed.config)));
+            out.push_str(&format!(
+                "{name}: good{}{}{files}\n",
+                sinks(&parsed.config),
+                intakes(&parsed.config)
+            ));
             print(&out)?;
             Ok(0)
         }
@@ -66,6 +70,15 @@ pub fn check(args: &Args) -> anyhow::Result<u8> {
             say(&format!("{n} mistake{}", if n == 1 { "" } else { "s" }));
             Ok(NO)
         }
+    }
+}
+
+/// Where process alarms come from.
+fn intakes(config: &config::Config) -> String {
+    let names: Vec<&str> = config.intakes.iter().map(|i| i.name.as_str()).collect();
+    match names.is_empty() {
+        true => String::new(),
+        false => format!("; process alarms come from {}", names.join(", ")),
     }
 }
 

@@ -10,9 +10,9 @@ use crate::host::keep::Keep;
 use crate::judged::{Judged, Notice, What};
 use crate::keeper::{Beginning, Keeper};
 use crate::ledger::Baseline;
-use crate::pipeline::{Around, Options, Pipeline, raise_descriptor_limit};
+use crate::pipeline::{Around, Options, Pipeline, raise_descriptor_limit, random_key};
 use crate::redact::Redactor;
-use crate::session::{default_state, options, redact, watched};
+use crate::session::{default_state, messages, options, redact, watched};
 use anyhow::{Context, bail};
 use crossbeam::channel::bounded;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
@@ -105,6 +105,11 @@ pub fn daemon(args: &Args) -> anyhow::Result<u8> {
         desk.expecting(expected).controlled(&config, &socket).watching(&config, proc, redact(&redactor))?;
     desk.executables().look_up_packages();
     let Kept { keeper, key, kept, returned } = keeper(&state);
+    let key = match key {
+        Some(key) => key,
+        None => random_key().context("random bytes for the key")?,
+    };
+    desk = desk.keyed(key);
     if returned || !kept.is_empty() {
         desk.take(restarted(kept.len()));
     }
@@ -125,7 +130,7 @@ pub fn daemon(args: &Args) -> anyhow::Result<u8> {
         socket_mode: 0o666,
         watch: watched(&config),
         redact: redact(&redactor),
-        key,
+        key: Some(key),
         keeper: keeper.clone().map(|k| k as Arc<dyn Keep>),
         kept,
         ..options(&config, socket.clone())
@@ -165,6 +170,7 @@ pub fn daemon(args: &Args) -> anyhow::Result<u8> {
                 handle.reconfigure(
                     watched(&parsed.config),
                     redact.clone(),
+                    messages(&parsed.config),
                     &parsed.config.egress,
                     &parsed.config.media,
                 );

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod egress;
+pub mod intake;
 pub mod media;
 mod read;
 mod section;
@@ -12,6 +13,7 @@ pub mod sink;
 pub(crate) mod values;
 
 pub use egress::{Egress, Sensitive};
+pub use intake::{Carrier, Intake, Limit, Mapping};
 pub use media::Media;
 pub use read::parse;
 pub use sink::{JsonShape, Rate, Sink, SinkKind, SyslogShape, Tls};
@@ -59,6 +61,12 @@ pub struct Config {
     pub media: Media,
     /// `[[sink]]`, in the file's order.
     pub sinks: Vec<Sink>,
+    /// `[[intake]]`: where process alarms and values come from.
+    pub intakes: Vec<Intake>,
+    /// `[[alarms.limit]]`
+    pub limits: Vec<Limit>,
+    /// `[[alarms.carrier]]`
+    pub carriers: Vec<Carrier>,
     /// `[privacy]`
     pub privacy: Privacy,
     /// `[metrics]`

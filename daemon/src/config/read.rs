@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::egress;
+use super::intake;
 use super::media;
 use super::section::{Mistakes, Section, article};
 use super::values::{absolute, cidr, duration, loopback, one_of, ports, size};
@@ -11,7 +12,7 @@ use std::time::Duration;
 use toml::de::{DeTable, DeValue};
 
 /// Sections of later versions: known, and without effect.
-const LATER: &[&str] = &["intake", "fleet"];
+const LATER: &[&str] = &["fleet"];
 
 /// Reads a configuration.
 ///
@@ -57,11 +58,13 @@ pub fn parse(source: &str) -> Result<Parsed, Vec<Mistake>> {
         s.finish(&mut m);
     }
     if let Some(mut s) = section(&mut file, "alarms", "[alarms]", &mut m) {
-        s.later(&["limits", "deadbands", "delays"], &mut m);
+        config.limits = intake::limits(&mut s, &mut m);
+        config.carriers = intake::carriers(&mut s, &mut m);
         alarms(s, &mut config.alarms, &mut m);
     }
     super::sink::read(&mut file, &mut config.sinks, &mut m);
     metrics(&mut file, &mut config.metrics, &mut m);
+    config.intakes = intake::intakes(&mut file, &mut m);
     for &name in LATER {
         if let Some((span, value, _)) = file.take(name) {
             if value.is_table() || value.is_array() {

@@ -68,6 +68,16 @@ impl<'v, 'i> Section<'v, 'i> {
         Self { name, span, left, known: Vec::new() }
     }
 
+    /// True if `key` is there and not taken yet.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.left.contains_key(key)
+    }
+
+    /// `key` could have been here.
+    pub(super) fn known(&mut self, key: &'static str) {
+        self.known.push(key);
+    }
+
     /// The value of `key`, its key's place and its own.
     pub(super) fn take(
         &mut self,
@@ -144,15 +154,6 @@ impl<'v, 'i> Section<'v, 'i> {
             }
         }
         Some(found)
-    }
-
-    /// Keys that a later version will act on.
-    pub(super) fn later(&mut self, keys: &[&'static str], m: &mut Mistakes) {
-        for &key in keys {
-            if let Some((span, _, _)) = self.take(key) {
-                m.warn(&span, format!("{key} in {} does nothing yet in this version", self.name));
-            }
-        }
     }
 
     /// Everything that is left is unknown.

@@ -64,7 +64,11 @@ impl Rules {
                 found
             }
             Judged::Notice(notice) => vec![Self::notice(notice)],
-            Judged::Coverage(_) | Judged::Deed(_) | Judged::Traffic(_) | Judged::Counts(_) => vec![],
+            Judged::Coverage(_)
+            | Judged::Deed(_)
+            | Judged::Traffic(_)
+            | Judged::Counts(_)
+            | Judged::Carried(_) => vec![],
         };
         for finding in &mut found {
             self.enrich(finding);
@@ -77,7 +81,9 @@ impl Rules {
             What::AlteredWhileOpen { channel, altered, peer } => {
                 payload::altered_while_open(notice, *channel, altered, peer.as_ref())
             }
-            What::CipherMismatch { tap, altered } => tls::cipher_mismatch(notice, *tap, altered),
+            What::CipherMismatch { tap, altered, lacking } => {
+                tls::cipher_mismatch(notice, *tap, altered, *lacking)
+            }
             What::SshMismatch { place, altered, peer } => {
                 ssh::mismatch(notice, *place, altered, peer.as_ref())
             }

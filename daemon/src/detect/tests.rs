@@ -90,11 +90,11 @@ fn the_kernels_ports_are_not_in_the_key() {
 #[test]
 fn the_cipher_witness() {
     let range = Range { offset: 0, length: 16384 };
-    let f = one(What::CipherMismatch { tap: Tap::TlsWrite, altered: vec![range] });
+    let f = one(What::CipherMismatch { tap: Tap::TlsWrite, altered: vec![range], lacking: 0 });
     assert_eq!((f.rule.as_str(), f.severity), ("cipher-mismatch", Severity::Critical));
     assert_eq!(f.evidence["taps"], json!(["tls-write", "cipher-seal"]));
     assert!(f.message.contains("gave to TLS are not what was encrypted"), "{}", f.message);
-    let f = one(What::CipherMismatch { tap: Tap::TlsRead, altered: vec![range] });
+    let f = one(What::CipherMismatch { tap: Tap::TlsRead, altered: vec![range], lacking: 0 });
     assert_eq!(f.evidence["taps"], json!(["tls-read", "cipher-open"]));
 }
 

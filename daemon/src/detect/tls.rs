@@ -9,13 +9,18 @@ use serde_json::json;
 use uuid::Uuid;
 
 /// What the program gave to TLS is not what was encrypted, or the other way round.
-pub(super) fn cipher_mismatch(notice: &Notice, tap: Tap, altered: &[Range]) -> Finding {
+pub(super) fn cipher_mismatch(notice: &Notice, tap: Tap, altered: &[Range], lacking: u64) -> Finding {
     let who = process(notice.process.as_ref());
     let sealing = tap == Tap::TlsWrite;
     let mut f = finding("cipher-mismatch", Severity::Critical, notice.seen);
     f.confidence = Some("proven".into());
     f.title = format!("Data changed inside {who}, between the program and its cipher");
-    f.message = if sealing {
+    f.message = if lacking > 0 {
+        format!(
+            "{who} gave {lacking} bytes more to TLS than were encrypted{}: they never left.",
+            route(notice.connection.as_ref())
+        )
+    } else if sealing {
         format!(
             "{} of what {who} gave to TLS are not what was encrypted{}.",
             ranges(altered),
@@ -35,7 +40,8 @@ pub(super) fn cipher_mismatch(notice: &Notice, tap: Tap, altered: &[Range]) -> F
     f.why = why(altered.iter().fold(0u64, |n, r| n.saturating_add(r.length)), 0);
     let (program, cipher) =
         if sealing { (Tap::TlsWrite, Tap::CipherSeal) } else { (Tap::TlsRead, Tap::CipherOpen) };
-    f.evidence = json!({"taps": [program.word(), cipher.word()], "ranges": altered});
+    f.evidence =
+        json!({"taps": [program.word(), cipher.word()], "ranges": altered, "never_encrypted": lacking});
     f.altered = altered.to_vec();
     about(&mut f, notice, &[("tap", tap.word())]);
     f

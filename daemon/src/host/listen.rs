@@ -51,6 +51,8 @@ pub struct Deciders {
     pub watch: WatchDecision,
     /// Applied to argv.
     pub redact: Redactor,
+    /// The messages in streams are told one by one.
+    pub messages: bool,
 }
 
 /// Counters that tests and `doctor` look at.
@@ -287,7 +289,10 @@ impl Listener {
     ) -> Option<()> {
         let id = self.next_id;
         self.next_id += 1;
-        let policy = self.policy | if watched { counterfoil_abi::arena::POLICY_WATCHED } else { 0 };
+        let messages = self.deciders.read().unwrap_or_else(PoisonError::into_inner).messages;
+        let policy = self.policy
+            | if watched { counterfoil_abi::arena::POLICY_WATCHED } else { 0 }
+            | if messages { counterfoil_abi::arena::POLICY_MESSAGES } else { 0 };
         let memfd = match self.ready.take() {
             Some((its_policy, memfd)) if its_policy == policy => memfd,
             _ => arena::create(id, policy).ok()?,

@@ -140,6 +140,16 @@ pub struct Note {
     pub json: Option<String>,
 }
 
+impl Note {
+    /// `value`, to be kept under `key`.
+    #[must_use]
+    pub fn new(kind: &'static str, key: &str, value: &impl serde::Serialize) -> Option<Self> {
+        let json = serde_json::to_string(value)
+            .inspect_err(|e| tracing::error!("{key} of {kind} can't be kept: {e}"));
+        json.ok().map(|json| Self { kind, key: key.to_owned(), json: Some(json) })
+    }
+}
+
 /// The writing side.
 pub struct Ledger {
     path: PathBuf,

@@ -9,6 +9,7 @@ use crate::alarms::Minutes;
 use crate::config;
 use crate::model::Transfer;
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
+use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
@@ -27,6 +28,10 @@ enum Order {
     Minutes(Minutes),
     Limit(config::Ledger),
     Remember(Note),
+    /// What follows goes into one transaction …
+    Together,
+    /// … up to here.
+    Done,
     End,
 }
 
@@ -116,6 +121,21 @@ impl Scribe {
         })
     }
 
+    /// What follows is committed as a whole, up to [`Self::together_done`], which has to come soon.
+    pub fn together(&self) {
+        self.order(Order::Together);
+    }
+
+    /// See [`Self::together`].
+    pub fn together_done(&self) {
+        self.order(Order::Done);
+    }
+
+    /// What a stage wants to find again: committed behind all that was said before, or with it.
+    pub fn keep(&self, note: Note) {
+        self.order(Order::Remember(note));
+    }
+
     /// How many alarms came up in which minute.
     pub fn minutes(&self, minutes: Minutes) {
         self.order(Order::Minutes(minutes));
@@ -149,19 +169,33 @@ fn write(mut ledger: Ledger, orders: &Receiver<Order>, full: &AtomicU64, in_hand
     let mut failed = false;
     let mut alarms = 0;
     let mut waiting = Vec::new();
+    let together = Cell::new(false);
     loop {
         let ended = match orders.recv_timeout(SETTLE) {
             Ok(order) => {
-                // What came meanwhile goes into the same transaction.
-                std::iter::once(order).chain(orders.try_iter()).take(BATCH).any(|o| match o {
+                let mut over = |order| match order {
                     Order::Alarm(row, done) => {
                         alarms += 1;
                         waiting.extend(done);
                         ledger.alarm(*row);
                         false
                     }
+                    Order::Together | Order::Done => {
+                        together.set(matches!(order, Order::Together));
+                        false
+                    }
                     other => !take(&mut ledger, other),
-                })
+                };
+                // What came meanwhile goes into the same transaction.
+                let mut ended = std::iter::once(order).chain(orders.try_iter()).take(BATCH).any(&mut over);
+                for _ in 0..BATCH {
+                    if ended || !together.get() {
+                        break;
+                    }
+                    let Ok(order) = orders.recv_timeout(SETTLE) else { break };
+                    ended = over(order);
+                }
+                ended
             }
             Err(RecvTimeoutError::Timeout) => false,
             Err(RecvTimeoutError::Disconnected) => true,
@@ -199,6 +233,7 @@ fn take(ledger: &mut Ledger, order: Order) -> bool {
         Order::Minutes(minutes) => ledger.minutes(&minutes),
         Order::Limit(limits) => ledger.limit(limits),
         Order::Remember(note) => ledger.remember(note),
+        Order::Together | Order::Done => {}
     }
     true
 }

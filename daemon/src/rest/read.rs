@@ -179,7 +179,7 @@ impl<'a> Work<'a> {
         end
     }
 
-    fn finish(self, inode: (u64, u64), before: Stat, after: Stat, uncached: bool) -> AtRest {
+    fn finish(mut self, inode: (u64, u64), before: Stat, after: Stat, uncached: bool) -> AtRest {
         AtRest {
             inode,
             before,

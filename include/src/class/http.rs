@@ -111,6 +111,15 @@ impl Look {
         }
     }
 
+    /// Nothing more comes: what was kept is content.
+    pub(super) fn settle(&mut self) {
+        let kept = usize::from(self.kept).min(TELLING);
+        let mut start = [0; TELLING];
+        start[..kept].copy_from_slice(&self.head[..kept]);
+        self.stage = CONTENT;
+        self.content(&start[..kept]);
+    }
+
     fn begin(&mut self, piece: &[u8]) -> usize {
         let kept = usize::from(self.kept).min(TELLING);
         // What was kept is looked at together with what comes.

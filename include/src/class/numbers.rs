@@ -29,6 +29,11 @@ fn bump(table: &mut [u16; 256], byte: u8) {
 }
 
 impl Counts {
+    /// In place: a hook may run on a small stack.
+    pub fn clear(&mut self) {
+        self.0.iter_mut().for_each(|table| table.fill(0));
+    }
+
     /// `at`: bytes before these. At most 64 KiB in all: no table counts beyond a fourth of that.
     pub fn add(&mut self, at: usize, piece: &[u8]) {
         let [a, b, c, d] = &mut self.0;

@@ -31,6 +31,8 @@ Kind {
     File = 11 "file",
     /// [`Prints`]: fingerprints of content.
     Prints = 12 "prints",
+    /// [`Message`]: a packet of a stream that carries messages.
+    Message = 14 "message",
     /// [`Body`]: what an HTTP message carries.
     Body = 15 "body",
     /// [`Classed`]: what kind of content passes.

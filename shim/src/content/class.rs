@@ -21,7 +21,7 @@ pub struct Class {
 
 impl Class {
     #[cold]
-    fn say(&self, place: &Place<'_>, last: bool) {
+    fn say(&mut self, place: &Place<'_>, last: bool) {
         let found = self.look.found();
         let mut record = Classed {
             header: lanes::header(Kind::Class, 1, place.tap as u8, place.object),
