@@ -178,7 +178,8 @@ impl Alarms {
             let shown = slot.finding.as_ref();
             let same = finding.transfer.is_some() && shown.is_some_and(|f| f.transfer == finding.transfer);
             let news = same && shown.is_some_and(|f| f.altered != finding.altered || f.why != finding.why);
-            if same {
+            // Or it is graver: then that is what is to be told, whatever the alarm showed.
+            if same || worse {
                 slot.severity = finding.severity;
                 slot.finding = Some(Arc::new(finding.clone()));
             }

@@ -90,15 +90,21 @@ impl Trail {
     /// Says what was found. `over`: nothing more is waited for.
     pub(super) fn say_seen(&mut self, now: u64, over: bool, out: &mut VecDeque<Judged>) {
         self.look_back();
+        // A file may leave in pieces, each over a connection of its own.
+        let mut routes: HashMap<Route, BTreeMap<u32, u64>> = HashMap::new();
+        for (sending, all) in self.seen.streams.values().filter(|(_, all)| !all.is_empty()) {
+            for found in all {
+                routes.entry(found.route(sending)).or_default().extend(&found.windows);
+            }
+        }
         let mut due = Vec::new();
         for (sending, all) in self.seen.streams.values_mut() {
             for found in all.iter_mut() {
-                let (spans, covered) = found.spans();
+                let together = routes.get(&found.route(sending)).unwrap_or(&found.windows);
+                let (spans, covered) = spans(together);
                 let whole = covered >= found.place.secret.size();
-                if covered > found.told
-                    && found.enough(covered)
-                    && (whole || over || now > found.first.saturating_add(MORE))
-                {
+                let ripe = whole || over || now > found.first.saturating_add(MORE);
+                if covered > found.told && enough(&found.place, together.len(), covered) && ripe {
                     found.told = covered;
                     due.push((found.place.secret.clone(), sending.clone(), spans, covered));
                 }
@@ -189,32 +195,36 @@ impl SeenContent {
     }
 }
 
-impl Found {
-    /// Which parts of the file, and how much of it together.
-    fn spans(&self) -> (Vec<Range>, u64) {
-        let mut spans: Vec<Range> = Vec::new();
-        let mut before: Option<(u64, u64)> = None;
-        for (&end, &there) in &self.windows {
-            let end = u64::from(end);
-            let start = end.saturating_sub(COVERED);
-            let steady =
-                before.is_some_and(|(e, t)| there.checked_sub(t) == Some(end - e) && end - e <= BRIDGE);
-            match spans.last_mut() {
-                Some(last) if steady || start <= last.offset + last.length => {
-                    last.length = end - last.offset;
-                }
-                _ => spans.push(Range { offset: start, length: end - start }),
-            }
-            before = Some((end, there));
-        }
-        let covered = spans.iter().map(|s| s.length).sum();
-        (spans, covered)
-    }
+/// A file, who sends it, and where to.
+type Route = (String, Option<String>, Option<String>, Option<u32>);
 
-    /// More than chance, or a form that many files share, could do.
-    fn enough(&self, covered: u64) -> bool {
-        let windows = self.windows.len();
-        let few = self.place.secret.prints.len() <= 4;
-        (windows >= 2 && covered >= LEAST) || (few && windows >= 1)
+impl Found {
+    fn route(&self, sending: &Sending) -> Route {
+        let (process, connection) = (&sending.process, &sending.connection);
+        (self.place.secret.path.clone(), process.exe.clone(), connection.remote.clone(), process.uid)
     }
+}
+
+/// Which parts of the file these windows are, and how much of it together.
+fn spans(windows: &BTreeMap<u32, u64>) -> (Vec<Range>, u64) {
+    let mut spans: Vec<Range> = Vec::new();
+    let mut before: Option<(u64, u64)> = None;
+    for (&end, &there) in windows {
+        let end = u64::from(end);
+        let start = end.saturating_sub(COVERED);
+        let steady = before.is_some_and(|(e, t)| there.checked_sub(t) == Some(end - e) && end - e <= BRIDGE);
+        match spans.last_mut() {
+            Some(last) if steady || start <= last.offset + last.length => last.length = end - last.offset,
+            _ => spans.push(Range { offset: start, length: end - start }),
+        }
+        before = Some((end, there));
+    }
+    let covered = spans.iter().map(|s| s.length).sum();
+    (spans, covered)
+}
+
+/// More than chance, or a form that many files share, could do.
+fn enough(place: &Place, windows: usize, covered: u64) -> bool {
+    let few = place.secret.prints.len() <= 4;
+    (windows >= 2 && covered >= LEAST) || (few && windows >= 1)
 }

@@ -213,6 +213,18 @@ fn a_hundred_bytes_are_enough_and_thirty_are_not() {
 }
 
 #[test]
+fn pieces_over_connections_of_their_own_count_together() {
+    let secret = noise(80, 600);
+    let mut case = Case::new(&[("secret", &secret)]);
+    // One program sends them one after the other, each on another stream.
+    for (number, piece) in (1..).zip(secret.chunks(50)) {
+        case.stream((1, number), piece, 3);
+    }
+    let found = case.proven();
+    assert!(!found.is_empty() && found.iter().all(|name| name == "secret"), "{found:?}");
+}
+
+#[test]
 fn what_many_files_have_proves_nothing_of_any() {
     let head = super::defaults::FORMS[0].as_bytes();
     let key = |seed| [head, &noise(seed, 300)].concat();
