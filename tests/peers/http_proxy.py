@@ -91,7 +91,8 @@ def pass_on(lines, fields, source, target, request):
     names = (b"content-length", b"transfer-encoding", b"expect", b"connection")
     kept = [line for line in lines[1:] if line.split(b":")[0].lower() not in names]
     if "host" in deeds and request:
-        kept = [line if not line.lower().startswith(b"host:") else line[:-4] + b"4321" for line in lines[1:]]
+        kept = [line if not line.lower().startswith(b"host:") else line[:-4] + (b"1234" if line.endswith(b"4321") else b"4321")
+                for line in lines[1:]]
     else:
         kept += [b"Via: 1.1 proxy", b"X-Forwarded-For: 127.0.0.1"]
         if request:

@@ -39,7 +39,8 @@ pub fn sort_of(finding: &Finding) -> u64 {
         return TOGETHER;
     }
     let process = finding.process.as_ref();
-    let about = process.and_then(|p| p.sha256.as_ref().or(p.exe.as_ref()));
+    // By its path: its digest is not always known by then, and one program is one sort.
+    let about = process.and_then(|p| p.exe.as_ref().or(p.sha256.as_ref()));
     let mut hasher = blake3::Hasher::new();
     hasher.update(finding.rule.as_bytes()).update(&[0]);
     hasher.update(about.map_or("", String::as_str).as_bytes());

@@ -139,7 +139,7 @@ fn look(ask: &Ask) -> Seen {
         });
         return Seen::Script { path, text, changed };
     }
-    let Ok((content, stat)) = found else { return Seen::Picture { path, behind: None, content: None } };
+    let Ok((mut content, stat)) = found else { return Seen::Picture { path, behind: None, content: None } };
     let found = class::of(&content);
     let media = found.class == Class::Media;
     let telling = !matches!(found.class, Class::Empty)
@@ -148,9 +148,9 @@ fn look(ask: &Ask) -> Seen {
     let word = || found.magic.map_or(found.class.word(), counterfoil_abi::record::Magic::word).to_owned();
     // Of what was not read to its end, nobody knows it.
     let whole = stat.size <= content.len() as u64;
-    Seen::Picture {
-        behind: picture::behind(&content).filter(|_| whole && media),
-        content: disagree.then(word),
-        path,
-    }
+    let behind = picture::behind(&content).filter(|_| whole && media);
+    // As what is read at rest elsewhere: it stays here no longer than it must.
+    content.fill(0);
+    std::hint::black_box(&content);
+    Seen::Picture { behind, content: disagree.then(word), path }
 }

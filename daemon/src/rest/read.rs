@@ -112,11 +112,22 @@ fn stat(file: &rustix::fd::OwnedFd) -> Result<((u64, u64), Stat), Refusal> {
     Ok(((s.st_dev, s.st_ino), stat))
 }
 
+/// It keeps a file's first bytes, and is wiped as [`Buffer`] is.
+struct Wiped(Box<Look>);
+
+impl Drop for Wiped {
+    fn drop(&mut self) {
+        *self.0 = Look::zeroed();
+        // Nobody reads it any more, which is no reason to leave this out.
+        std::hint::black_box(&*self.0);
+    }
+}
+
 /// What was digested so far. Bytes come in whole chunks, but for the last.
 struct Work<'a> {
     bytes: u64,
     sha: Sha256,
-    look: Box<Look>,
+    look: Wiped,
     tagger: Option<&'a Tagger>,
     tags: Tags,
     wanted_prefix: Option<u64>,
@@ -130,7 +141,7 @@ impl<'a> Work<'a> {
         let mut work = Self {
             bytes: 0,
             sha: Sha256::new(),
-            look: Box::new(Look::zeroed()),
+            look: Wiped(Box::new(Look::zeroed())),
             tagger,
             tags,
             wanted_prefix: ask.prefix,
@@ -155,7 +166,7 @@ impl<'a> Work<'a> {
                 }
             }
         }
-        self.look.add(bytes);
+        self.look.0.add(bytes);
         let done = self.prefix_within(bytes);
         self.sha.update(&bytes[done..]);
         self.bytes += bytes.len() as u64;
@@ -186,7 +197,7 @@ impl<'a> Work<'a> {
             after,
             bytes: self.bytes,
             sha256: self.sha.finalize().into(),
-            content: Content::found(&self.look.found()),
+            content: Content::found(&self.look.0.found()),
             tags: self.tags,
             prefix: self.prefix,
             uncached,
