@@ -26,8 +26,6 @@ want_program mosquitto mosquitto
 want_program mosquitto_pub mosquitto-clients
 want_program sqlite3 sqlite3
 ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || need="$need postgresql"
-want_program gpg gpg
-want_program convert imagemagick
 want_program ip iproute2
 want_program ethtool ethtool
 want_program gdb gdb
@@ -50,7 +48,7 @@ want_program unzip unzip
 want_program zstd zstd
 want_program lz4 lz4
 want_program brotli brotli
-want_program gpg gnupg
+want_program gpg gpg
 want_program age age
 [ -x /usr/bin/git ] || need="$need git"
 [ -x /usr/bin/python3 ] || need="$need python3"
