@@ -288,12 +288,12 @@ fn other_commands_and_their_statuses() {
     let dir = tempfile::tempdir().unwrap();
     let good = dir.path().join("good.toml");
     let wrong = dir.path().join("wrong.toml");
-    std::fs::write(&good, "[privacy]\nargv = \"none\"\n[egress]\n").unwrap();
+    std::fs::write(&good, "[privacy]\nargv = \"none\"\n[fleet]\n").unwrap();
     std::fs::write(&wrong, "[wach]\n[privacy]\nargv = \"hashed\"\n").unwrap();
     let state = dir.path().to_str().unwrap();
     let missing = dir.path().join("nobody");
     for (arguments, status, words) in [
-        (vec!["check", good.to_str().unwrap()], 0, ":3:2: [egress] does nothing yet"),
+        (vec!["check", good.to_str().unwrap()], 0, ":3:2: [fleet] does nothing yet"),
         (vec!["check", wrong.to_str().unwrap()], 1, "wrong.toml:3:8: argv:"),
         (vec!["check", "/no/such"], 1, "can't read"),
         (vec!["transfers", "--state", state], 1, "holds no ledger"),
