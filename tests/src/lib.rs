@@ -5,6 +5,7 @@
 //! in `tests/`, each of which is one promise.
 #![forbid(unsafe_code)]
 
+pub mod busy;
 pub mod cases;
 pub mod classes;
 pub mod daemon;

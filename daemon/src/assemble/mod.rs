@@ -317,6 +317,7 @@ impl Assembler {
             transfers: &self.transfers,
             passages: &self.passages,
             relays: &self.relays,
+            proc: &*self.settings.proc,
         };
         self.files.tick(now, self.tick, &standing, &mut self.out);
         if let Some(trail) = &mut self.trail {
@@ -381,6 +382,7 @@ impl Assembler {
             transfers: &self.transfers,
             passages: &self.passages,
             relays: &self.relays,
+            proc: &*self.settings.proc,
         };
         self.files.finish(&standing, &mut self.out);
         let with_lost: Vec<ArenaId> = self.programs.keys().copied().collect();
