@@ -42,7 +42,9 @@ impl Services {
     pub fn start(watched: &[String]) -> Self {
         // Its certificate is another one than nginx's.
         let (scratch, plant) = (Scratch::new(), Scratch::new());
-        let broker = peers::missing(&["mosquitto", "mosquitto_pub", "mosquitto_sub"]).is_none().then(|| Broker::start(&plant));
+        let broker = peers::missing(&["mosquitto", "mosquitto_pub", "mosquitto_sub"])
+            .is_none()
+            .then(|| Broker::start(&plant));
         let mut more = String::new();
         if let Some(broker) = &broker {
             more = format!(
@@ -56,7 +58,17 @@ impl Services {
         let web = peers::free_port();
         job(&scratch, web);
         let daemon = Daemon::of_a_host(&scratch.at("home"), watched, &more);
-        let mut services = Self { daemon, vault: 0, environment: vec![], running: vec![], broker, database: None, _unobserved: vec![], scratch, _plant: plant };
+        let mut services = Self {
+            daemon,
+            vault: 0,
+            environment: vec![],
+            running: vec![],
+            broker,
+            database: None,
+            _unobserved: vec![],
+            scratch,
+            _plant: plant,
+        };
         services.work();
         services.ssh();
         services.web(web);
@@ -253,7 +265,10 @@ impl Services {
              open('{here}sent', 'a').write('x\\n'); time.sleep(1)\n"
         );
         let script = self.scratch.write("gateway.py", values).display().to_string();
-        let gateway = format!("{} {script} | exec mosquitto_pub {client} -i gateway -k 20 -q 1 -t {TOPIC} -l", peers::PYTHON);
+        let gateway = format!(
+            "{} {script} | exec mosquitto_pub {client} -i gateway -k 20 -q 1 -t {TOPIC} -l",
+            peers::PYTHON
+        );
         self.service("a control room (MQTT)", &words(&["sh", "-euc", &room]));
         self.broker.as_ref().expect("there").subscribed("room", 1);
         self.service("a gateway (MQTT)", &words(&["sh", "-euc", &gateway]));
@@ -276,7 +291,9 @@ impl Drop for Services {
 /// What cron is to do each minute.
 fn job(scratch: &Scratch, web: u16) {
     let here = scratch.path().display();
-    let command = format!("curl -sS --cacert {here}/cert.pem https://localhost:{web}/page -o /dev/null && echo done >>{here}/cron.log");
+    let command = format!(
+        "curl -sS --cacert {here}/cert.pem https://localhost:{web}/page -o /dev/null && echo done >>{here}/cron.log"
+    );
     if peers::find("cron").is_some() {
         std::fs::write(CRON, format!("* * * * * root {command}\n")).expect("root may");
     }

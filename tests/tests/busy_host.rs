@@ -36,7 +36,8 @@ impl Day {
         }
         let script = format!("{PRELUDE}{}", chore.script);
         let before = Instant::now();
-        let run = self.services.observing(&["sh".into(), "-euc".into(), script]).own_session().limit(240).go();
+        let run =
+            self.services.observing(&["sh".into(), "-euc".into(), script]).own_session().limit(240).go();
         let done = self.done.entry(chore.name).or_default();
         done.times += 1;
         done.took += before.elapsed();
@@ -52,7 +53,13 @@ impl Day {
         due.iter().for_each(|chore| self.chore(chore));
         let all = self.alarms();
         let time = self.began.elapsed().as_secs();
-        println!("round {round} ({}:{:02}): {} activities, {} alarms", time / 60, time % 60, due.len(), all.len());
+        println!(
+            "round {round} ({}:{:02}): {} activities, {} alarms",
+            time / 60,
+            time % 60,
+            due.len(),
+            all.len()
+        );
         for (_, alarm) in all.iter().filter(|(id, _)| !known.contains(*id)) {
             println!("  {} {}: {}", said(alarm, "severity"), said(alarm, "rule"), said(alarm, "title"));
         }
@@ -126,7 +133,8 @@ fn a_busy_host() {
     println!("learning:");
     (0..LEARNING).for_each(|_| day.round(0, false));
     print!("would have been raised while it learnt:\n{}", baseline(&day, &["would-have-raised"]));
-    let (ssh, port) = (peers::find("ssh").expect("ssh").display().to_string(), day.services.vault.to_string());
+    let (ssh, port) =
+        (peers::find("ssh").expect("ssh").display().to_string(), day.services.vault.to_string());
     let what = ["approve", "--exe", &ssh, "--destination", "127.0.0.1", "--port", &port, "--owner", "ops"];
     print!("{}", baseline(&day, &[&what[..], &["--reason", "nightly copy", "--expires", "90d"]].concat()));
     day.services.learnt();

@@ -90,7 +90,8 @@ impl Standing<'_> {
     /// Does the program, or a fork of it, still have that open? What can't be found out may be.
     fn held(&self, arena: ArenaId, object: &Object) -> bool {
         let (Some(program), Some(inode)) = (self.programs.get(&arena), object.inode) else { return true };
-        let pids: Vec<u32> = std::iter::once(program.pid(0)).chain(program.children.values().copied()).collect();
+        let pids: Vec<u32> =
+            std::iter::once(program.pid(0)).chain(program.children.values().copied()).collect();
         let fds = || object.uses.iter().filter(|u| u.arena == arena && u.fd >= 0).map(|u| u.fd);
         // Mostly it is where it was.
         pids.iter().any(|&pid| fds().any(|fd| self.proc.descriptor(pid, fd) == Some(inode)))

@@ -21,7 +21,12 @@ pub const PRELUDE: &str = "cd $W; export HOME=$H RSYNC_RSH=\"ssh -F $H/.ssh/conf
     ssh() { command ssh -F $H/.ssh/config \"$@\"; }\nscp() { command scp -q -F $H/.ssh/config \"$@\"; }\n\
     sftp() { command sftp -q -F $H/.ssh/config \"$@\"; }\nget() { curl -sS --cacert $CA \"$@\"; }\n";
 
-const fn chore(name: &'static str, every: u32, needs: &'static [&'static str], script: &'static str) -> Chore {
+const fn chore(
+    name: &'static str,
+    every: u32,
+    needs: &'static [&'static str],
+    script: &'static str,
+) -> Chore {
     Chore { name, every, needs, script }
 }
 
@@ -129,7 +134,12 @@ pub const CHORES: &[Chore] = &[
         "for i in 1 2 3 4 5 6 7 8 9 10 11 12; do get https://localhost:$WEB/file -o /dev/null & done; wait; \
          get -T some.bin https://localhost:$WEB/up/file",
     ),
-    chore("a large download", 4, &["curl"], "get https://localhost:$WEB/large -o got-large; cmp got-large www/large"),
+    chore(
+        "a large download",
+        4,
+        &["curl"],
+        "get https://localhost:$WEB/large -o got-large; cmp got-large www/large",
+    ),
     chore(
         "rotation of logs",
         5,
