@@ -12,6 +12,7 @@ pub mod daemon;
 pub mod fixtures;
 pub mod hostile;
 pub mod journald;
+pub mod leak;
 pub mod observed;
 pub mod openssh;
 pub mod peers;
