@@ -39,6 +39,7 @@ enum {
     COUNTERFOIL_KIND_MESSAGE = 14,
     COUNTERFOIL_KIND_BODY = 15,
     COUNTERFOIL_KIND_CLASS = 13,
+    COUNTERFOIL_KIND_DATAGRAMS = 16,
 };
 
 /* header.tap */
@@ -385,6 +386,14 @@ struct counterfoil_body {
     uint32_t head;
     uint32_t pad;
     uint8_t tag[COUNTERFOIL_TAG_BYTES];
+};
+
+struct counterfoil_datagrams {
+    struct counterfoil_header header;
+    struct counterfoil_address remote; /* version 0: as before */
+    uint64_t sent;
+    uint64_t bytes;
+    uint64_t received;
 };
 
 /* class.class */

@@ -37,11 +37,13 @@ macro_rules! wire_enum {
 
 mod class;
 mod content;
+mod datagrams;
 mod file;
 mod message;
 mod words;
 pub use class::*;
 pub use content::*;
+pub use datagrams::*;
 pub use file::*;
 pub use message::*;
 pub use words::*;
@@ -394,6 +396,8 @@ pub enum Record {
     Message(Message),
     /// See [`Body`].
     Body(Body),
+    /// See [`Datagrams`].
+    Datagrams(Datagrams),
     /// See [`Classed`].
     Classed(Classed),
 }
@@ -486,6 +490,11 @@ impl Record {
                 Tap::from_code(header.tap)?;
                 r.fits().then_some(Self::Body(r))?
             }
+            Kind::Datagrams => {
+                let r: Datagrams = whole(lines)?;
+                let counts = [r.sent, r.bytes, r.received];
+                counts.iter().all(|&n| n < UNPLAUSIBLE).then_some(Self::Datagrams(r))?
+            }
             Kind::Class => {
                 let r: Classed = whole(lines)?;
                 r.fits().then_some(Self::Classed(r))?
@@ -515,6 +524,7 @@ impl Record {
             Self::Prints(r) => &r.header,
             Self::Message(r) => &r.header,
             Self::Body(r) => &r.header,
+            Self::Datagrams(r) => &r.header,
             Self::Classed(r) => &r.header,
         }
     }

@@ -78,6 +78,7 @@ fn facts() -> Facts {
         header, offset, length, sequence, fingerprint, payload, id, alias, packet, level, text_len, pad, text
     });
     layout!(f, record::Body, "body", { header, at, offset, length, message, head, pad, tag });
+    layout!(f, record::Datagrams, "datagrams", { header, remote, sent, bytes, received });
     layout!(f, record::Classed, "class", {
         header, class, magic, entropy, chi_squared, looked, passed, offset, pad
     });

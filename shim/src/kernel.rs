@@ -245,6 +245,34 @@ fn unix_name(address: SocketAddrAny, out: &mut [u8]) -> usize {
     length
 }
 
+/// Where a datagram goes. None: it doesn't say, or not in IP.
+///
+/// # Safety
+/// `to` is NULL, or the program's own argument of `length` bytes.
+pub unsafe fn destination(to: *const libc::sockaddr, length: libc::socklen_t) -> Option<Address> {
+    if to.is_null() || (length as usize) < size_of::<libc::sockaddr_in>() {
+        return None;
+    }
+    // SAFETY: contract; as long as is looked at. Programs align it as they like.
+    unsafe {
+        let family = core::ptr::addr_of!((*to).sa_family).read_unaligned();
+        let address: SocketAddrAny = match i32::from(family) {
+            libc::AF_INET => {
+                let v4 = to.cast::<libc::sockaddr_in>().read_unaligned();
+                let ip = core::net::Ipv4Addr::from(v4.sin_addr.s_addr.to_ne_bytes());
+                core::net::SocketAddr::from((ip, u16::from_be(v4.sin_port))).into()
+            }
+            libc::AF_INET6 if length as usize >= size_of::<libc::sockaddr_in6>() => {
+                let v6 = to.cast::<libc::sockaddr_in6>().read_unaligned();
+                let ip = core::net::Ipv6Addr::from(v6.sin6_addr.s6_addr);
+                core::net::SocketAddr::from((ip, u16::from_be(v6.sin6_port))).into()
+            }
+            _ => return None,
+        };
+        Some(ip_address(address))
+    }
+}
+
 fn ip_address(address: SocketAddrAny) -> Address {
     let mut out = Address::default();
     match core::net::SocketAddr::try_from(address) {

@@ -8,6 +8,7 @@
 //! no system call. Everything else is done once, by the constructor in [`start`].
 
 mod content;
+mod datagrams;
 mod elf;
 mod fds;
 mod file;

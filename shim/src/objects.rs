@@ -67,6 +67,8 @@ pub struct Object {
     pub urgent_out: AtomicU32,
     /// Urgent bytes received.
     pub urgent_in: AtomicU32,
+    /// Only for datagrams over IP.
+    pub datagrams: Datagrams,
     /// Only for TLS objects.
     pub tls: Tls,
     /// Bytes written or sent.
@@ -79,6 +81,15 @@ pub struct Object {
     pub open: Stream,
     /// Only for files.
     pub file: File,
+}
+
+/// What is particular to a socket of datagrams.
+#[repr(C)]
+pub struct Datagrams {
+    /// Stands for where the last one went that said so; 0: none did.
+    pub to: AtomicU64,
+    /// Bytes sent by the last record that told of them.
+    pub told: AtomicU64,
 }
 
 /// What is particular to a TLS object.
@@ -194,6 +205,8 @@ impl Object {
         ] {
             byte.store(0, Ordering::Relaxed);
         }
+        self.datagrams.to.store(0, Ordering::Relaxed);
+        self.datagrams.told.store(0, Ordering::Relaxed);
         for word in [
             &self.carries,
             &self.urgent_out,

@@ -4,6 +4,7 @@
 //! Hooks call these with a descriptor or object and slices; nothing here knows C.
 
 use crate::content;
+use crate::datagrams;
 use crate::fds;
 use crate::file::{self, Turn};
 use crate::kernel;
@@ -15,7 +16,7 @@ use crate::stream::{Offer, Pieces};
 use crate::thread::{self, Guard};
 use crate::tls;
 use core::sync::atomic::Ordering;
-use counterfoil_abi::record::{Channel, FAILED, IN_EOF, Reason, Tap};
+use counterfoil_abi::record::{Address, Channel, FAILED, IN_EOF, Reason, Tap};
 
 /// A call in progress.
 #[derive(Clone, Copy)]
@@ -33,6 +34,8 @@ enum Way {
     Count,
     /// Claimed, to be counted and its content looked at.
     Look,
+    /// A datagram's, to be counted.
+    Datagram,
     /// Claimed, to be tagged.
     Tag,
     /// A file's: see [`file`].
@@ -166,13 +169,19 @@ fn begin(fd: i32, way: u8, more: impl FnOnce(&Guard, &mut Call)) -> Call {
 pub fn begin_on(guard: &Guard, object: &'static Object, way: u8) -> Call {
     let count = Call { object: Some(object), fd: -1, way: Way::Count };
     let channel = object.channel();
-    if object.carries.load(Ordering::Relaxed) != 0
-        || matches!(channel, Channel::Datagram | Channel::UnixDatagram)
-    {
+    if object.carries.load(Ordering::Relaxed) != 0 || channel == Channel::UnixDatagram {
         return count;
     }
     let (out, into) = object.taps();
     let number = object.number();
+    if channel == Channel::Datagram {
+        if way != objects::OUT {
+            return count;
+        }
+        // Some may be lost, or change places: there is no stream that could be tagged. What leaves is looked at.
+        let claimed = looks_untagged(object) && object.out.claim(guard, number, out);
+        return Call { way: if claimed { Way::Look } else { Way::Datagram }, ..count };
+    }
     if !process::watched() {
         let looks = way == objects::OUT && looks_unwatched(object, channel);
         let claimed = looks && object.out.claim(guard, number, out);
@@ -196,8 +205,12 @@ pub fn begin_on(guard: &Guard, object: &'static Object, way: u8) -> Call {
 /// good once the process has to do with sensitive content.
 #[inline]
 fn looks_unwatched(object: &Object, channel: Channel) -> bool {
-    matches!(channel, Channel::Tcp | Channel::Tls | Channel::GnuTls)
-        && (object.out.offset() < content::START || content::turned_up())
+    matches!(channel, Channel::Tcp | Channel::Tls | Channel::GnuTls) && looks_untagged(object)
+}
+
+#[inline]
+fn looks_untagged(object: &Object) -> bool {
+    object.out.offset() < content::START || content::turned_up()
 }
 
 /// A signal handler's call inside our own recording: it can't be recorded, but it must not be
@@ -387,6 +400,9 @@ fn after_send<P: Pieces + ?Sized>(call: Call, result: isize, data: &P, offer: &m
     };
     if result > 0 {
         let bytes = result as u64;
+        if object.channel() == Channel::Datagram {
+            datagrams::go(&guard, object, bytes);
+        }
         if call.way == Way::Tag {
             tls::look(&guard, object, object.out.offset(), data, bytes);
             if object.out.offset() == 0 {
@@ -407,6 +423,23 @@ fn after_send<P: Pieces + ?Sized>(call: Call, result: isize, data: &P, offer: &m
         }
     }
     release(call, &object.out);
+}
+
+/// After a call that sent `bytes` in one datagram that names where it goes, and before [`sent`].
+pub fn addressed(call: &Call, fd: i32, bytes: isize, to: Option<Address>) {
+    if bytes > 0
+        && let (Some(object), Some(to)) = (call.object, to)
+        && matches!(call.way, Way::Datagram | Way::Look)
+        && object.channel() == Channel::Datagram
+    {
+        keeping_errno(|| {
+            shielded((), || {
+                if let Some(guard) = Guard::enter() {
+                    datagrams::turn(&guard, object, fd, bytes as u64, to);
+                }
+            });
+        });
+    }
 }
 
 /// A connection's first bytes, on their way out: do they say that this is SSH?

@@ -94,8 +94,9 @@ fn encrypted_by_openssl_and_sent_by_ssh() {
     need_sshd!();
     need!("openssl");
     let scratch = Scratch::new();
-    let script = Sshd::new(&scratch)
-        .around("openssl des3 -pbkdf2 -pass pass:x -in secret/shadow | ssh far 'cat >got'; test -s got");
+    let script = Sshd::new(&scratch).around(
+        "openssl des3 -pbkdf2 -pass pass:x -in secret/shadow | ssh far \"cat >$here/got\"; test -s got",
+    );
     let run = with_secret(scratch, &script).limit(120).go().well();
     let alarm = left(&run, "ssh", "correlated");
     assert_eq!(chain(&alarm), ["openssl", "ssh"]);

@@ -92,6 +92,7 @@ impl Assembler {
                 self.bodied(arena, number, key, body);
                 self.content(arena, key, record);
             }
+            Record::Datagrams(datagrams) => self.datagrams(arena, by, number, key, datagrams),
             Record::Classed(classed) => self.classed(key, classed),
             Record::Named(_) | Record::File(_) => {}
             Record::Opened(_) | Record::Forked(_) | Record::Note(_) => {}
@@ -271,6 +272,7 @@ impl Assembler {
             self.settle_soon(key);
             self.messages_end(key);
         }
+        self.datagrams_ended(key, ended);
         self.sent_unseen(arena, number, key, ended);
         if self.tunnels > 0 {
             self.tunnel_ended(arena, key, ended);

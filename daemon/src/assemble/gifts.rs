@@ -181,5 +181,28 @@ impl Assembler {
             }
             self.files.chains.over(gift);
         }
+        for gift in self.unseen_gifts(transfer) {
+            if let Some(trail) = &mut self.trail {
+                trail.gave(gift.from, given(&gift));
+            }
+        }
+    }
+
+    /// A pipe between two programs of a pipeline on which neither was seen to move a byte: what libc's stdio moves is not
+    /// seen (`base64 FILE | fold`), so something may have passed.
+    fn unseen_gifts(&self, transfer: &Transfer) -> Vec<Gift> {
+        let ends = [transfer.origin, transfer.destination].map(|k| k.and_then(|k| self.objects.get(k)));
+        let [Some(origin), Some(destination)] = ends else { return Vec::new() };
+        let moved = origin.total(Direction::Out).max(destination.total(Direction::In));
+        if self.trail.is_none() || origin.channel != Channel::Pipe || !origin.path.is_empty() || moved > 0 {
+            return Vec::new();
+        }
+        let stands_as = |object: &Object, arena, fds: &[i32]| {
+            object.uses.iter().any(|u| u.arena == arena && fds.contains(&u.fd))
+        };
+        let mut found = gifts(&self.objects, transfer, None);
+        found.retain(|g| stands_as(origin, g.from, &[1, 2]) && stands_as(destination, g.to, &[0]));
+        found.iter_mut().for_each(|g| g.last = origin.last.max(destination.last));
+        found
     }
 }

@@ -79,6 +79,7 @@ impl Assembler {
 
     /// The object has ended, or observation has: its last word.
     pub(super) fn read_last(&mut self, key: Key) {
+        self.tell_datagrams(key, 1, true);
         if let Some(object) = self.objects.get(key)
             && object.meter.listed
             && !object.meter.ended

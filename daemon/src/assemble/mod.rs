@@ -9,6 +9,7 @@
 mod apply;
 mod bodies;
 mod claims;
+mod datagrams;
 mod filed;
 mod finish;
 mod gifts;

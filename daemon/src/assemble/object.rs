@@ -2,6 +2,7 @@
 //!
 //! Successive program images that inherit a socket are [`Use`]s of one object: its streams go on.
 
+use super::datagrams::Datagrams;
 use super::meter::Meter;
 use super::pair::Pair;
 use super::pending::Budget;
@@ -217,6 +218,8 @@ pub struct Object {
     pub tunnels: bool,
     /// What was read of it, and when.
     pub meter: Meter,
+    /// Where its datagrams went.
+    pub datagrams: Option<Box<Datagrams>>,
     /// Path of a FIFO or Unix socket, as bytes.
     pub path: Vec<u8>,
     /// SO_PEERCRED's pid, 0 unknown.
@@ -281,6 +284,7 @@ impl Object {
             session: false,
             tunnels: false,
             meter: Meter::default(),
+            datagrams: None,
             path: Vec::new(),
             peer_pid: 0,
             net_namespace: None,

@@ -3,7 +3,7 @@
 
 use super::gifts::Standing;
 use super::object::{Direction, Object, Place, Use, known, place};
-use super::outward::{connection, flow};
+use super::outward::{connection, flow, text};
 use super::pending::Value;
 use super::program::{ArenaId, Program};
 use super::slab::{Key, Slab};
@@ -74,6 +74,36 @@ fn sending(
     })
 }
 
+/// The same for each destination of datagrams.
+fn sendings(
+    programs: &HashMap<ArenaId, Program>,
+    transfers: &Slab<Transfer>,
+    object: &Object,
+    user: &Use,
+) -> Vec<Sending> {
+    let Some(one) = sending(programs, transfers, object, user) else { return Vec::new() };
+    let Some(all) = &object.datagrams else { return vec![one] };
+    let going = all.to.iter().filter(|going| going.remote.version != 0 && going.remote.port != 0);
+    going
+        .map(|going| {
+            let mut one = Sending { grew: going.grew, bytes: going.moved[0], ..one.clone() };
+            one.connection.remote = text(&going.remote);
+            (one.connection.bytes_out, one.connection.bytes_in) =
+                (Some(going.moved[0]), Some(going.moved[1]));
+            one
+        })
+        .collect()
+}
+
+/// It was answered, and what it had asked was not seen: programs that pass libc by when they send datagrams (libuv) hear
+/// what they get as others do.
+fn answered(object: &Object, user: &Use) -> bool {
+    object.channel == Channel::Datagram
+        && user.flags & record::CONNECTED != 0
+        && user.active(Direction::In)
+        && !user.active(Direction::Out)
+}
+
 impl Standing<'_> {
     /// A gift over what is open, if more may still pass. Forks hold what their program had open, and nobody sees them let it
     /// go: sshd's listener has a pipe from each login, which the login has long closed. The kernel knows.
@@ -117,9 +147,10 @@ impl World for Standing<'_> {
         let keys: HashSet<Key> = program.numbers.values().take(MAX_OBJECTS).copied().collect();
         let objects = keys.into_iter().filter_map(|key| self.objects.get(key));
         let uses = objects.filter(|o| outward(o) && connected(o)).flat_map(|o| {
-            o.uses.iter().filter(|u| u.arena == from && u.active(Direction::Out)).map(move |u| (o, u))
+            let sends = move |u: &&Use| u.arena == from && (u.active(Direction::Out) || answered(o, u));
+            o.uses.iter().filter(sends).map(move |u| (o, u))
         });
-        uses.filter_map(|(o, u)| sending(self.programs, self.transfers, o, u)).collect()
+        uses.flat_map(|(o, u)| sendings(self.programs, self.transfers, o, u)).collect()
     }
 }
 
@@ -142,7 +173,20 @@ impl Assembler {
     /// A connection on which no hook saw a byte was sent on: the kernel says so. (libc sends what went through stdio.)
     pub(super) fn sent_unseen(&mut self, arena: ArenaId, number: u32, key: Key, ended: &Ended) {
         let Some(trail) = &mut self.trail else { return };
-        let Some(object) = self.objects.get(key).filter(|o| o.channel == Channel::Tcp) else { return };
+        let Some(object) = self.objects.get(key) else { return };
+        if let Some(user) = object.uses.iter().find(|u| u.arena == arena && u.number == number)
+            && answered(object, user)
+            && outward(object)
+            && let Some(mut sending) = sending(&self.programs, &self.transfers, object, user)
+        {
+            sending.grew = ended.header.time;
+            sending.connection.bytes_out = None;
+            trail.sent(arena, sending);
+            return;
+        }
+        if object.channel != Channel::Tcp {
+            return;
+        }
         let sent = known(ended.kernel_out).filter(|&sent| sent > 0 && ended.out_total == 0);
         if let Some(bytes) = sent
             && outward(object)
@@ -164,7 +208,7 @@ impl Assembler {
             return;
         }
         for user in object.uses.iter().filter(|u| u.active(Direction::Out)) {
-            if let Some(mut sending) = sending(&self.programs, &self.transfers, object, user) {
+            for mut sending in sendings(&self.programs, &self.transfers, object, user) {
                 sending.transfer = Some(transfer.id);
                 trail.sent(user.arena, sending);
             }

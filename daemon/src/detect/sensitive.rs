@@ -34,10 +34,10 @@ pub(super) fn egress(notice: &Notice, egress: &SensitiveEgress) -> Finding {
             format!("{} of {path} left through {who}{to}.", ranges(spans))
         }
         Ground::Lineage => {
-            format!("{path} was read, and {who} sent {} bytes{to}: {}.", sent(notice), way(egress))
+            format!("{path} was read, and {who} sent {}{to}: {}.", sent(notice), way(egress))
         }
         Ground::Session => format!(
-            "{path} was read by {}, and {who}, of the same session and user, then opened a connection and sent {} bytes{to}.",
+            "{path} was read by {}, and {who}, of the same session and user, then opened a connection and sent {}{to}.",
             egress.chain.first().map_or_else(|| "a process".into(), who_did),
             sent(notice)
         ),
@@ -79,8 +79,9 @@ pub(super) fn egress(notice: &Notice, egress: &SensitiveEgress) -> Finding {
     f
 }
 
-fn sent(notice: &Notice) -> u64 {
-    notice.connection.as_ref().and_then(|c| c.bytes_out).unwrap_or(0)
+fn sent(notice: &Notice) -> String {
+    let bytes = notice.connection.as_ref().and_then(|c| c.bytes_out);
+    bytes.map_or_else(|| "something".into(), |bytes| format!("{bytes} bytes"))
 }
 
 fn who_did(step: &Step) -> String {

@@ -92,6 +92,10 @@ pub trait Proc: Send + Sync {
     fn holds(&self, pid: u32, what: Inode) -> Option<bool>;
     /// How the descriptor was opened.
     fn access(&self, pid: u32, fd: i32) -> Option<Access>;
+    /// What a path leads to, and when that was made, nanoseconds of the realtime clock; None: not every file system knows.
+    fn made(&self, _path: &Path) -> Option<(Inode, u64)> {
+        None
+    }
     /// Living children of a process, and theirs.
     fn descendants(&self, pid: u32) -> Vec<u32>;
     /// A process's TCP socket; None if it is none, or can't be had.
@@ -189,6 +193,17 @@ impl Proc for RealProc {
         // The link's own permissions say it: "lr-x------" can be read from.
         let mode = rustix::fs::lstat(format!("/proc/{pid}/fd/{fd}")).ok()?.st_mode;
         Some(Access { reads: mode & 0o400 != 0, writes: mode & 0o200 != 0 })
+    }
+
+    fn made(&self, path: &Path) -> Option<(Inode, u64)> {
+        use rustix::fs::{AtFlags, CWD, StatxFlags, makedev, statx};
+        let found = statx(CWD, path, AtFlags::empty(), StatxFlags::BTIME | StatxFlags::INO).ok()?;
+        if found.stx_mask & StatxFlags::BTIME.bits() == 0 {
+            return None;
+        }
+        let seconds = u64::try_from(found.stx_btime.tv_sec).ok()?;
+        let time = seconds.checked_mul(1_000_000_000)?.checked_add(u64::from(found.stx_btime.tv_nsec))?;
+        Some(((makedev(found.stx_dev_major, found.stx_dev_minor), found.stx_ino), time))
     }
 
     fn descendants(&self, pid: u32) -> Vec<u32> {

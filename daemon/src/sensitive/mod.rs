@@ -40,6 +40,9 @@ use origins::{Copy, Origins, Reading, Source};
 use readers::Readers;
 pub use setup::Setup;
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
@@ -191,7 +194,9 @@ impl Trail {
             self.opens.pop_front();
         }
         let open = Open { arena, pid, number, fd, inode, time, path: Vec::new() };
-        let source = self.known.held().at(inode).map(|s| source(s)).or_else(|| self.copied(inode, time));
+        let place = format!("/proc/{pid}/fd/{fd}");
+        let copied = |trail: &mut Self| trail.copied(inode, time, Path::new(&place));
+        let source = self.known.held().at(inode).map(|s| source(s)).or_else(|| copied(self));
         if let Some(source) = source {
             self.begin(&open, source);
         }
@@ -206,6 +211,12 @@ impl Trail {
         }
         if let Some(reading) = self.origins.of(arena, number) {
             reading.opened_as = path_text(path);
+            let (inode, copy) = (reading.inode, !reading.source.way.is_empty());
+            // When it was opened it may have been closed before it could be looked at.
+            if copy && self.is_another(inode, Path::new(OsStr::from_bytes(path))) {
+                self.origins.overwritten(inode);
+                self.origins.drop_reading(arena, number);
+            }
             return;
         }
         let Some(label) = std::str::from_utf8(path).ok().and_then(|p| self.known.paths().of(p)) else {
@@ -221,10 +232,22 @@ impl Trail {
     }
 
     /// What a file is a copy of.
-    fn copied(&self, inode: Inode, time: u64) -> Option<Source> {
+    fn copied(&mut self, inode: Inode, time: u64, place: &Path) -> Option<Source> {
+        self.origins.copy(inode)?;
+        if self.is_another(inode, place) {
+            self.origins.overwritten(inode);
+        }
         let copy = self.origins.copy(inode)?;
         let lasts = copy.source.same || copy.made || copy.written.saturating_add(self.window()) >= time;
         lasts.then(|| copy.source.clone())
+    }
+
+    /// The copy is gone, and its inode is another file's by now, which stands at `place`: that was made later.
+    fn is_another(&self, inode: Inode, place: &Path) -> bool {
+        let Some(copy) = self.origins.copy(inode) else { return false };
+        let written = self.lineage.at(copy.written).as_nanosecond();
+        let made = self.proc.made(place).filter(|(there, _)| *there == inode);
+        made.is_some_and(|(_, made)| i128::from(made) > written)
     }
 
     /// Somebody opened a sensitive file, or what came of one.

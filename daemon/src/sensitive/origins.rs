@@ -140,6 +140,13 @@ impl Origins {
         }
     }
 
+    /// What was opened there is none.
+    pub fn drop_reading(&mut self, arena: ArenaId, number: u32) {
+        if let Some(&id) = self.by_number.get(&(arena, number)) {
+            self.forget(id);
+        }
+    }
+
     fn forget(&mut self, id: u64) {
         let Some(reading) = self.readings.remove(&id) else { return };
         self.by_file.remove(&(reading.arena, reading.inode));

@@ -37,6 +37,8 @@ Kind {
     Body = 15 "body",
     /// [`Classed`]: what kind of content passes.
     Class = 13 "class",
+    /// [`Datagrams`]: where datagrams go, and how much.
+    Datagrams = 16 "datagrams",
 }
 }
 

@@ -1,13 +1,14 @@
 //! Sending and receiving on sockets.
 
 use super::pieces::{Into, Messages, Vector, bytes};
+use crate::kernel;
 use crate::objects::{IN, OUT};
 use crate::process;
 use crate::real::hooks;
-use crate::record::{self, Call, doubt, received, receiving, sending, sent};
+use crate::record::{self, Call, addressed, doubt, received, receiving, sending, sent};
 use crate::stream::Offer;
 use core::ffi::{c_int, c_uint, c_void};
-use counterfoil_abi::record::Reason;
+use counterfoil_abi::record::{Address, Reason};
 use libc::{
     MSG_ERRQUEUE, MSG_OOB, MSG_PEEK, MSG_TRUNC, mmsghdr, msghdr, size_t, sockaddr, socklen_t, ssize_t,
     timespec,
@@ -70,6 +71,7 @@ hooks! {
         let mut offer = Offer::new();
         let call = sending(fd, data, data.len(), &mut offer);
         let result = real(fd, buffer, length, flags, to, to_len);
+        if !to.is_null() && result > 0 { addressed(&call, fd, result, kernel::destination(to, to_len)); }
         sent(call, stream_result(flags, length, result), data, &mut offer);
         urgent(fd, flags, result);
         result
@@ -82,6 +84,7 @@ hooks! {
         let mut offer = Offer::new();
         let call = sending(fd, &data, stream_part(flags, data.total()), &mut offer);
         let result = real(fd, message, flags);
+        if result > 0 { addressed(&call, fd, result, named(message)); }
         sent(call, stream_result(flags, data.total(), result), &data, &mut offer);
         urgent(fd, flags, result);
         result
@@ -95,6 +98,10 @@ hooks! {
         let call = sending(fd, &data, stream_part(flags, data.total()), &mut offer);
         let result = real(fd, messages, count, flags);
         let length = lengths(messages, result);
+        for at in 0..usize::try_from(result).unwrap_or(0) {
+            // All of them are counted where the last one goes.
+            addressed(&call, fd, 1, named(&raw const (*messages.add(at)).msg_hdr));
+        }
         sent(call, stream_result(flags, data.total(), length), &data, &mut offer);
         urgent(fd, flags, length);
         result
@@ -147,6 +154,15 @@ hooks! {
         }
         result
     }
+}
+
+/// Where a message says that it goes.
+///
+/// # Safety
+/// `message` is the call's own argument, of a call that succeeded.
+unsafe fn named(message: *const msghdr) -> Option<Address> {
+    // SAFETY: contract.
+    unsafe { kernel::destination((*message).msg_name.cast(), (*message).msg_namelen) }
 }
 
 /// # Safety
