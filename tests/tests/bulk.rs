@@ -412,3 +412,28 @@ fn the_help_teaches() {
     let run = Observed::new([program.as_str(), "baseline", "--state", "/nonexistent"]).plain().go();
     check!(run, run.code() == 1 && run.stderr.contains("no baseline"), "no state");
 }
+
+/// QUIC and its like: by datagrams that say each where they go, or over a socket that is connected.
+#[test]
+fn by_datagrams() {
+    need!("/usr/bin/python3");
+    let sink = std::net::UdpSocket::bind(("127.0.0.1", 0)).expect("bind");
+    let port = sink.local_addr().expect("address").port();
+    for send in [format!("s.sendto(d, ('127.0.0.1', {port}))"), "s.send(d)".into()] {
+        let connect = if send.contains("sendto") { "" } else { "s.connect(('127.0.0.1', PORT)); " };
+        let script = format!(
+            "{} -c \"import os, socket; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); {}[DATA for i in range(2500)]\"",
+            peers::PYTHON,
+            connect.replace("PORT", &port.to_string()),
+        );
+        let encrypted = script.replace("DATA", &send.replace("(d", "(os.urandom(1000)"));
+        let alarm = fired(&Observed::script(&encrypted).go().well(), "python3");
+        let remote = format!("127.0.0.1:{port}");
+        assert_eq!(alarm["connection"]["remote"], remote.as_str(), "{alarm}");
+        assert_eq!(alarm["evidence"]["class"], "encrypted", "{alarm}");
+        // As much text, and as much that is answered with more.
+        let text = script.replace("DATA", &send.replace("(d", "(b'line of a text\\\\n' * 60"));
+        let run = Observed::script(&text).go().well();
+        check!(run, !run.report.fired("bulk-egress"), "{:#?}", alarms(&run.report));
+    }
+}

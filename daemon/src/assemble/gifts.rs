@@ -12,7 +12,8 @@ use crate::files::place::Found;
 use crate::host::facts::Proc;
 use crate::judge::Judgement;
 use crate::judged::SshPlace;
-use crate::model::{Reason, Verdict};
+use crate::model::{self, Reason, Verdict};
+use crate::sensitive::lineage::Given;
 use counterfoil_abi::record::Channel;
 use std::collections::{HashMap, HashSet, VecDeque};
 use uuid::Uuid;
@@ -181,28 +182,39 @@ impl Assembler {
             }
             self.files.chains.over(gift);
         }
-        for gift in self.unseen_gifts(transfer) {
-            if let Some(trail) = &mut self.trail {
-                trail.gave(gift.from, given(&gift));
+    }
+
+    /// A program is gone that stood at an end of a pipe in a pipeline and was not seen to move a byte: what libc's stdio moves
+    /// is not seen (`base64 FILE | fold`), so something may have passed between it and who stands at the other end.
+    pub(super) fn remember_unseen(&mut self, key: Key, arena: ArenaId) {
+        let (Some(trail), Some(pipe)) = (&mut self.trail, self.objects.get_mut(key)) else { return };
+        if pipe.channel != Channel::Pipe || pipe.legs != [None; 2] || !pipe.path.is_empty() {
+            return;
+        }
+        let stood: Vec<(ArenaId, Direction)> =
+            pipe.uses.iter().filter_map(|u| Some((u.arena, end(u)?))).collect();
+        for one in stood {
+            if pipe.stood.len() < MAX_USERS && !pipe.stood.contains(&one) {
+                pipe.stood.push(one);
+            }
+        }
+        let (started, last) = (pipe.opened, pipe.last);
+        let all =
+            |direction| pipe.stood.iter().filter(move |(_, d)| *d == direction).map(|(arena, _)| *arena);
+        for from in all(Direction::Out) {
+            for to in all(Direction::In).filter(|&to| to != from && (to == arena || from == arena)) {
+                let transfer = Uuid::nil();
+                trail.gave(from, Given { to, transfer, channel: model::Channel::Pipe, started, last });
             }
         }
     }
+}
 
-    /// A pipe between two programs of a pipeline on which neither was seen to move a byte: what libc's stdio moves is not
-    /// seen (`base64 FILE | fold`), so something may have passed.
-    fn unseen_gifts(&self, transfer: &Transfer) -> Vec<Gift> {
-        let ends = [transfer.origin, transfer.destination].map(|k| k.and_then(|k| self.objects.get(k)));
-        let [Some(origin), Some(destination)] = ends else { return Vec::new() };
-        let moved = origin.total(Direction::Out).max(destination.total(Direction::In));
-        if self.trail.is_none() || origin.channel != Channel::Pipe || !origin.path.is_empty() || moved > 0 {
-            return Vec::new();
-        }
-        let stands_as = |object: &Object, arena, fds: &[i32]| {
-            object.uses.iter().any(|u| u.arena == arena && fds.contains(&u.fd))
-        };
-        let mut found = gifts(&self.objects, transfer, None);
-        found.retain(|g| stands_as(origin, g.from, &[1, 2]) && stands_as(destination, g.to, &[0]));
-        found.iter_mut().for_each(|g| g.last = origin.last.max(destination.last));
-        found
+/// Which end of a pipeline's pipe it has as standard input or output.
+fn end(user: &Use) -> Option<Direction> {
+    match (user.access.map(|a| (a.reads, a.writes))?, user.fd) {
+        ((false, true), 1 | 2) => Some(Direction::Out),
+        ((true, false), 0) => Some(Direction::In),
+        _ => None,
     }
 }

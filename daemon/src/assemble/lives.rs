@@ -148,6 +148,7 @@ impl Assembler {
         let Some(program) = self.programs.get_mut(&arena) else { return };
         let keys: BTreeSet<Key> = program.numbers.values().copied().collect();
         for key in keys {
+            self.remember_unseen(key, arena);
             let Some(object) = self.objects.get_mut(key) else { continue };
             object.uses.iter_mut().filter(|u| u.arena == arena).for_each(Use::gone);
             if let (Some(number), Some(program)) = (object.forget_idle(arena), self.programs.get_mut(&arena))

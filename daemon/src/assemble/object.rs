@@ -232,6 +232,8 @@ pub struct Object {
     pub reached: [u64; 2],
     /// It carries messages.
     pub messages: Option<std::sync::Arc<crate::judged::Line>>,
+    /// Of a pipe on which nobody was seen to move a byte: who stood at its ends.
+    pub stood: Vec<(ArenaId, Direction)>,
     /// Its transfers, by direction.
     pub legs: [Option<Key>; 2],
     /// What kind of content passed, by direction.
@@ -289,6 +291,7 @@ impl Object {
             peer_pid: 0,
             net_namespace: None,
             uses: Vec::new(),
+            stood: Vec::new(),
             legs: [None; 2],
             content: [None; 2],
             peer: None,

@@ -330,7 +330,11 @@ impl Lineage {
             (
                 g.to,
                 from_then,
-                Step { over, transfer: Some(g.transfer), ..step("passed bytes to", from_then, g.to) },
+                Step {
+                    over,
+                    transfer: Some(g.transfer).filter(|id| !id.is_nil()),
+                    ..step("passed bytes to", from_then, g.to)
+                },
             )
         });
         let children = self.nodes.get(&arena).into_iter().flat_map(|node| &node.children);
