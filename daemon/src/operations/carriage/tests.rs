@@ -372,6 +372,21 @@ fn mqtt_5_aliases_name_topics() {
     assert_eq!(rules(&p.pass(5 * SECOND)), ["process-alarm-altered"]);
 }
 
+/// A daemon that has much to do reads late what its programs did, and hears at once what its own subscription gets.
+#[test]
+fn a_sending_that_is_heard_of_late_accuses_nobody() {
+    let mut plant = Plant::new();
+    plant.good();
+    plant.get("late");
+    let (then, sent) = (plant.now, 20 * SECOND);
+    assert_eq!(plant.pass(sent), []);
+    plant.message(PUBLISHER, true, "plant/t", "late", |c| c.at = then);
+    plant.packet(PUBLISHER, false, Packet::Puback, |c| c.at = then);
+    plant.send("next");
+    plant.get("next");
+    assert_eq!(plant.pass(60 * SECOND), []);
+}
+
 #[test]
 fn our_own_subscription_is_a_destination() {
     let text = "[[intake]]\nkind = \"mqtt\"\nbroker = \"tcp:10.0.0.1:8883\"\ntopics = [\"plant/#\"]\n[[alarms.carrier]]\ntopics = [\"plant/#\"]\ntag = \"TI-101\"";
