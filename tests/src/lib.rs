@@ -24,6 +24,7 @@ pub mod scratch;
 pub mod service_sshd;
 pub mod sink;
 pub mod sshd;
+pub mod studio;
 pub mod truth;
 pub mod undisturbed;
 pub mod wait;

@@ -33,7 +33,7 @@ use crate::model::{Class, Severity};
 use crate::rest::User;
 use crate::sensitive::Closed;
 use crate::sensitive::lineage::{Lineage, Sending, World};
-use crate::sensitive::origins::{Origins, Reading, Source};
+use crate::sensitive::origins::{Copy, Origins, Reading, Source};
 use crate::sensitive::paths::Label;
 use look::{Looker, Seen};
 use ran::{Ran, Tool};
@@ -66,6 +66,8 @@ struct Open {
     inode: Inode,
     time: u64,
     path: Vec<u8>,
+    /// When it was closed, after bytes were read.
+    read: Option<u64>,
 }
 
 /// A program, as far as this goes.
@@ -198,7 +200,7 @@ impl Gallery {
         if self.opens.len() >= OPENS {
             self.opens.pop_front();
         }
-        self.opens.push_back(Open { arena, pid, number, inode, time, path: Vec::new() });
+        self.opens.push_back(Open { arena, pid, number, inode, time, path: Vec::new(), read: None });
         if let Some(copy) = self.origins.copy(inode) {
             let source = copy.source.clone();
             self.begin(arena, number, Some(source), false);
@@ -237,6 +239,24 @@ impl Gallery {
             let root = reading.source.path.clone();
             if reading.source.way.is_empty() {
                 self.said.entry(root).or_default().class = Some(content.class);
+            }
+        }
+    }
+
+    /// A file came of a media file: who has opened it meanwhile has read that.
+    fn came_of(&mut self, inode: Inode, copy: Copy) {
+        let (source, written) = (copy.source.clone(), copy.written);
+        if !self.origins.copied(inode, copy) {
+            return;
+        }
+        let since = self.opens.iter().filter(|o| o.inode == inode && o.time >= written);
+        let since: Vec<_> = since.map(|o| (o.arena, o.number, o.read)).collect();
+        for (arena, number, read) in since {
+            if self.origins.of(arena, number).is_none() {
+                self.begin(arena, number, Some(source.clone()), false);
+                if let Some(last) = read {
+                    self.origins.closed(arena, number, last, true);
+                }
             }
         }
     }
@@ -286,7 +306,11 @@ impl Gallery {
             reading.since = reading.since.min(born.saturating_sub(LATE));
         }
         self.origins.closed(arena, number, closed.last, closed.read.is_some());
-        self.opens.retain(|o| (o.arena, o.number) != (arena, number));
+        // What was read may yet turn out to have come of a media file.
+        self.opens.retain(|o| (o.arena, o.number) != (arena, number) || closed.read.is_some());
+        if let Some(open) = self.opens.iter_mut().rev().find(|o| (o.arena, o.number) == (arena, number)) {
+            open.read = Some(closed.last);
+        }
         if let Some(wrote) = &closed.wrote
             && wrote.made
             && self.origins.copy(wrote.inode).is_some_and(|c| c.modified != wrote.modified)

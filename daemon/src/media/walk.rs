@@ -168,6 +168,9 @@ impl Gallery {
             chain.link(Link::Output { path: Some(from.opened_as.clone()) });
             chain.link(script(doing, CAME_OUT));
         } else if !many && self.unusual(doing) == Some(true) {
+            if derived {
+                chain.link(Link::Output { path: Some(from.opened_as.clone()) });
+            }
             chain.link(script(doing, "reads it"));
         }
     }
@@ -224,7 +227,7 @@ impl Gallery {
             let source = Source { way: way.into(), same: false, ..from.source.clone() };
             all.push((w.path.clone(), source.clone()));
             let made = w.made && w.opened.saturating_add(1_000_000_000) >= reach.since;
-            self.origins.copied(w.inode, Copy { source, written: w.last, made, modified: w.modified });
+            self.came_of(w.inode, Copy { source, written: w.last, made, modified: w.modified });
         }
         all
     }
