@@ -4,6 +4,7 @@
 use counterfoil_tests::daemon::Daemon;
 use counterfoil_tests::studio::{Studio, alarm, every, link, links, nothing};
 use counterfoil_tests::{Report, check, need, need_pillow, pictures, wait};
+use std::time::Duration;
 
 #[test]
 fn a_tool_alone() {
@@ -173,23 +174,46 @@ fn archives_behind_pictures() {
     alarm(&run, "media-mismatch", "low", "cat.png");
 }
 
-/// On a host the tools are watched by themselves, whatever they are written in, and the alarm comes while the daemon runs.
+/// On a host the tools are watched by themselves, whatever they are written in, and the alarm comes while the daemon runs:
+/// in a log, too, with what came of the picture.
 #[test]
 fn on_a_host() {
     need!("steghide", "exiftool");
     need_pillow!();
-    let mut daemon = Daemon::start("");
+    let syslog = std::net::UdpSocket::bind(("127.0.0.1", 0)).expect("bind");
+    syslog.set_read_timeout(Some(Duration::from_millis(200))).expect("timeout");
+    let address = syslog.local_addr().expect("address");
+    let mut daemon = Daemon::start(&format!("[[sink]]\nkind = \"syslog\"\naddress = \"udp:{address}\"\n"));
     pictures::make(&daemon.scratch);
     daemon.scratch.write("payload.sh", "echo it ran\n");
+    let hide =
+        ["steghide", "embed", "-q", "-cf", "cover.jpg", "-ef", "payload.sh", "-p", "x", "-sf", "in.jpg"];
+    pictures::run(&daemon.scratch, &hide);
     let here = daemon.scratch.path().canonicalize().expect("scratch");
     let commands = format!(
         "cd {}; steghide embed -q -cf cover.jpg -ef payload.sh -p x -sf out.jpg; \
-         /usr/bin/exiftool -q '-Comment<=payload.sh' -o out.png cover.png",
+         /usr/bin/exiftool -q '-Comment<=payload.sh' -o out.png cover.png; \
+         steghide extract -q -sf in.jpg -p x -xf got.sh; sh got.sh",
         here.display()
     );
     daemon.observing(&["env", "-u", "BASH_ENV", "sh", "-c", &commands]).go().well();
-    let tools = |r: &Report| r.alarms().iter().filter(|a| a.rule() == "stego-tool").count() == 2;
-    let patience = std::time::Duration::from_secs(60);
-    wait::until(patience, daemon.shown("two stego-tool alarms"), || Some(daemon.report()).filter(&tools));
+    let all = |r: &Report| {
+        let count = |rule: &str| r.alarms().iter().filter(|a| a.rule() == rule).count();
+        count("stego-tool") >= 2 && count("media-script") >= 1
+    };
+    let patience = Duration::from_secs(60);
+    wait::until(patience, daemon.shown("two stego-tool alarms and one that it ran"), || {
+        Some(daemon.report()).filter(&all)
+    });
+    let mut buffer = [0; 4096];
+    let line = wait::until(patience, daemon.shown("a line in the log"), || {
+        let length = syslog.recv(&mut buffer).ok()?;
+        Some(String::from_utf8_lossy(&buffer[..length]).into_owned()).filter(|l| l.contains(" media-script "))
+    });
+    for words in
+        ["in.jpg", "steghide worked on it", "got.sh was made of it", "sh ran got.sh, which came out of it"]
+    {
+        assert!(line.contains(words), "{words} is not in {line}");
+    }
     daemon.stop();
 }

@@ -76,12 +76,7 @@ fn every_way_out() {
             "proven correlated",
         ),
         // The shell gets it from one child and starts the other with it.
-        (
-            "curl -sS \"http://127.0.0.1:$P/$(base64 -w0 cover.jpg)\" >/dev/null",
-            "cover.jpg",
-            "curl",
-            "",
-        ),
+        ("curl -sS \"http://127.0.0.1:$P/$(base64 -w0 cover.jpg)\" >/dev/null", "cover.jpg", "curl", ""),
         (
             "perl -MIO::Socket::INET -e 'open F, \"cover.jpg\"; local $/; my $d = <F>; \
              my $s = IO::Socket::INET->new(PeerAddr => \"127.0.0.1:$ENV{P}\") or die; print $s $d; close $s'",
