@@ -89,8 +89,7 @@ fn what_is_no_change() {
 fn libraries_in_a_process_that_sends() {
     need!("curl", "/usr/bin/python3");
     need_pillow!();
-    let forks = format!("{SENDS}")
-        .replace("b = io", "pid = os.fork()\nif pid: sys.exit(os.waitpid(pid, 0)[1])\nb = io");
+    let forks = SENDS.replace("b = io", "pid = os.fork()\nif pid: sys.exit(os.waitpid(pid, 0)[1])\nb = io");
     let late = "import sys, os, socket\ns = socket.create_connection(('127.0.0.1', int(os.environ['P'])))\ns.sendall(b'hello')\n\
         from PIL import Image\nim = Image.open(sys.argv[1]); im.load()\ns.sendall(im.tobytes()[:100]); s.close(); os._exit(0)\n";
     let cases = [

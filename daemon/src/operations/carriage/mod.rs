@@ -334,7 +334,12 @@ impl Carriage {
             if let Some(at) = instead {
                 // Somebody else may have sent it, and the broker dropped ours: then it proves nothing.
                 let alone = !place.others.contains(&sent.topic)
-                    && place.arrived.iter().filter(|a| !a.claimed && !a.stray && a.topic == sent.topic).count() == 1;
+                    && place
+                        .arrived
+                        .iter()
+                        .filter(|a| !a.claimed && !a.stray && a.topic == sent.topic)
+                        .count()
+                        == 1;
                 if taint.is_some() || alone {
                     found.push(evidence.altered(&self.carriers[sent.carrier], &place.arrived[at]));
                     if let Some(place) = self.places.get_mut(&number) {
