@@ -3,10 +3,12 @@
 //! Comes in: `Body` records, about in order. Goes out: [`Bodies`]; [`compare`] lays those of two streams
 //! side by side.
 
-use super::samples::{Samples, Shelf, Taken};
+use super::samples::{Samples, Shelf, Taken as Room};
+use super::taken::Taken;
 use crate::model::Range;
 use counterfoil_abi::record::{Body, UNFRAMED, WHOLE};
 use counterfoil_abi::{BLOCK, Tag};
+use std::collections::HashMap;
 
 /// Messages of one stream.
 const MAX_MESSAGES: usize = 4096;
@@ -30,6 +32,9 @@ struct Message {
     blocks: Vec<Block>,
     /// Its end was told.
     whole: bool,
+    /// When its first block was told, and when its last one, monotonic nanoseconds.
+    from: u64,
+    until: u64,
 }
 
 /// See the module's text.
@@ -39,7 +44,7 @@ pub struct Bodies {
     blocks: usize,
     /// From here on nothing is known.
     lost: Option<u64>,
-    taken: Taken,
+    taken: Room,
 }
 
 impl Bodies {
@@ -65,6 +70,11 @@ impl Bodies {
             self.messages.resize(number + 1, Message::default());
         }
         let message = &mut self.messages[number];
+        if message.blocks.is_empty() {
+            message.from = record.header.time;
+        }
+        message.from = message.from.min(record.header.time);
+        message.until = message.until.max(record.header.time);
         message.blocks.resize(blocks + more, None);
         message.length = message.length.max(record.offset + u64::from(record.length));
         message.whole |= record.header.flags & WHOLE != 0;
@@ -110,10 +120,10 @@ impl Bodies {
         self.messages.len() * 8 + self.blocks * 4
     }
 
-    /// Whole bodies, of which every block was told.
-    fn known(&self) -> impl Iterator<Item = &Message> {
+    /// Whole bodies, of which every block was told, with their numbers.
+    fn known(&self) -> impl Iterator<Item = (usize, &Message)> {
         let until = self.lost.unwrap_or(u64::MAX);
-        self.messages.iter().filter(move |m| {
+        self.messages.iter().enumerate().filter(move |(_, m)| {
             m.whole
                 && m.length > 0
                 && m.body < until
@@ -134,6 +144,18 @@ pub struct Compared {
     pub differs: Vec<Range>,
     /// Bytes of bodies of the first stream that are not in the second.
     pub alone: u64,
+    /// And of those of the second that are not in the first.
+    pub others: u64,
+    /// The numbers of those that are the same, in the first and in the second, and their length.
+    pub pairs: Vec<(usize, usize, u64)>,
+}
+
+/// Lanes are read one after the other, and who sends says so after it has sent, nanoseconds.
+const SLACK: u64 = 1_000_000_000;
+
+/// What was passed on was not there before it came.
+fn in_time(first: &Message, second: &Message) -> bool {
+    second.until.saturating_add(SLACK) >= first.from
 }
 
 /// Blocks in which two bodies of one length differ; None: they are not one body.
@@ -198,30 +220,44 @@ const ENOUGH_BLOCKS: usize = 4;
 /// Windows in common that make two bodies of one block one that was changed.
 const ENOUGH: usize = 4;
 
-/// Lays the bodies of two streams side by side, in their order.
-pub fn compare(a: &Bodies, b: &Bodies, samples: [&Samples; 2]) -> Compared {
+/// Lays the bodies of two streams side by side, in their order. `taken`: of both, those that are left out.
+pub fn compare(a: &Bodies, b: &Bodies, samples: [&Samples; 2], taken: [&Taken; 2]) -> Compared {
     let mut compared = Compared::default();
-    let theirs: Vec<&Message> = b.known().collect();
+    let theirs: Vec<(usize, &Message)> = b.known().filter(|(n, _)| taken[1].free(*n)).collect();
     let mut next = 0;
     let mut left: Vec<(&Message, usize)> = Vec::new();
     let mut used = vec![false; theirs.len()];
     let equal = |x: &Message, y: &Message| {
         x.length == y.length
+            && in_time(x, y)
             && x.blocks.iter().zip(&y.blocks).all(|(p, q)| p.map(|(_, t)| t) == q.map(|(_, t)| t))
     };
-    for ours in a.known() {
-        let found = theirs[next..].iter().take(LOOK_AHEAD).position(|m| equal(ours, m));
+    let first_tag = |m: &Message| m.blocks.first().copied().flatten().map(|(_, tag)| tag);
+    let mut places: HashMap<(u64, Option<Tag>), Vec<usize>> = HashMap::new();
+    for (place, (_, m)) in theirs.iter().enumerate().rev() {
+        places.entry((m.length, first_tag(m))).or_default().push(place);
+    }
+    for (number, ours) in a.known().filter(|(n, _)| taken[0].free(*n)) {
+        let alike = places.get_mut(&(ours.length, first_tag(ours)));
+        let found = alike.and_then(|places| {
+            let at = places.iter().rposition(|&place| equal(ours, theirs[place].1))?;
+            Some(places.remove(at))
+        });
         match found {
-            Some(ahead) => {
+            Some(place) => {
                 compared.same += ours.length;
-                used[next + ahead] = true;
-                next += ahead + 1;
+                compared.pairs.push((number, theirs[place].0, ours.length));
+                used[place] = true;
+                next = place + 1;
             }
             None => left.push((ours, next)),
         }
     }
     for (ours, from) in left {
-        let near = || theirs.iter().enumerate().skip(from).take(LOOK_AHEAD).filter(|(i, _)| !used[*i]);
+        let near = || {
+            let rest = theirs.iter().enumerate().skip(from).take(LOOK_AHEAD);
+            rest.filter(|(i, (_, m))| !used[*i] && in_time(ours, m)).map(|(i, (_, m))| (i, *m))
+        };
         let best = near()
             .filter_map(|(i, m)| Some((i, differences(ours, m, samples)?)))
             .min_by_key(|(_, differs)| differs.len());
@@ -248,6 +284,8 @@ pub fn compare(a: &Bodies, b: &Bodies, samples: [&Samples; 2]) -> Compared {
             }
         }
     }
+    let unused = theirs.iter().zip(&used).filter(|(_, used)| !**used);
+    compared.others = unused.map(|((_, m), _)| m.length).sum();
     compared
 }
 
@@ -280,14 +318,18 @@ mod tests {
 
     fn compared(a: &[(u64, &[u8])], b: &[(u64, &[u8])]) -> Compared {
         let none = Samples::default();
-        compare(&bodies(a), &bodies(b), [&none, &none])
+        compare(&bodies(a), &bodies(b), [&none, &none], [&Taken::None, &Taken::None])
     }
 
     #[test]
     fn bodies_that_are_the_same_elsewhere() {
         let found =
             compared(&[(0, &[1, 2, 3]), (90_000, &[4])], &[(50, &[1, 2, 3]), (95_000, &[9]), (99_000, &[4])]);
-        assert_eq!(found, Compared { same: 2 * BLOCK + 20, ..Compared::default() });
+        let pairs = vec![(0, 0, 2 * BLOCK + 10), (1, 2, 10)];
+        assert_eq!(found, Compared { same: 2 * BLOCK + 20, others: 10, pairs, ..Compared::default() });
+        // In another order, as requests of several clients may go on.
+        let found = compared(&[(0, &[1, 2]), (90_000, &[4])], &[(0, &[4]), (50_000, &[1, 2])]);
+        assert_eq!((found.same, found.alone, found.others), (BLOCK + 20, 0, 0));
     }
 
     #[test]

@@ -31,6 +31,7 @@ mod samples;
 mod sending;
 pub mod slab;
 mod ssh;
+mod taken;
 #[cfg(test)]
 mod tests;
 pub mod trace;

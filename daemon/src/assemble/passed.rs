@@ -6,6 +6,7 @@
 use super::bodies::{self, Bodies};
 use super::manifest::Manifest;
 use super::samples::{self, Samples};
+use super::taken::Taken;
 use super::trace::Content;
 use crate::model::Range;
 use counterfoil_abi::BLOCK;
@@ -53,6 +54,23 @@ pub struct Found {
     pub framed: bool,
     /// Where the second differs, at the first one's offsets ([`How::Altered`]).
     pub differs: Vec<Range>,
+    /// Only messages of the two belong together; others' are among them.
+    pub shared: bool,
+    /// Which do, by their numbers in the first and in the second, and how long each is.
+    pub pairs: Vec<(usize, usize, u64)>,
+}
+
+impl Found {
+    fn new(how: How, bytes: u64, complete: bool) -> Self {
+        let (differs, pairs) = (Vec::new(), Vec::new());
+        Self { how, bytes, complete, framed: false, differs, shared: false, pairs }
+    }
+
+    /// Keeps those messages alone for which `both` says so.
+    pub fn keep(&mut self, both: impl Fn(usize, usize) -> bool) {
+        self.pairs.retain(|&(ours, theirs, _)| both(ours, theirs));
+        self.bytes = self.pairs.iter().map(|(.., length)| length).sum();
+    }
 }
 
 impl Passed {
@@ -74,32 +92,42 @@ impl Passed {
     }
 
     /// Is this stream's content in `other`, passed on? `strangers`: nothing else says that the two belong
-    /// together.
-    pub fn found_in(&self, other: &Self, strangers: bool) -> Option<Found> {
-        let found = |how, bytes, complete| Found { how, bytes, complete, framed: false, differs: Vec::new() };
-        let compared = bodies::compare(&self.bodies, &other.bodies, [&self.samples, &other.samples]);
+    /// together. `taken`: messages of both that are known to belong elsewhere.
+    pub fn found_in(&self, other: &Self, strangers: bool, taken: [&Taken; 2]) -> Option<Found> {
+        let untouched = taken.into_iter().all(Taken::none);
+        let compared = bodies::compare(&self.bodies, &other.bodies, [&self.samples, &other.samples], taken);
         let blocks = match (&self.content, &other.content) {
-            (Some(a), Some(b)) => a.differences(b),
+            (Some(a), Some(b)) if untouched => a.differences(b),
             _ => None,
         };
         if blocks.as_ref().is_some_and(Vec::is_empty) {
-            return Some(found(How::Same, self.total, true));
+            return Some(Found::new(How::Same, self.total, true));
         }
-        if compared.same + compared.alike > compared.alone {
+        // One client's, and nobody else's: one that differs is another version only if that is still to come.
+        if untouched && compared.same + compared.alike > 0 && compared.alone + compared.others == 0 {
             let how = if compared.differs.is_empty() { How::Reframed } else { How::Altered };
-            let complete = compared.alone == 0 && !self.bodies.unframed();
-            let found = found(how, compared.same + compared.alike, complete);
+            let found = Found::new(how, compared.same + compared.alike, !self.bodies.unframed());
             return Some(Found { framed: true, differs: compared.differs, ..found });
+        }
+        // Strangers' connections must have most of one of them in common: many fetch one picture.
+        let most = |rest: u64| compared.same > compared.alike + rest;
+        if compared.same > 0 && (!strangers || most(compared.alone) || most(compared.others)) {
+            let complete = compared.alike + compared.alone == 0 && !self.bodies.unframed();
+            let found = Found::new(How::Reframed, compared.same, complete);
+            return Some(Found { framed: true, shared: true, pairs: compared.pairs, ..found });
+        }
+        if !untouched {
+            return None;
         }
         if let Some(blocks) = blocks {
             // A relay may turn one head into another of the same length. Who speaks HTTP is accused for
             // what is in bodies, and who speaks what nobody followed for nothing.
             if [self, other].iter().any(|p| p.bodies.any() || p.bodies.unframed()) {
                 let differ = blocks.len() as u64 * BLOCK;
-                return Some(found(How::Reframed, self.total.saturating_sub(differ), false));
+                return Some(Found::new(How::Reframed, self.total.saturating_sub(differ), false));
             }
             let differs = ranges(&blocks, self.total);
-            return Some(Found { differs, ..found(How::Altered, self.total, true) });
+            return Some(Found { differs, ..Found::new(How::Altered, self.total, true) });
         }
         let least = self.samples.len().min(other.samples.len());
         let enough = |equal: usize| match strangers {
@@ -111,7 +139,8 @@ impl Passed {
             return None;
         }
         let common = samples::common(&self.samples, &other.samples);
-        (enough(common.equal) && common.bytes >= TELLING).then(|| found(How::Reframed, common.bytes, false))
+        (enough(common.equal) && common.bytes >= TELLING)
+            .then(|| Found::new(How::Reframed, common.bytes, false))
     }
 }
 
