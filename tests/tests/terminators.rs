@@ -69,10 +69,8 @@ fn tampered(observed: bool, side: Side) -> String {
 fn through(relays: &[Relay], before: &str, server: (&str, u16), client: &str, ports: &[u16]) -> Run {
     let mut script = format!("{} & server=$!\nlistening {}\nrelays=\n", server.0, server.1);
     for (relay, port) in relays.iter().zip(ports) {
-        script += &format!(
-            "{before} {} & relays=\"{} $!; $relays\"\nlistening {port}\n",
-            relay.start, relay.stop
-        );
+        script +=
+            &format!("{before} {} & relays=\"{} $!; $relays\"\nlistening {port}\n", relay.start, relay.stop);
     }
     script += &format!("{client}\nwait $server\neval \"$relays true\"\nwait\n");
     let session = Observed::script(&script);
@@ -108,10 +106,8 @@ fn by_http(relays: &[Relay], before: &str, sides: Sides, ports: &[u16]) -> Run {
     let kind = if sides.1 == Tls { "tls" } else { "tcp" };
     let scheme = if sides.0 == Tls { "https" } else { "http" };
     let server = format!("{} {} {kind} {far} 1", peers::PYTHON, peers::script("http_sink.py"));
-    let client = format!(
-        "curl -sS --http1.1 --ipv4 --cacert cert.pem -T sent {scheme}://localhost:{}/sent",
-        ports[0]
-    );
+    let client =
+        format!("curl -sS --http1.1 --ipv4 --cacert cert.pem -T sent {scheme}://localhost:{}/sent", ports[0]);
     through(relays, before, (&server, far), &client, ports)
 }
 
@@ -256,7 +252,8 @@ fn two_stunnels_one_behind_the_other() {
     for (outer, inner) in [(Tcp, Tls), (Tls, Tcp)] {
         for observed in [false, true] {
             let ports = ports(3);
-            let relays = [stunnel((outer, inner), ports[0], ports[1]), stunnel((inner, outer), ports[1], ports[2])];
+            let relays =
+                [stunnel((outer, inner), ports[0], ports[1]), stunnel((inner, outer), ports[1], ports[2])];
             let run = plainly(&relays, before(observed), (outer, outer), &ports);
             let sessions = if outer == Tls { 2 } else { 1 };
             clean(&run, observed, 2, sessions, &format!("{outer:?} outside, observed: {observed}"));

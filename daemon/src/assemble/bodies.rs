@@ -3,6 +3,7 @@
 //! Comes in: `Body` records, about in order. Goes out: [`Bodies`]; [`compare`] lays those of two streams
 //! side by side.
 
+use super::pending::Value;
 use super::samples::{Samples, Shelf, Taken as Room};
 use super::taken::Taken;
 use crate::model::Range;
@@ -108,6 +109,14 @@ impl Bodies {
         spans.extend(self.lost.map(|lost| (lost, u64::MAX)));
         spans.sort_unstable();
         spans
+    }
+
+    /// One of them is `bytes` bytes with these tags.
+    pub fn carry(&self, bytes: u64, tag: impl Fn(u64) -> Option<Value>) -> bool {
+        let is = |(block, ours): (u64, &Block)| {
+            ours.is_some_and(|(_, ours)| tag(block) == Some([u128::from_ne_bytes(ours), 0]))
+        };
+        self.known().any(|(_, m)| m.length == bytes && (0..).zip(&m.blocks).all(is))
     }
 
     /// It is in a protocol whose frames nobody followed.

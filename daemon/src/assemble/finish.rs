@@ -179,6 +179,7 @@ impl Assembler {
         self.remember_sending(transfer);
         let said = self.outward(transfer, judgement, &from, &to);
         let crossing = self.crossing(transfer, [from.as_ref(), to.as_ref()], &said);
+        self.lone(transfer, &said.0, crossing.as_ref());
         self.out.push_back(Judged::Transfer { transfer: Box::new(said.0), context: Box::new(said.1) });
         if let Some(crossing) = crossing {
             self.pass_on(crossing);

@@ -4,10 +4,11 @@
 //! content, passed on? [`super::relay`] asks.
 
 use super::bodies::{self, Bodies};
-use super::manifest::Manifest;
+use super::manifest::{Manifest, TagKind};
 use super::samples::{self, Samples};
 use super::taken::Taken;
 use super::trace::Content;
+use crate::files::tags::Tags;
 use crate::model::Range;
 use counterfoil_abi::BLOCK;
 use std::sync::Arc;
@@ -84,6 +85,24 @@ impl Passed {
         }
         let content = Content::of(manifest, total);
         Self { total, content, samples: Arc::new(samples), bodies: Arc::new(bodies) }
+    }
+
+    /// It is in messages whose frames were followed.
+    pub fn framed(&self) -> bool {
+        self.bodies.any()
+    }
+
+    /// One of its messages carried just these `bytes` bytes, or it did itself.
+    pub fn carries(&self, tags: &Tags, bytes: u64) -> bool {
+        let (whole, rest) = (bytes / BLOCK, bytes % BLOCK);
+        let tag = |block: u64| match tags.partial {
+            _ if block < whole => tags.get(block),
+            Some(p) if (p.offset, u64::from(p.length)) == (whole * BLOCK, rest) => Some(p.value),
+            _ => None,
+        };
+        let mac = tags.kind() == Some(TagKind::Mac);
+        mac && self.bodies.carry(bytes, tag)
+            || self.content.as_ref().is_some_and(|c| Some(c.kind) == tags.kind() && c.is(bytes, tag))
     }
 
     /// What it is counted as, in entries of eight bytes.
