@@ -48,7 +48,7 @@ threads = sys.argv[4:] == ["threads"]
 server = (http.server.ThreadingHTTPServer if threads else http.server.HTTPServer)(("127.0.0.1", port), Handler)
 if threads:
     # The last request may come by a connection that was there before.
-    server.timeout, server.daemon_threads = 0.1, False
+    server.timeout, server.daemon_threads = 0.1, True
 if kind == "tls":
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain("cert.pem", "key.pem")
