@@ -33,8 +33,8 @@ struct Message {
     blocks: Vec<Block>,
     /// Its end was told.
     whole: bool,
-    /// When its first block was told, and when its last one, monotonic nanoseconds.
-    from: u64,
+    /// When its first block had passed, and when its last one, monotonic nanoseconds.
+    first: u64,
     until: u64,
 }
 
@@ -71,16 +71,13 @@ impl Bodies {
             self.messages.resize(number + 1, Message::default());
         }
         let message = &mut self.messages[number];
-        if message.blocks.is_empty() {
-            message.from = record.header.time;
-        }
-        message.from = message.from.min(record.header.time);
         message.until = message.until.max(record.header.time);
         message.blocks.resize(blocks + more, None);
         message.length = message.length.max(record.offset + u64::from(record.length));
         message.whole |= record.header.flags & WHOLE != 0;
         if at == 0 {
             (message.at, message.body) = (record.at - u64::from(record.head), record.at);
+            message.first = record.header.time;
         }
         if record.length > 0 {
             message.blocks[at] = Some((record.at, record.tag));
@@ -164,7 +161,7 @@ const SLACK: u64 = 1_000_000_000;
 
 /// What was passed on was not there before it came.
 fn in_time(first: &Message, second: &Message) -> bool {
-    second.until.saturating_add(SLACK) >= first.from
+    second.until.saturating_add(SLACK) >= first.first
 }
 
 /// Blocks in which two bodies of one length differ; None: they are not one body.
@@ -229,8 +226,22 @@ const ENOUGH_BLOCKS: usize = 4;
 /// Windows in common that make two bodies of one block one that was changed.
 const ENOUGH: usize = 4;
 
-/// Lays the bodies of two streams side by side, in their order. `taken`: of both, those that are left out.
-pub fn compare(a: &Bodies, b: &Bodies, samples: [&Samples; 2], taken: [&Taken; 2]) -> Compared {
+/// How late a stranger may be to say what he has sent: it arrives elsewhere before his call returns.
+const LATE: u64 = 50_000_000;
+
+/// Lays the bodies of two streams side by side, in their order. `strangers`: `a` is told by another program than `b`.
+/// `taken`: of both, those that are left out.
+///
+/// What differs can only be `a` passed on where it went out after `a` had come in: a cache that hands out what it has
+/// while it fetches a newer version changes nothing.
+pub fn compare(
+    a: &Bodies,
+    b: &Bodies,
+    samples: [&Samples; 2],
+    strangers: bool,
+    taken: [&Taken; 2],
+) -> Compared {
+    let late = if strangers { LATE } else { 0 };
     let mut compared = Compared::default();
     let theirs: Vec<(usize, &Message)> = b.known().filter(|(n, _)| taken[1].free(*n)).collect();
     let mut next = 0;
@@ -264,8 +275,8 @@ pub fn compare(a: &Bodies, b: &Bodies, samples: [&Samples; 2], taken: [&Taken; 2
     }
     for (ours, from) in left {
         let near = || {
-            let rest = theirs.iter().enumerate().skip(from).take(LOOK_AHEAD);
-            rest.filter(|(i, (_, m))| !used[*i] && in_time(ours, m)).map(|(i, (_, m))| (i, *m))
+            let near = theirs.iter().enumerate().skip(from).take(LOOK_AHEAD).map(|(i, (_, m))| (i, *m));
+            near.filter(|(i, m)| !used[*i] && m.first.saturating_add(late) >= ours.first)
         };
         let best = near()
             .filter_map(|(i, m)| Some((i, differences(ours, m, samples)?)))
@@ -327,7 +338,7 @@ mod tests {
 
     fn compared(a: &[(u64, &[u8])], b: &[(u64, &[u8])]) -> Compared {
         let none = Samples::default();
-        compare(&bodies(a), &bodies(b), [&none, &none], [&Taken::None, &Taken::None])
+        compare(&bodies(a), &bodies(b), [&none, &none], false, [&Taken::None; 2])
     }
 
     #[test]
@@ -349,6 +360,22 @@ mod tests {
             found,
             Compared { alike: 3 * BLOCK + 10, differs, alone: BLOCK + 10, ..Compared::default() }
         );
+    }
+
+    #[test]
+    fn what_went_out_before_is_not_passed_on() {
+        let none = Samples::default();
+        let of = |first: u64, tag: u8| {
+            let mut told = bodies(&[(0, &[1, 2, tag])]);
+            told.messages[0].first = first;
+            told
+        };
+        let cases =
+            [(5000, 5001, false, 1), (5000, 4000, false, 0), (5000, 4000, true, 1), (LATE * 2, 5, true, 0)];
+        for (came, went, strangers, differs) in cases {
+            let compared = compare(&of(came, 3), &of(went, 4), [&none, &none], strangers, [&Taken::None; 2]);
+            assert_eq!(compared.differs.len(), differs, "{came} {went} {strangers}");
+        }
     }
 
     #[test]

@@ -114,7 +114,8 @@ impl Passed {
     /// together. `taken`: messages of both that are known to belong elsewhere.
     pub fn found_in(&self, other: &Self, strangers: bool, taken: [&Taken; 2]) -> Option<Found> {
         let untouched = taken.into_iter().all(Taken::none);
-        let compared = bodies::compare(&self.bodies, &other.bodies, [&self.samples, &other.samples], taken);
+        let samples: [&Samples; 2] = [&self.samples, &other.samples];
+        let compared = bodies::compare(&self.bodies, &other.bodies, samples, strangers, taken);
         let blocks = match (&self.content, &other.content) {
             (Some(a), Some(b)) if untouched => a.differences(b),
             _ => None,
