@@ -93,7 +93,10 @@ impl Assembler {
                 self.content(arena, key, record);
             }
             Record::Datagrams(datagrams) => self.datagrams(arena, by, number, key, datagrams),
-            Record::Classed(classed) => self.classed(key, classed),
+            Record::Classed(classed) => {
+                self.classed(key, classed);
+                self.pictured(arena, number, key, classed);
+            }
             Record::Named(_) | Record::File(_) => {}
             Record::Opened(_) | Record::Forked(_) | Record::Note(_) => {}
         }

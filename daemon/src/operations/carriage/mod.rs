@@ -24,7 +24,7 @@ mod tests;
 use crate::config::{Carrier, Config, intake::IntakeKind};
 use crate::judged::{Carried, Line, Said};
 use crate::model::{Connection, Finding, Range};
-use counterfoil_abi::record::{Packet, hasher};
+use counterfoil_abi::record::{Packet, fingerprint};
 use filter::covers;
 use findings::{Evidence, Taint};
 use jiff::Timestamp;
@@ -226,8 +226,7 @@ impl Carriage {
         if retained || !self.carriers.iter().any(|c| c.topics.iter().any(|f| covers(f, topic))) {
             return;
         }
-        let mut fingerprint = [0; 16];
-        fingerprint.copy_from_slice(&hasher(key).update(payload).finalize().as_bytes()[..16]);
+        let fingerprint = fingerprint(key, payload);
         place.arrives(Arrival {
             topic: topic.to_owned(),
             fingerprint,

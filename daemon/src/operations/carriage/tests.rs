@@ -73,11 +73,11 @@ impl Plant {
         let sequence = self.sequence.entry((number, sent)).or_default();
         *sequence += 1;
         let sequence = *sequence;
-        let hash = hasher(&[7; 16]).update(payload.as_bytes()).finalize();
+        let fingerprint = fingerprint(&[7; 16], payload.as_bytes());
         self.packet(number, sent, Packet::Publish, |c| {
             (c.text, c.qos, c.sequence, c.payload) = (topic.into(), 1, sequence, payload.len() as u32);
             (c.offset, c.length) = (u64::from(sequence) * 100, 50);
-            c.fingerprint.copy_from_slice(&hash.as_bytes()[..16]);
+            c.fingerprint = fingerprint;
             with(c);
         });
     }
