@@ -70,6 +70,12 @@ if have ffmpeg; then
     find "$into/media" -empty -delete
 fi
 
+# Brotli's streams have no container: nothing but their numbers tells what they are.
+mkdir -p "$into/bare"
+find "$work/packages" -type f -name '*.compressed*' -size +8 | some 60 | keep bare sample
+# Test texts of packages.
+find "$work/packages" -type f \( -path '*/testdata/*' -o -path '*/tests/data/*' \) -name '*.txt' -size +8 | some 40 | keep text sample
+
 # What archives and ciphertext are made of: texts, programs, pictures, each some 300 KB.
 mkdir "$work/sources"
 i=0

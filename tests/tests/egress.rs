@@ -162,7 +162,9 @@ fn served_over_http() {
     let listening = counterfoil_tests::observed::listening(port);
     let commands = format!(
         "{} -m http.server --bind 127.0.0.1 {port} >server.log 2>&1 & server=$!\n{listening}\n\
-         curl -sS http://127.0.0.1:{port}/FILE >got\nkill $server",
+         curl -sS http://127.0.0.1:{port}/FILE >got\n\
+         # It answers again, so it is done with the first.\n\
+         curl -sS http://127.0.0.1:{port}/server.log >/dev/null\nkill $server",
         peers::PYTHON
     );
     let serve = |file: &str| with_secret(Scratch::new(), &commands.replace("FILE", file)).limit(180).go();

@@ -13,8 +13,8 @@ use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
-/// Prints kept of all files together: 16 MiB of memory.
-const ALL: usize = 500_000;
+/// Prints kept of all files together: 8 MB, and as much where they are found.
+pub(super) const PRINTS: usize = 500_000;
 /// Prints of common text kept.
 const COMMON: usize = 200_000;
 /// Files larger than this are sampled more sparsely.
@@ -86,49 +86,55 @@ pub struct Place {
     pub end: u32,
 }
 
-/// All prints of all sensitive files.
+/// All prints of all sensitive files: 16 bytes each.
 #[derive(Debug, Default)]
 pub struct Index {
-    places: HashMap<u64, Vec<Place>>,
+    /// Print, number of the file, where the window ends; in this order.
+    places: Vec<(u64, u32, u32)>,
+    files: Vec<Arc<Secret>>,
 }
 
 impl Index {
     /// Takes in one file after the other, those first that were there first.
-    pub(super) fn of<'s>(files: impl Iterator<Item = &'s Arc<Secret>>, common: &HashSet<u64>) -> Self {
-        let mut places: HashMap<u64, Vec<Place>> = HashMap::new();
-        let mut contents: HashMap<u64, HashSet<[u8; 32]>> = HashMap::new();
-        let mut room = ALL;
-        for secret in files {
+    pub(super) fn of<'s>(secrets: impl Iterator<Item = &'s Arc<Secret>>, common: &HashSet<u64>) -> Self {
+        let (mut places, mut files) = (Vec::new(), Vec::new());
+        // Files with one content are one to those who ask in how many a window stands.
+        let (mut contents, mut of_file) = (HashMap::new(), Vec::new());
+        for secret in secrets {
             let Some(digest) = secret.sha256 else { continue };
-            for &(end, print) in &*secret.prints {
-                if room == 0 {
-                    break;
-                }
-                if common.contains(&print) {
-                    continue;
-                }
-                contents.entry(print).or_default().insert(digest);
-                let known = places.entry(print).or_default();
-                if known.len() < PLACES {
-                    known.push(Place { secret: secret.clone(), end });
-                    room -= 1;
-                }
+            let (number, content) = (files.len() as u32, contents.len() as u32);
+            files.push(secret.clone());
+            of_file.push(*contents.entry(digest).or_insert(content));
+            let room = PRINTS - places.len();
+            let own = secret.prints.iter().filter(|(_, print)| !common.contains(print));
+            places.extend(own.take(room).map(|&(end, print)| (print, number, end)));
+        }
+        places.sort_unstable();
+        let mut kept = Vec::new();
+        for same in places.chunk_by(|a, b| a.0 == b.0) {
+            let mut of: Vec<u32> = same.iter().map(|&(_, number, _)| of_file[number as usize]).collect();
+            of.sort_unstable();
+            of.dedup();
+            if of.len() < MANY {
+                kept.extend(same.iter().take(PLACES));
             }
         }
-        places.retain(|print, _| contents.get(print).is_none_or(|of| of.len() < MANY));
-        Self { places }
+        kept.shrink_to_fit();
+        Self { places: kept, files }
     }
 
     /// Where a hidden print stands.
-    #[must_use]
-    pub fn find(&self, hidden: u64) -> &[Place] {
-        self.places.get(&hidden).map_or(&[], |places| places)
+    pub fn find(&self, hidden: u64) -> impl Iterator<Item = Place> {
+        let start = self.places.partition_point(|(print, ..)| *print < hidden);
+        let same = self.places[start..].iter().take_while(move |(print, ..)| *print == hidden);
+        same.map(|&(_, number, end)| Place { secret: self.files[number as usize].clone(), end })
     }
 
-    /// Nothing is known.
+    /// Bytes of memory that it takes, beside the files themselves.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.places.is_empty()
+    pub fn bytes(&self) -> usize {
+        self.places.capacity() * size_of::<(u64, u32, u32)>()
+            + self.files.capacity() * size_of::<Arc<Secret>>()
     }
 }
 

@@ -6,7 +6,7 @@
 //! it is his.
 #![forbid(unsafe_code)]
 
-use super::index::{Index, Printer};
+use super::index::{Index, PRINTS, Printer};
 use super::memory::Memory;
 use super::paths::{Label, Paths, STRICT};
 use super::readers;
@@ -39,6 +39,8 @@ const TOLD: usize = 3_000;
 const COPIES: usize = 1_000;
 /// Bytes read of all of them together.
 const ALL: u64 = 64 << 20;
+/// Bytes read of what lies beside them.
+const BESIDE: usize = 16 << 20;
 /// Folders watched.
 const FOLDERS: usize = 4096;
 /// How often it is looked again, whatever the folders say.
@@ -280,6 +282,12 @@ impl Drop for Keeper {
     }
 }
 
+/// What may still be read, and kept of it.
+struct Room {
+    bytes: u64,
+    prints: usize,
+}
+
 struct Look {
     known: Arc<Known>,
     /// What tags content; None: it is not read yet.
@@ -375,14 +383,14 @@ impl Look {
     fn again(&mut self) {
         let (paths, before) = (self.known.paths(), self.known.held());
         let mut held = Held::default();
-        let mut bytes = 0;
+        let mut room = Room { bytes: ALL, prints: PRINTS };
         for (pattern, home) in paths.to_look_for() {
             let owner = home.and_then(|home| std::fs::metadata(home).ok()).map(|m| m.uid());
             for path in glob::glob_with(&pattern, STRICT).into_iter().flatten().flatten().take(OF_ONE) {
                 if held.by_inode.len() >= FILES {
                     break;
                 }
-                let Some(secret) = self.secret(&path, owner, &paths, &before, &mut bytes) else { continue };
+                let Some(secret) = self.secret(&path, owner, &paths, &before, &mut room) else { continue };
                 let (device, inode, ..) = secret.version;
                 if let Some(digest) = secret.sha256 {
                     held.by_digest.entry(digest).or_insert_with(|| secret.clone());
@@ -413,7 +421,15 @@ impl Look {
         }
         let Some(printer) = self.known.printer.clone() else { return };
         if self.common.is_empty() {
-            let texts: Vec<Vec<u8>> = beside(held).filter_map(|path| ordinary(&path, held)).collect();
+            let mut room = BESIDE;
+            let texts: Vec<Vec<u8>> = beside(held)
+                .filter_map(|path| ordinary(&path, held))
+                .take_while(|text| {
+                    let fits = text.len() <= room;
+                    room -= text.len().min(room);
+                    fits
+                })
+                .collect();
             // A copy of a secret is no common text, wherever it lies.
             let secrets = || held.by_inode.values().map(|secret| &*secret.prints);
             let texts = texts.iter().filter(|text| {
@@ -435,7 +451,7 @@ impl Look {
         owner: Option<u32>,
         paths: &Paths,
         before: &Held,
-        bytes: &mut u64,
+        room: &mut Room,
     ) -> Option<Arc<Secret>> {
         // A link may lead to what everyone reads: the file counts where it lies, and in a home only its user's.
         let name = path.to_str()?;
@@ -446,13 +462,13 @@ impl Look {
             return None;
         }
         let version = version(&meta);
-        let read =
-            self.tagger.is_some() && meta.len() > 0 && meta.len() <= LARGEST && *bytes + meta.len() <= ALL;
+        let read = self.tagger.is_some() && meta.len() > 0 && meta.len() <= LARGEST.min(room.bytes);
         if read {
-            *bytes += meta.len();
+            room.bytes -= meta.len();
         }
         let old = before.at((meta.dev(), meta.ino())).filter(|s| s.version == version && s.path == name);
         if let Some(old) = old.filter(|s| s.label == label && (!read || s.sha256.is_some())) {
+            room.prints = room.prints.saturating_sub(old.prints.len());
             return Some(old.clone());
         }
         let content = read.then(|| content(path, version)).flatten();
@@ -460,6 +476,13 @@ impl Look {
             let block = &content[..content.len().min(BLOCK as usize)];
             (block.len() as u32, tagger.tag(0, block))
         });
+        let prints = content.as_ref().zip(self.known.printer.as_ref());
+        let mut prints = prints.map_or_else(Vec::new, |(content, printer)| printer.prints(content));
+        // What has no room is known by its place and digest only.
+        if prints.len() > room.prints {
+            prints = Vec::new();
+        }
+        room.prints -= prints.len();
         Some(Arc::new(Secret {
             path: name.to_owned(),
             label,
@@ -467,10 +490,7 @@ impl Look {
             sha256: content.as_ref().map(|content| Sha256::digest(content).into()),
             version,
             first,
-            prints: content
-                .as_ref()
-                .zip(self.known.printer.as_ref())
-                .map_or_else(Box::default, |(content, printer)| printer.prints(content).into()),
+            prints: prints.into(),
         }))
     }
 }
@@ -568,6 +588,31 @@ mod tests {
         until("its content", || known.held().with_digest(&Sha256::digest("two").into()).is_some());
         fs::remove_file(&path).unwrap();
         until("nothing", || known.held().is_empty());
+    }
+
+    /// docs/sensitive-files.md, "Memory": 8 MB of prints, and 8 MB to find them by, however much there is.
+    #[test]
+    fn prints_have_a_bound() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut state = 1u64;
+        let files = PRINTS * 10 / (64 << 10);
+        for n in 0..files {
+            let mut text = Vec::with_capacity(64 << 10);
+            while text.len() < 64 << 10 {
+                state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
+                text.extend_from_slice(&state.to_ne_bytes());
+            }
+            fs::write(dir.path().join(format!("secret{n}")), text).unwrap();
+        }
+        let keeper = keeper(&dir.path().join("sec*"));
+        keeper.known.wait(Duration::from_secs(300));
+        let held = keeper.known.held();
+        assert_eq!(held.len(), files, "those beyond the bound are known all the same");
+        let prints: usize = held.by_inode.values().map(|secret| secret.prints.len()).sum();
+        assert!(prints > PRINTS * 9 / 10 && prints <= PRINTS, "{prints}");
+        assert!(prints * size_of::<(u32, u64)>() <= 8_000_000);
+        let index = keeper.known.index();
+        assert!(index.bytes() > 6_000_000 && index.bytes() <= 8_000_000 + 100_000, "{}", index.bytes());
     }
 
     #[test]

@@ -68,14 +68,14 @@ impl Trail {
         for sample in samples {
             let hidden = printer.hide(sample.print);
             let end = prints.offset.saturating_add(u64::from(sample.end));
-            let places = index.find(hidden);
-            if places.is_empty() && keep {
+            let before = found.len();
+            found.extend(index.find(hidden).map(|place| (place, end)));
+            if found.len() == before && keep {
                 if self.seen.earlier.len() >= EARLIER {
                     self.seen.earlier.pop_front();
                 }
                 self.seen.earlier.push_back((hidden, stream, end, prints.header.time));
             }
-            found.extend(places.iter().map(|place| (place.clone(), end)));
         }
         if found.is_empty() && (!keep || samples.is_empty()) {
             return;
@@ -142,9 +142,9 @@ impl Trail {
         let index = self.known.index();
         let mut all = Vec::new();
         self.seen.earlier.retain(|&(hidden, stream, end, time)| {
-            let places = index.find(hidden);
-            all.extend(places.iter().map(|place| (stream, place.clone(), end, time)));
-            places.is_empty()
+            let before = all.len();
+            all.extend(index.find(hidden).map(|place| (stream, place, end, time)));
+            all.len() == before
         });
         for (stream, place, end, time) in all {
             self.seen.found(stream, vec![(place, end)], time);

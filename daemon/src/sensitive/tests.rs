@@ -65,6 +65,12 @@ fn noise(seed: u64, length: usize) -> Vec<u8> {
 impl Case {
     /// Everything that is called `secret*` in its folder is sensitive.
     fn new(files: &[(&str, &[u8])]) -> Self {
+        // What happens here comes after all that the disk has of it.
+        Self::at(files, 3600)
+    }
+
+    /// Its first moment is so many seconds from now, by the clock of files.
+    fn at(files: &[(&str, &[u8])], seconds: i128) -> Self {
         let dir = tempfile::tempdir().unwrap();
         for (name, content) in files {
             fs::write(dir.path().join(name), content).unwrap();
@@ -73,7 +79,9 @@ impl Case {
         let own = Sensitive { path, label: "mine".into(), severity: Severity::Critical };
         let egress = Egress { sensitive: vec![own], sensitive_paths: Some(vec![]), ..Egress::default() };
         let setup = Setup::start(&egress, Tagger::new(KEY, StreamDigest::Mac), &KEY).unwrap();
-        let trail = Trail::new(&setup, Arc::new(RealProc::default()), 0);
+        let clock = crate::core::clock_offset() + i128::from(crate::core::now());
+        let offset = clock + (seconds - 1000) * i128::from(SECOND);
+        let trail = Trail::new(&setup, Arc::new(RealProc::default()), offset);
         let until = Instant::now() + Duration::from_secs(60);
         while trail.known.unread() {
             assert!(Instant::now() < until, "the files are never read");
@@ -306,9 +314,9 @@ fn who_read_it_and_who_got_bytes_of_that_and_sent() {
     assert!(case.said().is_empty());
 }
 
-#[test]
-fn what_was_written_after_came_of_it() {
-    let mut case = Case::new(&[("secret", &noise(1, 500))]);
+/// Who read what was written after a reading, an hour later, and sent something. `seconds`: see [`Case::at`].
+fn what_was_written_after(seconds: i128) -> Vec<(Arc<SensitiveEgress>, u32)> {
+    let mut case = Case::at(&[("secret", &noise(1, 500))], seconds);
     (1..=2).for_each(|arena| case.program(arena, 1));
     case.reads(1, "secret");
     fs::write(case.path("packed"), "packed").unwrap();
@@ -340,8 +348,19 @@ fn what_was_written_after_came_of_it() {
     case.now += 3600 * SECOND;
     case.reads(2, "packed");
     case.sends(2);
-    let said = case.said();
+    case.said()
+}
+
+#[test]
+fn what_was_written_after_came_of_it() {
+    let said = what_was_written_after(3600);
     assert_eq!(said.len(), 1);
     let did: Vec<&str> = said[0].0.chain.iter().map(|s| s.did).collect();
     assert_eq!(did, ["read", "wrote", "read", "sent"]);
+}
+
+/// The inode of what was written is another file's by now, which was made later.
+#[test]
+fn what_has_its_inode_did_not() {
+    assert_eq!(what_was_written_after(-3600), []);
 }
