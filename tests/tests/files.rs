@@ -146,8 +146,9 @@ fn rsync_sends_differences() {
 #[test]
 fn tar_through_ssh() {
     need_sshd!();
-    let run = beside_sshd(SIZES, "tar c -C src . | ssh far \"tar x -C $here/dst\"").go().well();
-    all_intact(&run, SIZES, "dst", ("tar", "tar"), 3);
+    let sizes = &SIZES[1..];
+    let run = beside_sshd(sizes, "tar c -C src . | ssh far \"tar x -C $here/dst\"").go().well();
+    all_intact(&run, sizes, "dst", ("tar", "tar"), 3);
 }
 
 #[test]
