@@ -145,6 +145,9 @@ impl Bodies {
             let rest = &piece[index..];
             let at = start + index as u64;
             if self.phase() == Phase::Data {
+                if self.done == 0 && self.head.belied_by(rest) {
+                    return self.lose(place, at);
+                }
                 let now = rest.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
                 self.data(place, at, &rest[..now]);
                 if self.left != UNKNOWN {

@@ -1,5 +1,7 @@
 //! The head of an HTTP/1 message, line by line: only what says how long the message is (RFC 9112, 6.3).
 
+/// How a status line begins.
+const VERSION: &[u8] = b"HTTP/1.";
 /// What of a line is kept: the lines that matter are shorter.
 const KEPT: usize = 64;
 
@@ -8,6 +10,8 @@ const CHUNKED: u32 = 1;
 const HAS_LENGTH: u32 = 2;
 /// What follows is no message any more (CONNECT), or is another protocol.
 const OPAQUE: u32 = 4;
+/// The client may leave the body out, if it is told so first.
+const EXPECTS: u32 = 8;
 
 /// A head as far as it was read, and the present line. Valid whatever its bytes are.
 #[derive(Clone, Copy)]
@@ -22,7 +26,7 @@ pub struct Head {
     body: u64,
     /// The status code; 0: a request.
     status: u32,
-    /// [`CHUNKED`], [`HAS_LENGTH`], [`OPAQUE`].
+    /// [`CHUNKED`], [`HAS_LENGTH`], [`OPAQUE`], [`EXPECTS`].
     marks: u32,
 }
 
@@ -124,7 +128,21 @@ impl Head {
             }
             self.marks |= CHUNKED;
         }
+        if field(line, b"expect:").is_some() {
+            self.marks |= EXPECTS;
+        }
         Some(Follows::More)
+    }
+
+    /// What stands where the body should begin is the next message: a response to HEAD has a length and no body,
+    /// and who was told not to send what it announced goes on with another request.
+    pub fn belied_by(&self, bytes: &[u8]) -> bool {
+        if self.status != 0 {
+            let same = bytes.len().min(VERSION.len());
+            bytes[..same] == VERSION[..same]
+        } else {
+            self.has(EXPECTS) && first_line(&bytes[..bytes.len().min(KEPT)], false)
+        }
     }
 
     /// The head has ended.
@@ -158,7 +176,6 @@ impl Head {
 
 /// A request's or response's first line; `whole`: all that is kept of it is there.
 fn first_line(line: &[u8], whole: bool) -> bool {
-    const VERSION: &[u8] = b"HTTP/1.";
     let same = line.len().min(VERSION.len());
     if line[..same] == VERSION[..same] {
         return !whole || line.len() >= 12;
