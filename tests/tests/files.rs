@@ -146,9 +146,32 @@ fn rsync_sends_differences() {
 #[test]
 fn tar_through_ssh() {
     need_sshd!();
-    let sizes = &SIZES[1..];
-    let run = beside_sshd(sizes, "tar c -C src . | ssh far \"tar x -C $here/dst\"").go().well();
-    all_intact(&run, sizes, "dst", ("tar", "tar"), 3);
+    // It opens no file that is empty.
+    let run = beside_sshd(SIZES, "tar c -C src . | ssh far \"tar x -C $here/dst\"").go().well();
+    all_intact(&run, SIZES, "dst", ("tar", "tar"), 3);
+}
+
+#[test]
+fn compressed_by_ssh_and_with_a_mac_before_encryption() {
+    need_sshd!();
+    for options in ["-C", "-o Compression=yes", "-c aes128-ctr -o MACs=hmac-sha2-256", "-C -O -c aes128-ctr"]
+    {
+        let run = beside_sshd(
+            &[300_000],
+            &format!(
+                "seq 60000 >src/text\nscp {options} src/text far:$here/dst/text\nscp {options} far:$here/src/f0 dst/f0\n\
+                 scp {options} far:$here/dst/text back"
+            ),
+        );
+        let run = run.go().well();
+        truth::blameless(&run);
+        check!(run, run.report.alarms().is_empty(), "{options}: {:?}", run.report.alarms());
+        let far = if options.contains("-O") { "scp" } else { "sftp-server" };
+        intact(&run, "src/text", "dst/text", ("scp", far), 3);
+        intact(&run, "src/f0", "dst/f0", (far, "scp"), 3);
+        intact(&run, "dst/text", "back", (far, "scp"), 3);
+        check!(run, files(&run).len() == 3, "{} files", files(&run).len());
+    }
 }
 
 #[test]
