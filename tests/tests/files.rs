@@ -505,6 +505,35 @@ fn a_killed_scp_over_an_older_file_is_truncated() {
 }
 
 #[test]
+fn a_killed_receiver_over_an_older_file_is_truncated() {
+    need_sshd!();
+    // It has no last word.
+    for (options, receiver) in [("-O", "scp -t $here/dst/f0"), ("", "/usr/lib/openssh/sftp-server")] {
+        let run = beside_sshd(
+            &[3_000_000],
+            &format!(
+                "head -c 3000000 /dev/zero >dst/f0\n\
+                 command scp {options} -q -F ssh_config -l 8000 src/f0 far:$here/dst/f0 & copy=$!\n\
+                 await sh -c 'head -c 400000 dst/f0 | tail -c 1000 | tr -d \"\\000\" | grep -q .'\n\
+                 kill -9 $(for p in $(pgrep -xf \"{receiver}\"); do \
+                 grep -qF dst/f0 /proc/$p/cmdline || ls -l /proc/$p/fd | grep -qF $here/dst && echo $p; done)\n\
+                 wait $copy || true\n{UNUSED}"
+            ),
+        );
+        let run = run.go().well();
+        truth::blameless(&run);
+        let writes = |t: &Transfer| ["sftp-server", "scp"].contains(&t.program("destination"));
+        let found: Vec<_> = files(&run).into_iter().filter(writes).collect();
+        let right = found.len() == 1 && found[0].verdict() == "truncated";
+        check!(run, right, "{receiver}: {found:?}");
+        let there = std::fs::read(run.scratch.at("dst/f0")).expect("dst/f0");
+        let same = there.iter().zip(payload(3_000_001, 3_000_000)).take_while(|(a, b)| **a == *b).count();
+        let arrived = found[0].destination().unwrap_or(0);
+        check!(run, arrived > 0 && arrived.abs_diff(same as u64) < 16_384, "{same}: {}", found[0].shown());
+    }
+}
+
+#[test]
 fn a_dropped_connection_is_truncated() {
     need_sshd!();
     let run = beside_sshd(
