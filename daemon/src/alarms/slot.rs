@@ -122,6 +122,7 @@ impl Slot {
             alarm: self.alarm(None).map(Arc::new),
             changed: None,
             changes: std::mem::take(&mut self.unwritten),
+            letters: vec![],
         }
     }
 

@@ -9,9 +9,11 @@
 //! ledger, and at the end an [`Outcome`] for `run`'s report. One thread, which waits for no disk and no
 //! receiver: sinks and scribe have their own.
 //!
-//! `open` makes one, `list` keeps the alarm list, `shown` fills in what alarms show.
+//! `open` makes one, `list` keeps the alarm list, `letters` holds what the ledger has to have before sinks hear of it, `shown`
+//! fills in what alarms show.
 #![forbid(unsafe_code)]
 
+mod letters;
 mod list;
 mod open;
 mod shown;
@@ -38,6 +40,7 @@ use crate::report::Gathered;
 use crate::sinks::{JsonLines, Message, Sinks};
 use crate::workflow;
 use crossbeam::channel::Receiver;
+use letters::Letters;
 use open::page;
 use shown::{identify, tidy_argv};
 use std::net::SocketAddr;
@@ -67,6 +70,10 @@ pub struct Desk {
     control: Option<Control>,
     asks: Receiver<Ask>,
     scribe: Option<Scribe>,
+    /// What the sinks are to hear.
+    letters: Letters,
+    /// The ledger has some of it.
+    committed: Receiver<()>,
     /// None without a ledger: habits take longer than a `run`.
     habits: Option<Habits>,
     watchers: Option<Watchers>,
@@ -129,10 +136,17 @@ impl Desk {
     pub fn serve(mut self, judged: &Receiver<Judged>, reloads: &Receiver<Reload>) -> Outcome {
         self.plan_shelves();
         loop {
-            let next = [self.settle, self.shelves].into_iter().flatten().fold(self.forget, Instant::min);
+            let next = [self.settle, self.shelves, self.letters.due()]
+                .into_iter()
+                .flatten()
+                .fold(self.forget, Instant::min);
             let time = crossbeam::channel::at(next);
             crossbeam::channel::select! {
                 recv(time) -> _ => self.on_time(),
+                recv(self.committed) -> word => match word {
+                    Ok(()) => self.post(),
+                    Err(_) => self.committed = crossbeam::channel::never(),
+                },
                 recv(self.asks) -> ask => match ask {
                     Ok(ask) => self.asked(ask),
                     Err(_) => self.asks = crossbeam::channel::never(),
@@ -261,6 +275,7 @@ impl Desk {
         // The old ones first: they and the new ones may share a spool.
         std::mem::take(&mut self.sinks).finish(FAREWELL);
         self.sinks = Sinks::start(&config.sinks, self.state.as_deref(), &self.metrics);
+        self.letters.sent().for_each(|letter| self.sinks.letter(letter));
         if self.page.as_ref().map(|(address, _)| *address) != config.metrics.listen {
             self.page = None;
             self.page = config.metrics.listen.and_then(|address| page(address, &self.metrics));
@@ -308,7 +323,11 @@ impl Desk {
         if let Some(json) = &mut self.json {
             json.summary(&self.summary);
         }
-        self.sinks.finish(FAREWELL);
+        self.post_all();
+        let stored = std::mem::take(&mut self.sinks).finish(FAREWELL);
+        if let (Some(number), Some(scribe)) = (self.letters.stored(stored), &self.scribe) {
+            scribe.delivered(number);
+        }
         drop(self.habits);
         self.egress.finish();
         if let Some(scribe) = self.scribe {

@@ -5,6 +5,7 @@
 //! finding's, and may be older.
 #![forbid(unsafe_code)]
 
+use super::Letter;
 use super::read::json;
 use super::word;
 use crate::alarms::Minutes;
@@ -80,6 +81,8 @@ pub struct AlarmRow {
     pub changed: Option<Change>,
     /// Changes that are to be added.
     pub changes: Vec<Change>,
+    /// What sinks are to hear of it, as soon as it is committed.
+    pub letters: Vec<Arc<Letter>>,
 }
 
 impl AlarmRow {
@@ -211,6 +214,7 @@ pub(super) fn standing(connection: &Connection, most: usize) -> rusqlite::Result
             alarm: None,
             changed: row.get::<_, Option<String>>(15)?.map(|text| json(&text)).transpose()?,
             changes: vec![],
+            letters: vec![],
         })
     })?;
     rows.collect()

@@ -4,7 +4,7 @@
 //! when it is well again. Called by `desk`.
 #![forbid(unsafe_code)]
 
-use super::{AlarmRow, Ledger, Note, WAITING};
+use super::{AlarmRow, Ledger, Letter, Note, WAITING};
 use crate::alarms::Minutes;
 use crate::config;
 use crate::model::Transfer;
@@ -25,6 +25,8 @@ const BATCH: usize = 4096;
 enum Order {
     Transfer(Arc<Transfer>),
     Alarm(Box<AlarmRow>, Option<Sender<Result<(), String>>>),
+    Letter(Arc<Letter>),
+    Delivered(u64),
     Minutes(Minutes),
     Limit(config::Ledger),
     Remember(Note),
@@ -71,6 +73,7 @@ pub struct Scribe {
     full: Arc<AtomicU64>,
     /// Alarms that were taken and are not committed.
     in_hand: Arc<AtomicUsize>,
+    committed: Receiver<()>,
     thread: JoinHandle<()>,
 }
 
@@ -84,10 +87,11 @@ impl Scribe {
         let full = Arc::new(AtomicU64::new(0));
         let in_hand = Arc::new(AtomicUsize::new(0));
         let counters = (Arc::clone(&full), Arc::clone(&in_hand));
+        let (word, committed) = bounded(1);
         let thread = std::thread::Builder::new()
             .name("ledger".into())
-            .spawn(move || write(ledger, &waiting, &counters.0, &counters.1))?;
-        Ok(Self { orders, full, in_hand, thread })
+            .spawn(move || write(ledger, &waiting, &counters.0, &counters.1, &word))?;
+        Ok(Self { orders, full, in_hand, committed, thread })
     }
 
     /// A final transfer.
@@ -119,6 +123,23 @@ impl Scribe {
                 _ => unreachable!("it is what was sent"),
             }
         })
+    }
+
+    /// What the sinks are to hear of an alarm whose row came before. False: there is no room.
+    #[must_use]
+    pub fn letter(&self, letter: Arc<Letter>) -> bool {
+        self.orders.try_send(Order::Letter(letter)).is_ok()
+    }
+
+    /// Says so when letters were committed.
+    #[must_use]
+    pub fn committed(&self) -> Receiver<()> {
+        self.committed.clone()
+    }
+
+    /// Every sink has the letters up to this number.
+    pub fn delivered(&self, number: u64) {
+        self.order(Order::Delivered(number));
     }
 
     /// What follows is committed as a whole, up to [`Self::together_done`], which has to come soon.
@@ -165,9 +186,15 @@ impl Scribe {
     }
 }
 
-fn write(mut ledger: Ledger, orders: &Receiver<Order>, full: &AtomicU64, in_hand: &AtomicUsize) {
+fn write(
+    mut ledger: Ledger,
+    orders: &Receiver<Order>,
+    full: &AtomicU64,
+    in_hand: &AtomicUsize,
+    committed: &Sender<()>,
+) {
     let mut failed = false;
-    let mut alarms = 0;
+    let (mut alarms, mut letters) = (0, 0);
     let mut waiting = Vec::new();
     let together = Cell::new(false);
     loop {
@@ -176,8 +203,14 @@ fn write(mut ledger: Ledger, orders: &Receiver<Order>, full: &AtomicU64, in_hand
                 let mut over = |order| match order {
                     Order::Alarm(row, done) => {
                         alarms += 1;
+                        letters += row.letters.len();
                         waiting.extend(done);
                         ledger.alarm(*row);
+                        false
+                    }
+                    Order::Letter(letter) => {
+                        letters += 1;
+                        ledger.letter(letter);
                         false
                     }
                     Order::Together | Order::Done => {
@@ -212,6 +245,11 @@ fn write(mut ledger: Ledger, orders: &Receiver<Order>, full: &AtomicU64, in_hand
             let _ = done.try_send(now.as_ref().map(|&()| ()).map_err(ToString::to_string));
         }
         if !failed {
+            if letters > 0 {
+                // One word is enough, however often it is said.
+                let _ = committed.try_send(());
+            }
+            letters = 0;
             in_hand.fetch_sub(std::mem::take(&mut alarms), Ordering::Relaxed);
         }
         let lost = ledger.lost() + full.swap(0, Ordering::Relaxed);
@@ -230,6 +268,8 @@ fn take(ledger: &mut Ledger, order: Order) -> bool {
         Order::End => return false,
         Order::Transfer(transfer) => ledger.transfer(transfer),
         Order::Alarm(row, _) => ledger.alarm(*row),
+        Order::Letter(letter) => ledger.letter(letter),
+        Order::Delivered(number) => ledger.delivered(number),
         Order::Minutes(minutes) => ledger.minutes(&minutes),
         Order::Limit(limits) => ledger.limit(limits),
         Order::Remember(note) => ledger.remember(note),
