@@ -10,6 +10,8 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+/// Lines under way at once.
+const WINDOW: usize = 64;
 /// As much of an earlier daemon's file is looked at: more than may be under way.
 const TAIL: u64 = 1 << 20;
 
@@ -80,7 +82,7 @@ impl Appended {
 
 impl Wire for Appended {
     fn window(&self) -> usize {
-        64
+        WINDOW
     }
 
     fn send(&mut self, line: &[u8]) -> io::Result<()> {
@@ -109,10 +111,10 @@ impl Wire for Appended {
     }
 }
 
-/// Where `line` begins a line of `text`, the last time.
+/// Where `line` begins one of the last lines of `text`, the last time. Further back it is an older one that looks alike.
 fn last_line(text: &[u8], line: &[u8]) -> Option<usize> {
     let mut end = text.len();
-    loop {
+    for _ in 0..=WINDOW {
         // From one line's beginning to the one before.
         let start = text[..end].iter().rposition(|b| *b == b'\n').map_or(0, |n| n + 1);
         if text[start..].starts_with(line) {
@@ -120,6 +122,7 @@ fn last_line(text: &[u8], line: &[u8]) -> Option<usize> {
         }
         end = start.checked_sub(1)?;
     }
+    None
 }
 
 #[cfg(test)]
