@@ -1,7 +1,7 @@
 //! Letters on their way: into the ledger first, then to the sinks, and remembered until each of these has them on disk.
 //!
 //! Comes in: alarms that the sinks are to hear of. Goes out: letters for the scribe, then for the sinks, in one order. Called by
-//! `desk::list`. An order that doesn't come back holds nobody up for long: what is wrong must be told, ledger or no.
+//! `desk::list`. A ledger that can't be written silences nobody: what is wrong is told then without it.
 #![forbid(unsafe_code)]
 
 use crate::ledger::Letter;
@@ -13,8 +13,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use uuid::Uuid;
 
-/// So long a letter waits for its commit. A ledger that can't be written silences no alarm.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// So long a letter waits for its commit, if the disk says neither yes nor no.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// Letters that are remembered for sinks: who is further behind has lost some, and counted them.
 const REMEMBERED: usize = 2 * sinks::QUEUE;
 
@@ -65,10 +65,10 @@ impl Letters {
         }
     }
 
-    /// The next one for the sinks.
-    pub fn to_send(&mut self, now: Instant) -> Option<Arc<Letter>> {
+    /// The next one for the sinks; committed, unless `anyway`.
+    pub fn to_send(&mut self, now: Instant, anyway: bool) -> Option<Arc<Letter>> {
         let (letter, since) = self.waiting.front()?;
-        if !letter.is_committed() && now.saturating_duration_since(*since) < PATIENCE {
+        if !anyway && !letter.is_committed() && now.saturating_duration_since(*since) < PATIENCE {
             return None;
         }
         let (letter, _) = self.waiting.pop_front()?;
@@ -134,19 +134,19 @@ mod tests {
         let given = letters.give(Uuid::from_u128(1));
         assert_eq!(numbers(&given), [5, 7]);
         letters.put_back(Uuid::from_u128(1), given);
-        assert!(letters.to_send(start).is_none(), "not committed");
+        assert!(letters.to_send(start, false).is_none(), "not committed");
         assert_eq!(letters.due(), Some(start + PATIENCE));
         // The disk takes nothing: it is told nevertheless, each in its time, and the ledger needs it no more.
-        assert_eq!(letters.to_send(start + PATIENCE).map(|l| l.number), Some(5));
-        assert!(letters.to_send(start + PATIENCE).is_none());
+        assert_eq!(letters.to_send(start + PATIENCE, false).map(|l| l.number), Some(5));
+        assert!(letters.to_send(start + PATIENCE, false).is_none());
         assert_eq!(numbers(&letters.give(Uuid::from_u128(1))), [7]);
         assert_eq!(letters.stored(None), None);
         assert_eq!(letters.stored(Some(3)), None);
         assert_eq!(letters.stored(Some(5)), Some(5));
         assert_eq!(letters.stored(Some(9)), None, "said once");
-        assert_eq!(letters.to_send(start + PATIENCE * 2).map(|l| l.number), Some(6));
+        assert_eq!(letters.to_send(start + PATIENCE * 2, false).map(|l| l.number), Some(6));
         assert!(letters.to_give().is_empty(), "nothing is kept of what was told");
-        assert_eq!(letters.to_send(start + PATIENCE * 2).map(|l| l.number), Some(7));
+        assert_eq!(letters.to_send(start + PATIENCE * 2, false).map(|l| l.number), Some(7));
         assert_eq!(letters.due(), None);
     }
 
@@ -156,8 +156,9 @@ mod tests {
         let start = Instant::now();
         letters.add(alarm(), start);
         letters.add(alarm(), start);
-        assert_eq!(letters.to_send(start + PATIENCE).map(|l| l.number), Some(0));
-        assert_eq!(letters.to_send(start + PATIENCE).map(|l| l.number), Some(0));
+        assert!(letters.to_send(start, false).is_none());
+        assert_eq!(letters.to_send(start, true).map(|l| l.number), Some(0));
+        assert_eq!(letters.to_send(start, true).map(|l| l.number), Some(0));
         assert_eq!(letters.sent().count(), 0);
     }
 }

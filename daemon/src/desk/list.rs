@@ -156,10 +156,15 @@ impl Desk {
         }
     }
 
-    /// Sends what is committed.
+    /// Sends what is committed; all, where nothing can be.
     pub(super) fn post(&mut self) {
+        let fails = self.scribe.as_ref().is_none_or(Scribe::fails);
+        self.send_letters(fails);
+    }
+
+    fn send_letters(&mut self, anyway: bool) {
         let now = Instant::now();
-        while let Some(letter) = self.letters.to_send(now) {
+        while let Some(letter) = self.letters.to_send(now, anyway) {
             self.sinks.letter(&letter);
         }
         if let Some(scribe) = &self.scribe
@@ -175,13 +180,15 @@ impl Desk {
 
     /// At the end: every letter, with its commit or, at last, without.
     pub(super) fn post_all(&mut self) {
+        let end = Instant::now() + FAREWELL;
         self.post();
-        while let Some(due) = self.letters.due() {
-            if let Err(RecvTimeoutError::Disconnected) = self.committed.recv_deadline(due) {
+        while self.letters.due().is_some() && Instant::now() < end {
+            if let Err(RecvTimeoutError::Disconnected) = self.committed.recv_deadline(end) {
                 self.committed = crossbeam::channel::never();
             }
             self.post();
         }
+        self.send_letters(true);
     }
 
     /// Gives the ledger how an alarm stands, and in the same breath what the sinks are to hear of it. False: it has no room.

@@ -11,7 +11,7 @@ use crate::model::Transfer;
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
 use std::cell::Cell;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -74,6 +74,8 @@ pub struct Scribe {
     /// Alarms that were taken and are not committed.
     in_hand: Arc<AtomicUsize>,
     committed: Receiver<()>,
+    /// The last transaction failed.
+    failing: Arc<AtomicBool>,
     thread: JoinHandle<()>,
 }
 
@@ -86,12 +88,13 @@ impl Scribe {
         let (orders, waiting) = bounded(WAITING);
         let full = Arc::new(AtomicU64::new(0));
         let in_hand = Arc::new(AtomicUsize::new(0));
-        let counters = (Arc::clone(&full), Arc::clone(&in_hand));
+        let failing = Arc::new(AtomicBool::new(false));
+        let counters = (Arc::clone(&full), Arc::clone(&in_hand), Arc::clone(&failing));
         let (word, committed) = bounded(1);
         let thread = std::thread::Builder::new()
             .name("ledger".into())
-            .spawn(move || write(ledger, &waiting, &counters.0, &counters.1, &word))?;
-        Ok(Self { orders, full, in_hand, committed, thread })
+            .spawn(move || write(ledger, &waiting, &counters.0, &counters.1, (&counters.2, &word)))?;
+        Ok(Self { orders, full, in_hand, committed, failing, thread })
     }
 
     /// A final transfer.
@@ -131,10 +134,16 @@ impl Scribe {
         self.orders.try_send(Order::Letter(letter)).is_ok()
     }
 
-    /// Says so when letters were committed.
+    /// Says so when letters were committed, or could not be.
     #[must_use]
     pub fn committed(&self) -> Receiver<()> {
         self.committed.clone()
+    }
+
+    /// The ledger can't be written.
+    #[must_use]
+    pub fn fails(&self) -> bool {
+        self.failing.load(Ordering::Relaxed)
     }
 
     /// Every sink has the letters up to this number.
@@ -191,7 +200,7 @@ fn write(
     orders: &Receiver<Order>,
     full: &AtomicU64,
     in_hand: &AtomicUsize,
-    committed: &Sender<()>,
+    (failing, committed): (&AtomicBool, &Sender<()>),
 ) {
     let mut failed = false;
     let (mut alarms, mut letters) = (0, 0);
@@ -240,15 +249,16 @@ fn write(
             _ => {}
         }
         failed = now.is_err();
+        failing.store(failed, Ordering::Relaxed);
+        if letters > 0 {
+            // One word is enough, however often it is said.
+            let _ = committed.try_send(());
+        }
         for done in waiting.drain(..) {
             // Whoever asked may have gone.
             let _ = done.try_send(now.as_ref().map(|&()| ()).map_err(ToString::to_string));
         }
         if !failed {
-            if letters > 0 {
-                // One word is enough, however often it is said.
-                let _ = committed.try_send(());
-            }
             letters = 0;
             in_hand.fetch_sub(std::mem::take(&mut alarms), Ordering::Relaxed);
         }
