@@ -83,6 +83,28 @@ impl Daemon {
 
     /// Starts it, or starts it again on the same state.
     pub fn launch(&mut self) {
+        self.spawn(&[]);
+        // A connection tells: the socket's file may be an earlier daemon's.
+        wait::until(Duration::from_secs(15), self.shown("the daemon listens"), || {
+            assert!(self.alive(), "{}", self.shown("the daemon ended"));
+            crate::hostile::Client::connect(&self.socket()).ok().map(drop)
+        });
+    }
+
+    /// The same, and it ends without a word just before the `nth` change of a file in whose path `part` occurs (see
+    /// `fixtures/die.c`). False: that was before it listened.
+    pub fn launch_dying(&mut self, part: &str, nth: u32) -> bool {
+        let library = fixtures::fixture("die.so");
+        self.spawn(&[("LD_PRELOAD", &library), ("DIE", &format!("{part}:{nth}"))]);
+        wait::until(Duration::from_secs(15), self.shown("the daemon listens or ends"), || {
+            if !self.alive() {
+                return Some(false);
+            }
+            crate::hostile::Client::connect(&self.socket()).ok().map(|_| true)
+        })
+    }
+
+    fn spawn(&mut self, environment: &[(&str, &str)]) {
         let log =
             std::fs::OpenOptions::new().create(true).append(true).open(self.scratch.at("log")).expect("log");
         let child = Command::new(product::program())
@@ -94,17 +116,13 @@ impl Daemon {
             .arg("--state")
             .arg(&self.state)
             .env_remove("LD_PRELOAD")
+            .envs(environment.iter().copied())
             .stdin(std::process::Stdio::null())
             .stdout(log.try_clone().expect("log"))
             .stderr(log)
             .spawn()
             .expect("daemon");
         self.child = Some(child);
-        // A connection tells: the socket's file may be an earlier daemon's.
-        wait::until(Duration::from_secs(15), self.shown("the daemon listens"), || {
-            assert!(self.alive(), "{}", self.shown("the daemon ended"));
-            crate::hostile::Client::connect(&self.socket()).ok().map(drop)
-        });
     }
 
     /// Where it listens.

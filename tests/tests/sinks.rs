@@ -516,6 +516,14 @@ listen = "127.0.0.1:{port}"
     assert_eq!(value("counterfoil_transfers_total", json!({"verdict": "altered"})), altered, "{page}");
     assert!(value("counterfoil_records_total", json!({})) > 0.0, "{page}");
     assert_eq!(value("counterfoil_records_dropped_total", json!({})), 0.0, "{page}");
+    for (gauge, most) in [
+        ("counterfoil_lane_pressure_percent", 100.0),
+        ("counterfoil_lag_milliseconds", 60_000.0),
+        ("counterfoil_sessions", 1000.0),
+    ] {
+        let found = samples.iter().find(|s| s.0 == gauge).unwrap_or_else(|| panic!("{gauge}\n{page}")).2;
+        assert!((0.0..=most).contains(&found), "{gauge} {found}\n{page}");
+    }
     let of = json!({"rule": "payload-altered", "severity": "critical", "state": "unacknowledged"});
     assert_eq!(value("counterfoil_alarms", of), 1.0, "{page}");
     assert!(value("counterfoil_sink_up", json!({})) >= 6.0, "{page}");
