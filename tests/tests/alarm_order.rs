@@ -38,8 +38,9 @@ impl Plant {
         let (names, socket) = (self.names.display().to_string(), self.daemon.socket().display().to_string());
         let (from, all) = (round * KEYS, self.rounds * KEYS);
         let numbers = [KEYS, all].map(|n| n.to_string());
+        let fixture = fixtures::fixture("flood");
         let words = [
-            &["exec", "--socket", &socket, "--", &fixtures::fixture("flood")][..],
+            &["exec", "--socket", &socket, "--", &fixture][..],
             &[&numbers[0], &numbers[1], &names, &from.to_string()],
         ];
         // With or without a daemon that answers.
