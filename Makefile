@@ -15,7 +15,7 @@ LIBRARY := $(RELEASE)/libcounterfoil.so
 TESTED  := COUNTERFOIL_BIN=$(abspath $(PROGRAM))
 
 # Cargo follows the sources; make only passes on.
-.PHONY: help build demo test classes test-long test-flood test-outage test-cpython loom miri bench install uninstall lint clean toolchain
+.PHONY: help build demo test classes test-long test-flood test-busy test-outage test-cpython loom miri bench install uninstall lint clean toolchain
 .DEFAULT_GOAL := help
 
 help:
@@ -30,6 +30,7 @@ help:
 	@echo '  make bench         speeds, observed against plain; make bench ONLY=tls-bulk for one of them'
 	@echo '  make test-long     what takes longer: ignored tests, the lane under loom'
 	@echo '  make test-flood    100,000 findings, and the daemon killed 200 times meanwhile'
+	@echo '  make test-busy     a scripted busy host, MINUTES=60: what it raises, which is to be nothing'
 	@echo '  make classes       how well classes of content are told apart (SAMPLES="a.deb b.tar.gz" adds to the corpus)'
 	@echo '  make test-outage   ten minutes without the log server, under load: nothing is lost'
 	@echo "  make test-cpython  CPython's own network tests, with and without the library"
@@ -63,6 +64,12 @@ test-long: build
 
 test-flood: build
 	$(TESTED) $(CARGO) test --locked -p counterfoil-tests --test alarm_flood -- --include-ignored --nocapture --test-threads 1
+
+# What servers do all day, observed; MINUTES of it.
+test-busy: build
+	tests/install-peers.sh
+	MINUTES=$(or $(MINUTES),60) $(TESTED) nice \
+	  $(CARGO) test --locked -p counterfoil-tests --test busy_host -- --ignored --nocapture
 
 # rsyslog away for ten minutes, under load, over every transport.
 test-outage: build

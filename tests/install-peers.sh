@@ -50,6 +50,10 @@ want_program lz4 lz4
 want_program brotli brotli
 want_program gpg gpg
 want_program age age
+# What runs on any server all day (the busy host), and questions to a resolver.
+want_program cron cron
+want_program sudo sudo
+want_program dig bind9-dnsutils
 [ -x /usr/bin/git ] || need="$need git"
 [ -x /usr/bin/python3 ] || need="$need python3"
 

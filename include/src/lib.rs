@@ -12,6 +12,7 @@ pub mod lane;
 pub mod matcher;
 pub mod prints;
 pub mod record;
+pub mod sha256;
 
 /// Version of everything in this crate. A daemon refuses a shim of another version, and the
 /// shim then stays inert.

@@ -58,8 +58,7 @@ fn unpack(value: u64) -> Option<Name> {
         .then(|| Name { slot: (value as u32).wrapping_sub(FIRST as u32), number: (value >> 32) as u32 })
 }
 
-/// True if calls on this descriptor need no thought at all. The first test of every hook that
-/// moves bytes: one load.
+/// True if calls on this descriptor need no thought at all: one load.
 #[inline]
 pub fn ignored(fd: i32) -> bool {
     entry(fd).is_none_or(|e| e.load(Ordering::Relaxed) == IGNORED)

@@ -9,8 +9,8 @@ use aegis::aegis128x2::Aegis128X2Mac;
 use core::mem::ManuallyDrop;
 use core::sync::atomic::{AtomicI32, Ordering};
 use counterfoil_abi::arena::{POLICY_BLAKE3, POLICY_SHA256};
+use counterfoil_abi::sha256::Sha256;
 use counterfoil_abi::{BLOCK, Tag};
-use sha2::{Digest as _, Sha256};
 
 /// Bytes of the longest tag.
 pub const WIDEST: usize = 32;
@@ -51,9 +51,14 @@ pub type Wide = [u8; WIDEST];
 
 /// The running state of a block that is not yet whole. It is changed in place and never moved: the
 /// states are large, and only the one in use is touched.
+///
+/// It lies in memory that a family of forks shares, and a relative may write anything there. AEGIS (its place
+/// is its length's remainder) and [`Sha256`] are memory-safe at any bytes' value. `blake3`'s state is not, and
+/// is used only where the daemon asked for it.
 #[repr(C)]
 pub struct Mac {
-    function: Function,
+    /// A [`Function`].
+    function: u8,
     state: State,
 }
 
@@ -62,7 +67,7 @@ union State {
     none: (),
     aegis: ManuallyDrop<Aegis128X2Mac<16>>,
     blake3: ManuallyDrop<blake3::Hasher>,
-    sha256: ManuallyDrop<Sha256>,
+    sha256: Sha256,
 }
 
 unsafe extern "C" {
@@ -77,7 +82,17 @@ impl Mac {
     /// Nothing yet; `begin` comes first.
     #[inline]
     pub const fn new() -> Self {
-        Self { function: Function::None, state: State { none: () } }
+        Self { function: Function::None as u8, state: State { none: () } }
+    }
+
+    #[inline]
+    fn function(&self) -> Function {
+        match self.function {
+            1 => Function::Aegis,
+            2 if blake3_is_asked_for() => Function::Blake3,
+            3 => Function::Sha256,
+            _ => Function::None,
+        }
     }
 
     /// Starts the block that `offset` lies in.
@@ -88,7 +103,7 @@ impl Mac {
 
     #[inline]
     fn start(&mut self, function: Function, index: u64) {
-        self.function = function;
+        self.function = function as u8;
         match function {
             Function::Blake3 => self.start_blake3(index),
             Function::Sha256 => self.start_sha256(index),
@@ -97,7 +112,7 @@ impl Mac {
                 unsafe { counterfoil_tags.store(1, Ordering::Relaxed) };
                 let state =
                     Aegis128X2Mac::new_with_nonce(&process::settings().key, &u128::from(index).to_le_bytes());
-                self.function = Function::Aegis;
+                self.function = Function::Aegis as u8;
                 self.state.aegis = ManuallyDrop::new(state);
             }
         }
@@ -115,8 +130,10 @@ impl Mac {
     #[cold]
     #[inline(never)]
     fn start_sha256(&mut self, index: u64) {
-        let state = Sha256::new().chain_update(process::settings().key).chain_update(index.to_le_bytes());
-        self.state.sha256 = ManuallyDrop::new(state);
+        let mut state = Sha256::new();
+        state.update(&process::settings().key);
+        state.update(&index.to_le_bytes());
+        self.state.sha256 = state;
     }
 
     /// Adds bytes of the block.
@@ -124,10 +141,10 @@ impl Mac {
     pub fn update(&mut self, bytes: &[u8]) {
         // SAFETY: `function` says which member was set.
         unsafe {
-            match self.function {
+            match self.function() {
                 Function::Aegis => (*self.state.aegis).update(bytes),
                 Function::Blake3 => drop((*self.state.blake3).update(bytes)),
-                Function::Sha256 => sha2::Digest::update(&mut *self.state.sha256, bytes),
+                Function::Sha256 => self.state.sha256.update(bytes),
                 Function::None => {}
             }
         }
@@ -137,7 +154,7 @@ impl Mac {
     #[inline]
     pub fn tag(&self) -> Wide {
         let mut wide = [0; WIDEST];
-        if self.function == Function::Aegis {
+        if self.function() == Function::Aegis {
             // SAFETY: `function` says which member was set.
             let state = unsafe { Aegis128X2Mac::clone(&self.state.aegis) };
             wide[..16].copy_from_slice(&state.finalize());
@@ -152,9 +169,9 @@ impl Mac {
     fn hash(&self, wide: &mut Wide) {
         // SAFETY: `function` says which member was set.
         unsafe {
-            match self.function {
+            match self.function() {
                 Function::Blake3 => *wide = *(*self.state.blake3).finalize().as_bytes(),
-                Function::Sha256 => *wide = Sha256::clone(&self.state.sha256).finalize().into(),
+                Function::Sha256 => *wide = self.state.sha256.digest(),
                 Function::Aegis | Function::None => {}
             }
         }
@@ -167,7 +184,7 @@ impl Mac {
         // SAFETY: `function` says which member was set. libaegis lets a state be copied as bytes where
         // its alignment is kept, which the union's is; the hashers are plain values.
         unsafe {
-            match other.function {
+            match other.function() {
                 Function::Aegis => copy(&raw const other.state.aegis, &raw mut self.state.aegis),
                 Function::Blake3 => copy(&raw const other.state.blake3, &raw mut self.state.blake3),
                 Function::Sha256 => copy(&raw const other.state.sha256, &raw mut self.state.sha256),
@@ -175,6 +192,15 @@ impl Mac {
             }
         }
     }
+}
+
+#[cold]
+fn blake3_is_asked_for() -> bool {
+    #[cfg(test)]
+    if tests::ALL_FUNCTIONS.get() {
+        return true;
+    }
+    process::settings().function == Function::Blake3
 }
 
 /// # Safety
@@ -219,11 +245,18 @@ pub fn second_half(wide: &Wide) -> Tag {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::cell::Cell;
+
+    thread_local! {
+        /// Whatever the settings say.
+        pub static ALL_FUNCTIONS: Cell<bool> = const { Cell::new(false) };
+    }
 
     /// The same lines stand in `daemon/src/tags.rs`: what the daemon makes of a file at rest must equal these.
     #[test]
     fn known_answers() {
         assert_eq!(process::settings().key, [0; 16], "no test of this crate sets another");
+        ALL_FUNCTIONS.set(true);
         let content: Vec<u8> = (0..BLOCK as u32).map(|i| (i * 7 + i / 256) as u8).collect();
         for (function, index, length, answer) in [
             (Function::Aegis, 0, 16_384, "709aeeb54c42df178f02625ad7d8c9c8"),

@@ -37,10 +37,16 @@ pub fn opening(path: *const c_char, fd: c_int) -> c_int {
     fd
 }
 
+/// Some `/proc/PID/mem` was opened here: writes are looked at.
+#[inline]
+pub fn watched() -> bool {
+    COUNT.load(Ordering::Relaxed) != 0
+}
+
 /// A write to `fd` returned `result`. `at`: where it began, if the call said so.
 #[inline]
 pub fn written(fd: c_int, result: isize, at: Option<u64>) {
-    if COUNT.load(Ordering::Relaxed) != 0 && result > 0 {
+    if watched() && result > 0 {
         perhaps_mem(fd, result, at);
     }
 }

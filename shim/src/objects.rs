@@ -367,3 +367,6 @@ impl Object {
         self.flags.fetch_or(bit, Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests;

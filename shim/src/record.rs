@@ -116,7 +116,7 @@ pub fn keeping_errno<T>(f: impl FnOnce() -> T) -> T {
 /// Before a call that receives on `fd`.
 #[inline]
 pub fn receiving(fd: i32) -> Call {
-    if !process::active() || fds::ignored(fd) {
+    if nobody_asks(fd) {
         return Call::PASS;
     }
     carried(fd).unwrap_or_else(|| shielded(Call::PASS, || begin(fd, objects::IN, |_, _| ())))
@@ -309,10 +309,16 @@ pub fn ended_badly(object: &Object, result: isize, asked: bool, at_end: u8) {
     }
 }
 
+/// Calls on `fd` are not recorded. The first test of every hook that moves bytes: two loads.
+#[inline(always)]
+pub fn nobody_asks(fd: i32) -> bool {
+    !process::active() || fds::ignored(fd)
+}
+
 /// Before a call that sends `bytes` bytes of `data` on `fd`.
 #[inline]
 pub fn sending<P: Pieces + ?Sized>(fd: i32, data: &P, bytes: usize, offer: &mut Offer) -> Call {
-    if !process::active() || fds::ignored(fd) {
+    if nobody_asks(fd) {
         return Call::PASS;
     }
     carried(fd).unwrap_or_else(|| {
@@ -500,7 +506,7 @@ fn unseen(call: Call, result: isize, way: u8, reason: Reason, end: Option<u64>) 
 
 /// Before a call that moves bytes through `fd` without showing them.
 pub fn moving(fd: i32, way: u8) -> Call {
-    if !process::active() || fds::ignored(fd) {
+    if nobody_asks(fd) {
         return Call::PASS;
     }
     shielded(Call::PASS, || begin(fd, way, |_, _| ()))
@@ -508,7 +514,7 @@ pub fn moving(fd: i32, way: u8) -> Call {
 
 /// Marks that `fd`'s order of bytes is in doubt from here on (urgent bytes).
 pub fn doubt(fd: i32, way: u8, urgent: bool) {
-    if !process::active() || fds::ignored(fd) {
+    if nobody_asks(fd) {
         return;
     }
     keeping_errno(|| {

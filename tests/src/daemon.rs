@@ -20,6 +20,12 @@ pub struct Daemon {
     pub scratch: Scratch,
     child: Option<Child>,
     state: PathBuf,
+    /// The value of `watched_processes`.
+    watched: Vec<String>,
+    /// Configuration beside `[watch]`.
+    more: String,
+    /// HOME, where it is not the test's.
+    home: Option<PathBuf>,
 }
 
 impl Daemon {
@@ -42,16 +48,27 @@ impl Daemon {
         Self::configured(scratch, state, "", more)
     }
 
+    /// As a host has it: watching `watched` and nothing else, with a user's home.
+    pub fn of_a_host(home: &Path, watched: &[String], more: &str) -> Self {
+        let scratch = Scratch::new();
+        let state = scratch.at("state");
+        let (watched, home) = (watched.to_vec(), Some(home.to_owned()));
+        let mut daemon = Self { scratch, child: None, state, watched, more: more.into(), home };
+        daemon.configure("");
+        daemon.launch();
+        daemon
+    }
+
     /// Ends it, and starts it again on the same state with other keys of `[watch]`.
     pub fn again_watching(&mut self, keys: &str) {
         self.stop();
-        self.configure(keys, "");
+        self.configure(keys);
         self.launch();
     }
 
     /// Has it read its configuration again, with other keys of `[watch]`.
     pub fn reload_watching(&self, keys: &str) {
-        self.configure(keys, "");
+        self.configure(keys);
         self.signal(Signal::HUP);
         self.until_logged("configuration read again");
     }
@@ -65,18 +82,20 @@ impl Daemon {
     }
 
     fn configured(scratch: Scratch, state: PathBuf, keys: &str, more: &str) -> Self {
-        let mut daemon = Self { scratch, child: None, state };
-        daemon.configure(keys, more);
+        let watched = WATCHED.split_whitespace().map(str::to_owned).collect();
+        let mut daemon = Self { scratch, child: None, state, watched, more: more.into(), home: None };
+        daemon.configure(keys);
         daemon.launch();
         daemon
     }
 
-    fn configure(&self, keys: &str, more: &str) {
-        let watched: Vec<_> = WATCHED.split_whitespace().map(|w| format!("{w:?}")).collect();
+    fn configure(&self, keys: &str) {
+        let watched: Vec<_> = self.watched.iter().map(|w| format!("{w:?}")).collect();
         let config = format!(
-            "[watch]\nwatched_processes = [{}]\n{keys}\n[[sink]]\nkind = \"jsonl\"\npath = {:?}\n{more}\n",
+            "[watch]\nwatched_processes = [{}]\n{keys}\n[[sink]]\nkind = \"jsonl\"\npath = {:?}\n{}\n",
             watched.join(", "),
             self.scratch.at("events.jsonl"),
+            self.more,
         );
         self.scratch.write("config.toml", config);
     }
@@ -116,6 +135,7 @@ impl Daemon {
             .arg("--state")
             .arg(&self.state)
             .env_remove("LD_PRELOAD")
+            .envs(self.home.iter().map(|home| ("HOME", home)))
             .envs(environment.iter().copied())
             .stdin(std::process::Stdio::null())
             .stdout(log.try_clone().expect("log"))

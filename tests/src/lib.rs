@@ -5,12 +5,14 @@
 //! in `tests/`, each of which is one promise.
 #![forbid(unsafe_code)]
 
+pub mod busy;
 pub mod cases;
 pub mod classes;
 pub mod daemon;
 pub mod fixtures;
 pub mod hostile;
 pub mod journald;
+pub mod leak;
 pub mod observed;
 pub mod openssh;
 pub mod peers;

@@ -18,6 +18,7 @@ pub struct Observed {
     stdin: Option<PathBuf>,
     limit: Duration,
     observed: bool,
+    session: bool,
     /// Where it runs, and where its output and report go.
     pub scratch: Scratch,
 }
@@ -32,6 +33,7 @@ impl Observed {
             stdin: None,
             limit: Duration::from_secs(60),
             observed: true,
+            session: false,
             scratch: Scratch::new(),
         }
     }
@@ -92,6 +94,12 @@ impl Observed {
         self
     }
 
+    /// In a session of its own, as services, jobs of cron and logins are.
+    pub fn own_session(mut self) -> Self {
+        self.session = true;
+        self
+    }
+
     /// Without the library.
     pub fn plain(mut self) -> Self {
         self.observed = false;
@@ -125,7 +133,11 @@ impl Observed {
     /// Starts it.
     pub fn start(self) -> Running {
         let json = self.scratch.at("events.jsonl");
-        let mut words = vec![];
+        let mut words: Vec<OsString> = vec![];
+        if self.session {
+            // It is no leader of a group yet: setsid(1) goes on as the same process.
+            words.push("setsid".into());
+        }
         if self.observed {
             words.extend([product::program().into(), "run".into()]);
             if !self.options.iter().any(|o| o == "--json") {
@@ -149,8 +161,10 @@ impl Observed {
                 None => Stdio::null(),
             })
             .stdout(file("stdout"))
-            .stderr(file("stderr"))
-            .process_group(0);
+            .stderr(file("stderr"));
+        if !self.session {
+            command.process_group(0);
+        }
         let child = command.spawn().unwrap_or_else(|e| panic!("{:?}: {e}", words[0]));
         Running { child, words, limit: self.limit, scratch: self.scratch, json, over: false }
     }

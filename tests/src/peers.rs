@@ -4,6 +4,7 @@ use crate::scratch::Scratch;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Debian's Python, whatever else stands first in PATH.
 pub const PYTHON: &str = "/usr/bin/python3";
@@ -37,10 +38,20 @@ pub fn root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
-/// A port that nobody listened on a moment ago.
+/// A port that nobody listens on, and that no other call of this test program gives out.
+///
+/// Below the range from which the kernel takes the ports of connections and of `bind(0)` (from 32768):
+/// one of those could be taken between here and the server's own bind.
 pub fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("bind");
-    listener.local_addr().expect("address").port()
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    // Test programs that run at once begin at different places.
+    let start = std::process::id().wrapping_mul(97);
+    let mut ports = (0..20_000).map(|_| {
+        let n = start.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
+        12_000 + u16::try_from(n % 20_000).expect("below 20,000")
+    });
+    let free = |port: &u16| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    ports.find(free).expect("a free port")
 }
 
 /// A script of `peers/`.

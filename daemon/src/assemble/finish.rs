@@ -18,7 +18,7 @@ impl Assembler {
     /// An object's uses have changed and every lane was read since, or it was to be looked at
     /// again: judges what is final, forgets what is done.
     pub(super) fn settle(&mut self, key: Key) {
-        let now = self.now;
+        let now = self.patience;
         let Some(object) = self.objects.get_mut(key) else { return };
         if !object.ended() {
             object.settled = false;
@@ -69,7 +69,7 @@ impl Assembler {
 
     pub(super) fn waited(&self, object: &Object, times: u64) -> bool {
         let patience = self.settings.peer_wait.as_nanos() as u64 * times;
-        self.now.saturating_sub(object.settled_at) >= patience
+        self.patience.saturating_sub(object.settled_at) >= patience
     }
 
     fn judge_if_final(&mut self, leg: Key) {

@@ -9,6 +9,7 @@ use super::slab::{Key, Slab};
 use super::{Assembler, Outcome, Passage, Transfer};
 use crate::files::chains::{Gift, Inside, Live};
 use crate::files::place::Found;
+use crate::host::facts::Proc;
 use crate::judge::Judgement;
 use crate::judged::SshPlace;
 use crate::model::{Reason, Verdict};
@@ -28,6 +29,7 @@ pub struct Standing<'a> {
     pub transfers: &'a Slab<Transfer>,
     pub passages: &'a VecDeque<Passage>,
     pub relays: &'a Relays,
+    pub proc: &'a dyn Proc,
 }
 
 /// Who moved bytes in a direction; while nobody is known to, who was given that end, else who came last.

@@ -69,6 +69,8 @@ const SETTLE: u64 = 2;
 const CONTENT_BYTES: usize = 64 << 20;
 /// Objects that are found without a look into the tables.
 const RECENT: usize = 128;
+/// Of the time between two ticks at most so much is time waited, nanoseconds: a daemon that was held up has not looked.
+const STALL: u64 = 250_000_000;
 
 /// Where an object may stand among them.
 #[inline]
@@ -144,6 +146,8 @@ pub struct Assembler {
     recent: [Option<(ArenaId, u32, Key)>; RECENT],
     /// Monotonic nanoseconds.
     now: u64,
+    /// The time by which waits are measured: a moment in which no lane was read is none in which anything could have come.
+    patience: u64,
     tick: u64,
     /// Objects whose uses ended, with the tick when that counts.
     settling: VecDeque<(u64, Key)>,
@@ -204,6 +208,7 @@ impl Assembler {
             budget,
             recent: [None; RECENT],
             now: 0,
+            patience: 0,
             tick: 0,
             settling: VecDeque::new(),
             later: BTreeSet::new(),
@@ -284,6 +289,7 @@ impl Assembler {
 
     /// All lanes of all arenas that stirred were read. `now` is monotonic nanoseconds.
     pub fn tick(&mut self, now: u64) {
+        self.patience += now.saturating_sub(self.now).min(STALL);
         self.now = now;
         self.tick += 1;
         while let Some(&(due, key)) = self.settling.front() {
@@ -317,6 +323,7 @@ impl Assembler {
             transfers: &self.transfers,
             passages: &self.passages,
             relays: &self.relays,
+            proc: &*self.settings.proc,
         };
         self.files.tick(now, self.tick, &standing, &mut self.out);
         if let Some(trail) = &mut self.trail {
@@ -381,6 +388,7 @@ impl Assembler {
             transfers: &self.transfers,
             passages: &self.passages,
             relays: &self.relays,
+            proc: &*self.settings.proc,
         };
         self.files.finish(&standing, &mut self.out);
         let with_lost: Vec<ArenaId> = self.programs.keys().copied().collect();

@@ -259,7 +259,7 @@ pub struct Object {
     pub look_at: u64,
     /// All uses have ended, and every lane was read since.
     pub settled: bool,
-    /// When that was, monotonic nanoseconds.
+    /// When that was, by the assembler's patience.
     pub settled_at: u64,
 }
 

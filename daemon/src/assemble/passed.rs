@@ -77,7 +77,8 @@ impl Passed {
     /// together.
     pub fn found_in(&self, other: &Self, strangers: bool) -> Option<Found> {
         let found = |how, bytes, complete| Found { how, bytes, complete, framed: false, differs: Vec::new() };
-        let compared = bodies::compare(&self.bodies, &other.bodies, [&self.samples, &other.samples]);
+        let compared =
+            bodies::compare(&self.bodies, &other.bodies, [&self.samples, &other.samples], strangers);
         let blocks = match (&self.content, &other.content) {
             (Some(a), Some(b)) => a.differences(b),
             _ => None,

@@ -74,6 +74,31 @@ fn sending(
     })
 }
 
+impl Standing<'_> {
+    /// A gift over what is open, if more may still pass. Forks hold what their program had open, and nobody sees them let it
+    /// go: sshd's listener has a pipe from each login, which the login has long closed. The kernel knows.
+    fn standing(&self, leg: Key, mut gift: Gift) -> Option<Gift> {
+        let transfer = self.transfers.get(leg)?;
+        let end = |key: Option<Key>| key.and_then(|key| self.objects.get(key));
+        let (origin, destination) = (end(transfer.origin)?, end(transfer.destination)?);
+        if !self.held(gift.from, origin) || !self.held(gift.to, destination) {
+            gift.last = origin.last.max(destination.last);
+        }
+        (gift.last == u64::MAX || gift.bytes > 0).then_some(gift)
+    }
+
+    /// Does the program, or a fork of it, still have that open? What can't be found out may be.
+    fn held(&self, arena: ArenaId, object: &Object) -> bool {
+        let (Some(program), Some(inode)) = (self.programs.get(&arena), object.inode) else { return true };
+        let pids: Vec<u32> =
+            std::iter::once(program.pid(0)).chain(program.children.values().copied()).collect();
+        let fds = || object.uses.iter().filter(|u| u.arena == arena && u.fd >= 0).map(|u| u.fd);
+        // Mostly it is where it was.
+        pids.iter().any(|&pid| fds().any(|fd| self.proc.descriptor(pid, fd) == Some(inode)))
+            || pids.iter().any(|&pid| self.proc.holds(pid, inode).unwrap_or(self.proc.thread_lives(pid, pid)))
+    }
+}
+
 impl World for Standing<'_> {
     fn given(&self, from: ArenaId) -> Vec<Given> {
         let Some(program) = self.programs.get(&from) else { return Vec::new() };
@@ -83,8 +108,8 @@ impl World for Standing<'_> {
             let passes = object.filter(|o| passes(o.model_channel(), !o.path.is_empty()));
             legs.extend(passes.and_then(|o| o.legs[Direction::Out as usize]));
         }
-        let gifts = legs.into_iter().flat_map(|leg| self.gifts_over(leg, None));
-        gifts.filter(|g| g.from == from).map(|g| given(&g)).collect()
+        let of = |leg| self.gifts_over(leg, None).into_iter().filter_map(move |g| self.standing(leg, g));
+        legs.into_iter().flat_map(of).filter(|g| g.from == from).map(|g| given(&g)).collect()
     }
 
     fn sendings(&self, from: ArenaId) -> Vec<Sending> {
@@ -226,6 +251,7 @@ impl Assembler {
             transfers: &self.transfers,
             passages: &self.passages,
             relays: &self.relays,
+            proc: &*self.settings.proc,
         };
         trail.look(u64::MAX, &standing, &mut self.out);
         if let Some(gallery) = &mut self.gallery {

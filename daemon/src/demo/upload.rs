@@ -6,7 +6,6 @@
 
 use anyhow::{Context, bail, ensure};
 use std::io::{Read, Write};
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
@@ -63,18 +62,17 @@ pub fn upload(
     server: impl FnOnce(&mut Command),
     client: impl FnOnce(&mut Command),
 ) -> anyhow::Result<Received> {
-    let port = free_port()?;
     let mut s_server = Command::new("openssl");
     s_server
         .current_dir(dir)
         .args(["s_server", "-quiet", "-naccept", "1", "-cert", "cert.pem", "-key", "key.pem"])
-        .args(["-accept", &format!("127.0.0.1:{port}")])
+        .args(["-accept", "127.0.0.1:0"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::null());
     server(&mut s_server);
     let mut s_server = Ended(s_server.spawn().context("openssl s_server")?);
-    listening(port, &mut s_server.0)?;
+    let port = listening(&mut s_server.0)?;
     let (stdin, stdout) = (s_server.0.stdin.take(), s_server.0.stdout.take());
     let (Some(mut stdin), Some(stdout)) = (stdin, stdout) else { bail!("s_server has no pipes") };
     // A thread, so that a receiver that says nothing can't keep us waiting.
@@ -144,26 +142,44 @@ fn output(command: &mut Command) -> anyhow::Result<std::process::Output> {
     command.stdin(Stdio::null()).output().with_context(|| format!("{name} is needed, and can't be started"))
 }
 
-fn free_port() -> std::io::Result<u16> {
-    TcpListener::bind("127.0.0.1:0")?.local_addr().map(|a| a.port())
-}
-
-/// Waits until s_server listens on `port`, without connecting to it: it accepts once only.
-fn listening(port: u16, server: &mut Child) -> anyhow::Result<()> {
-    // proc(5): the second field is the local address in hex, the fourth the state; 0A is LISTEN.
-    let listens = |line: &str| {
-        let fields: Vec<&str> = line.split_whitespace().collect();
-        fields.get(1).is_some_and(|a| a.ends_with(&format!(":{port:04X}"))) && fields.get(3) == Some(&"0A")
-    };
+/// Waits until `server` listens, and says on which port.
+///
+/// The kernel chose the port, so it is ours alone; and it is looked up, not connected to, because
+/// s_server accepts once only.
+fn listening(server: &mut Child) -> anyhow::Result<u16> {
     let end = Instant::now() + PATIENCE;
-    while !std::fs::read_to_string("/proc/net/tcp")?.lines().any(listens) {
+    loop {
+        let sockets = sockets_of(server.id());
+        let table = std::fs::read_to_string("/proc/net/tcp")?;
+        if let Some(port) = table.lines().find_map(|line| listener(line, &sockets)) {
+            return Ok(port);
+        }
         if let Some(status) = server.try_wait()? {
             bail!("openssl s_server ended at once: {status}");
         }
         ensure!(Instant::now() < end, "openssl s_server does not listen");
         std::thread::sleep(Duration::from_millis(10));
     }
-    Ok(())
+}
+
+/// The inodes of a process' sockets: its descriptors are links to `socket:[INODE]`.
+fn sockets_of(pid: u32) -> Vec<String> {
+    let Ok(entries) = std::fs::read_dir(format!("/proc/{pid}/fd")) else { return Vec::new() };
+    let links = entries.flatten().filter_map(|entry| std::fs::read_link(entry.path()).ok());
+    links
+        .filter_map(|link| Some(link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned()))
+        .collect()
+}
+
+/// The port of a line of `/proc/net/tcp`, if it is a listener and one of `sockets`.
+///
+/// proc(5): the second field is the local address in hex, the fourth the state (0A is LISTEN), the
+/// tenth the inode.
+fn listener(line: &str, sockets: &[String]) -> Option<u16> {
+    let fields: Vec<&str> = line.split_whitespace().collect();
+    let (address, state, inode) = (fields.get(1)?, fields.get(3)?, fields.get(9)?);
+    let ours = *state == "0A" && sockets.iter().any(|socket| socket == inode);
+    ours.then(|| u16::from_str_radix(address.rsplit_once(':')?.1, 16).ok())?
 }
 
 /// Reads one request with a Content-Length, and gives its body.

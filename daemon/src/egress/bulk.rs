@@ -27,6 +27,12 @@ const TECHNIQUE: &str = "T1041";
 /// Errands remembered as new of one series.
 const NEW: usize = 64;
 
+/// Said where nobody keeps a baseline: by a `run` of its own.
+const NO_BASELINE: &str = " This run keeps no baseline: every destination is new to it.";
+const NEXT_WITHOUT: &str = "If that is what it was started for, all is in order: with `--state DIR` this run is \
+                            remembered, and the next one knows it. If not, find out what was sent and whose the \
+                            destination is.";
+
 /// What belongs together.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 enum Name {
@@ -116,7 +122,12 @@ impl Bulk {
         let recent = going.series.sum(now, threshold.within, span);
         let burst = recent.payload >= threshold.bytes && recent.sent > recent.received;
         let measured = if burst { (recent, threshold.within) } else { (all, span) };
-        Some(finding(reading, config, &standing, basis, measured, all, burst))
+        let mut finding = finding(reading, config, &standing, basis, measured, all, burst);
+        if !usual.kept() {
+            finding.message += NO_BASELINE;
+            finding.next = NEXT_WITHOUT.into();
+        }
+        Some(finding)
     }
 
     /// How does an errand stand? While the baseline is learnt its own traffic makes it known: what was new when this began
@@ -237,9 +248,7 @@ fn finding(
         (false, n) => format!("little by little over {n} connections"),
     };
     let known = match (standing, usual) {
-        (Standing::FirstSeen, _) => {
-            "It is not in the baseline that this program sends there for this user.".to_owned()
-        }
+        (Standing::FirstSeen, _) => "This program is not known to send there for this user.".to_owned(),
         (Standing::Approved { id, .. }, usual) => {
             format!("Approval {id} is good for {}.", amount(usual.unwrap_or(0)))
         }

@@ -160,6 +160,12 @@ impl Usual {
         self.inner.days.store(days, Ordering::Relaxed);
     }
 
+    /// There is a baseline: somebody's state directory keeps it.
+    #[must_use]
+    pub fn kept(&self) -> bool {
+        self.inner.state().since.is_some()
+    }
+
     /// Is the baseline still being learnt?
     #[must_use]
     pub fn learning(&self, now: Timestamp) -> bool {

@@ -1,6 +1,7 @@
 //! Records about the messages in a stream (MQTT), one by one.
 
 use super::{Header, LINE};
+use crate::sha256::Sha256;
 use bytemuck::{Pod, Zeroable};
 
 wire_enum! {
@@ -57,7 +58,7 @@ pub struct Message {
     pub length: u32,
     /// The how manieth [`Packet::Publish`] of the stream it is, from 1. Those that are not told count, too.
     pub sequence: u32,
-    /// Keyed BLAKE3 of the payload ([`hasher`]), the first half.
+    /// Keyed SHA-256 of the payload ([`hasher`]), the first half.
     pub fingerprint: [u8; 16],
     /// Bytes of the payload.
     pub payload: u32,
@@ -97,12 +98,25 @@ impl Message {
 }
 
 /// What makes [`Message::fingerprint`] of a payload, under the key of all tags. A function of its own: the same bytes
-/// have another tag as a block of a stream.
+/// have another tag as a block of a stream. The key comes first, in a block of its own; only half of the digest is
+/// told, so nothing can be appended to what was hashed. Not BLAKE3: its state, in memory that processes of unequal
+/// rights may share, is not memory-safe at any bytes' value, and [`Sha256`] is.
 #[must_use]
-pub fn hasher(key: &[u8; 16]) -> blake3::Hasher {
-    let mut long = [0; 32];
-    long[..16].copy_from_slice(key);
-    let mut hasher = blake3::Hasher::new_keyed(&long);
-    hasher.update(b"counterfoil message");
+pub fn hasher(key: &[u8; 16]) -> Sha256 {
+    let mut first = [0; 64];
+    first[..16].copy_from_slice(key);
+    first[16..35].copy_from_slice(b"counterfoil message");
+    let mut hasher = Sha256::new();
+    hasher.update(&first);
     hasher
+}
+
+/// [`Message::fingerprint`] of a whole payload.
+#[must_use]
+pub fn fingerprint(key: &[u8; 16], payload: &[u8]) -> [u8; 16] {
+    let mut hasher = hasher(key);
+    hasher.update(payload);
+    let mut half = [0; 16];
+    half.copy_from_slice(&hasher.digest()[..16]);
+    half
 }

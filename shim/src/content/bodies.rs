@@ -24,7 +24,7 @@ const MAX_HEAD: u64 = 64 * 1024;
 #[repr(u8)]
 enum Phase {
     /// In a head, or before one.
-    Head,
+    Head = 0,
     /// In a body, or in a chunk's data: `left` bytes of it.
     Data,
     /// Before a chunk's size, in that line.
@@ -37,11 +37,27 @@ enum Phase {
     Lost,
 }
 
+impl Phase {
+    /// It lies in shared memory: any byte may stand there.
+    const fn of(code: u8) -> Self {
+        match code {
+            0 => Self::Head,
+            1 => Self::Data,
+            2 => Self::Size,
+            3 => Self::DataEnd,
+            4 => Self::Trailer,
+            _ => Self::Lost,
+        }
+    }
+}
+
 /// See the module's text.
 #[repr(C)]
 pub struct Bodies {
-    phase: Phase,
-    chunked: bool,
+    /// A [`Phase`].
+    phase: u8,
+    /// 1: in chunks.
+    chunked: u8,
     /// The present message's head, and what of a line was read.
     head: Head,
     /// Where the present message begins, and how far it is from there to the body.
@@ -81,7 +97,7 @@ impl Look for Bodies {
             self.piece(place, at, piece);
             at += piece.len() as u64;
         });
-        self.phase != Phase::Lost
+        self.phase() != Phase::Lost
     }
 
     fn missed(&mut self, place: &Place<'_>, offset: u64, _: u64) {
@@ -89,9 +105,9 @@ impl Look for Bodies {
     }
 
     fn tell(&mut self, place: &Place<'_>, last: bool) {
-        let inside = self.phase != Phase::Head && self.phase != Phase::Lost;
+        let inside = self.phase() != Phase::Head && self.phase() != Phase::Lost;
         // A body without a length ends with its stream.
-        if last && self.phase == Phase::Data && self.left == UNKNOWN && !self.chunked {
+        if last && self.phase() == Phase::Data && self.left == UNKNOWN && self.chunked == 0 {
             let end = self.began + self.head_length + self.done;
             self.finish(place, end);
         } else if last && inside && self.done != self.told {
@@ -101,29 +117,37 @@ impl Look for Bodies {
 }
 
 impl Bodies {
+    #[inline]
+    fn phase(&self) -> Phase {
+        Phase::of(self.phase)
+    }
+
     /// Another message may begin.
     fn next(&mut self, offset: u64) {
-        self.phase = Phase::Head;
+        self.phase = Phase::Head as u8;
         self.head = Head::NEW;
         (self.began, self.head_length, self.done, self.told) = (offset, 0, 0, 0);
-        self.chunked = false;
+        self.chunked = 0;
     }
 
     fn lose(&mut self, place: &Place<'_>, at: u64) {
-        if self.phase != Phase::Lost && (self.message > 0 || self.head.begun()) {
+        if self.phase() != Phase::Lost && (self.message > 0 || self.head.begun()) {
             let mut record = self.record(place, at);
             record.header.flags = UNFRAMED;
             lanes::push_record(place.guard, &record);
         }
-        self.phase = Phase::Lost;
+        self.phase = Phase::Lost as u8;
     }
 
     fn piece(&mut self, place: &Place<'_>, start: u64, piece: &[u8]) {
         let mut index = 0;
-        while index < piece.len() && self.phase != Phase::Lost {
+        while index < piece.len() && self.phase() != Phase::Lost {
             let rest = &piece[index..];
             let at = start + index as u64;
-            if self.phase == Phase::Data {
+            if self.phase() == Phase::Data {
+                if self.done == 0 && self.head.belied_by(rest) {
+                    return self.lose(place, at);
+                }
                 let now = rest.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
                 self.data(place, at, &rest[..now]);
                 if self.left != UNKNOWN {
@@ -141,7 +165,7 @@ impl Bodies {
             self.head.add(&rest[..now]);
             index += now;
             let at = at + now as u64;
-            if self.phase == Phase::Head {
+            if self.phase() == Phase::Head {
                 self.head_length = at - self.began;
                 if self.head_length > MAX_HEAD {
                     return self.lose(place, at);
@@ -149,7 +173,7 @@ impl Bodies {
             }
             if end.is_some() {
                 self.line(place, at);
-            } else if self.phase == Phase::Head && !self.head.plausible() {
+            } else if self.phase() == Phase::Head && !self.head.plausible() {
                 self.lose(place, at);
             }
         }
@@ -157,20 +181,20 @@ impl Bodies {
 
     /// A line has ended; the next byte is at `at`.
     fn line(&mut self, place: &Place<'_>, at: u64) {
-        match self.phase {
+        match self.phase() {
             Phase::Head => match self.head.line() {
                 Some(Follows::More) => {}
                 Some(Follows::Nothing) => self.finish(place, at),
                 Some(Follows::Bytes(length)) => self.body(at, length),
                 Some(Follows::Rest) => self.body(at, UNKNOWN),
                 Some(Follows::Chunks) => {
-                    self.chunked = true;
-                    self.phase = Phase::Size;
+                    self.chunked = 1;
+                    self.phase = Phase::Size as u8;
                 }
                 None => self.lose(place, at),
             },
             Phase::Size => match self.head.chunk_size() {
-                Some(0) => self.phase = Phase::Trailer,
+                Some(0) => self.phase = Phase::Trailer as u8,
                 Some(size) => self.body(at, size),
                 None => self.lose(place, at),
             },
@@ -178,7 +202,7 @@ impl Bodies {
                 if !self.head.take_empty() {
                     return self.lose(place, at);
                 }
-                self.phase = Phase::Size;
+                self.phase = Phase::Size as u8;
             }
             Phase::Trailer => {
                 if self.head.take_empty() {
@@ -190,7 +214,7 @@ impl Bodies {
     }
 
     fn body(&mut self, at: u64, length: u64) {
-        self.phase = Phase::Data;
+        self.phase = Phase::Data as u8;
         self.left = length;
         if self.done == 0 {
             self.head_length = at - self.began;
@@ -199,8 +223,8 @@ impl Bodies {
 
     /// The body, or a chunk of it, is all there.
     fn data_ends(&mut self, place: &Place<'_>, at: u64) {
-        if self.chunked {
-            self.phase = Phase::DataEnd;
+        if self.chunked != 0 {
+            self.phase = Phase::DataEnd as u8;
         } else {
             self.finish(place, at);
         }
@@ -219,7 +243,7 @@ impl Bodies {
             at += now.len() as u64;
             bytes = later;
             // The last block is told with the end, if that is known to follow at once.
-            let ends = !self.chunked && self.left == now.len() as u64 && bytes.is_empty();
+            let ends = self.chunked == 0 && self.left == now.len() as u64 && bytes.is_empty();
             if self.done.is_multiple_of(BLOCK) && !ends {
                 self.say(place, BLOCK, 0);
             }
@@ -230,7 +254,7 @@ impl Bodies {
     fn finish(&mut self, place: &Place<'_>, at: u64) {
         let rest = self.done - self.told;
         if self.done == 0 {
-            self.block_at = if self.chunked { self.began + self.head_length } else { at };
+            self.block_at = if self.chunked != 0 { self.began + self.head_length } else { at };
         }
         self.say(place, rest, WHOLE);
         self.message = self.message.wrapping_add(1);

@@ -11,12 +11,11 @@ use super::{Look, Place};
 use crate::stream::Pieces;
 use crate::{lanes, process};
 use bytemuck::Zeroable;
-use core::mem::MaybeUninit;
-use core::sync::atomic::Ordering;
 use counterfoil_abi::arena::{POLICY_MESSAGES, POLICY_WATCHED};
 use counterfoil_abi::record::{
     BROKER, Kind, LINE, Line, MAX_TEXT, Message, Packet, Tap, hasher, lines_for_text,
 };
+use counterfoil_abi::sha256::Sha256;
 
 /// Bytes of a packet before its payload that are looked at: a packet with more is not told.
 const HEAD: usize = 512;
@@ -78,7 +77,7 @@ pub struct Messages {
     /// Where it began.
     offset: u64,
     head: [u8; HEAD],
-    hasher: MaybeUninit<blake3::Hasher>,
+    hasher: Sha256,
 }
 
 impl Look for Messages {
@@ -158,8 +157,7 @@ impl Messages {
             }
             At::Payload => {
                 let taken = bytes.len().min(self.left as usize);
-                // SAFETY: made before a payload begins.
-                unsafe { self.hasher.assume_init_mut() }.update(&bytes[..taken]);
+                self.hasher.update(&bytes[..taken]);
                 self.left -= taken as u32;
                 self.through(place);
                 taken
@@ -296,9 +294,7 @@ impl Messages {
             self.at = At::Rest as u8;
             return;
         }
-        begin_hash(&mut self.hasher);
-        // Only now: a call that is left half way is not to leave a hasher that was never made.
-        core::sync::atomic::compiler_fence(Ordering::SeqCst);
+        self.hasher = hasher(&process::settings().key);
         self.at = At::Payload as u8;
     }
 
@@ -322,10 +318,8 @@ impl Messages {
 
     fn publish(&self, place: &Place<'_>) {
         let Some((topic, id, alias)) = self.topic() else { return };
-        // SAFETY: as in `step`: this is the end of a payload.
-        let hash = unsafe { self.hasher.assume_init_ref() }.finalize();
         let mut record = self.record(place, Packet::Publish, self.first & 15);
-        record.fingerprint.copy_from_slice(&hash.as_bytes()[..16]);
+        record.fingerprint.copy_from_slice(&self.hasher.digest()[..16]);
         (record.id, record.alias, record.payload) = (id, alias, self.payload);
         tell(place, record, topic);
     }
@@ -406,13 +400,6 @@ fn tell(place: &Place<'_>, mut record: Message, text: &[u8]) {
     let all: &[Line] = bytemuck::cast_slice(&bytes[..lines * LINE]);
     // Tags matter more where a lane is crowded: `sequence` tells what was left out.
     lanes::push_spare(place.guard, all, false);
-}
-
-/// Apart, so that its large state is in nobody else's stack frame: programs send from small stacks, too.
-#[cold]
-#[inline(never)]
-fn begin_hash(place: &mut MaybeUninit<blake3::Hasher>) {
-    place.write(hasher(&process::settings().key));
 }
 
 fn be16(bytes: &[u8], at: usize) -> Option<u16> {

@@ -3,7 +3,7 @@
 use crate::stream::Pieces;
 use core::cell::UnsafeCell;
 use core::mem::MaybeUninit;
-use sha2::{Digest as _, Sha256};
+use counterfoil_abi::sha256::Sha256;
 
 /// In shared memory; whoever has claimed the stream works with it.
 #[repr(C)]
@@ -12,7 +12,7 @@ pub struct Digest(UnsafeCell<MaybeUninit<Running>>);
 // SAFETY: reached only by `get` and `clear`, see there.
 unsafe impl Sync for Digest {}
 
-/// The states. Plain values without pointers: any process of the family may go on with them.
+/// The states. Plain numbers, valid at any bytes' value: any process of the family may go on with them.
 pub struct Running {
     /// All that flowed.
     now: Sha256,
@@ -49,17 +49,13 @@ impl Digest {
     }
 }
 
-fn digest(state: &Sha256) -> [u8; 32] {
-    state.clone().finalize().into()
-}
-
 impl Running {
     /// The file is read again from its start; it was read up to `offset`.
     #[cold]
     pub fn rewind(&mut self, offset: u64) {
         if offset > self.earlier {
             self.earlier = offset;
-            self.earlier_digest = digest(&self.now);
+            self.earlier_digest = self.now.digest();
         }
         self.now = Sha256::new();
     }
@@ -75,7 +71,7 @@ impl Running {
         }
         let before = self.earlier - offset;
         data.walk(0, before, &mut |piece| self.now.update(piece));
-        let same = digest(&self.now) == self.earlier_digest;
+        let same = self.now.digest() == self.earlier_digest;
         data.walk(before, bytes - before, &mut |piece| self.now.update(piece));
         same
     }
@@ -83,7 +79,7 @@ impl Running {
     /// `data` is about to be written.
     #[inline]
     pub fn offer<P: Pieces + ?Sized>(&mut self, data: &P, bytes: u64) {
-        self.next = self.now.clone();
+        self.next = self.now;
         self.offered = bytes;
         data.walk(0, bytes, &mut |piece| self.next.update(piece));
     }
@@ -100,7 +96,7 @@ impl Running {
 
     /// Bytes and their digest: what flowed up to `offset`, or an earlier reading that went further.
     pub fn say(&self, offset: u64) -> (u64, [u8; 32]) {
-        if self.earlier > offset { (self.earlier, self.earlier_digest) } else { (offset, digest(&self.now)) }
+        if self.earlier > offset { (self.earlier, self.earlier_digest) } else { (offset, self.now.digest()) }
     }
 }
 
@@ -116,7 +112,7 @@ mod tests {
     }
 
     fn of(content: &[u8]) -> [u8; 32] {
-        Sha256::digest(content).into()
+        sha2::Digest::finalize(<sha2::Sha256 as sha2::Digest>::new_with_prefix(content)).into()
     }
 
     #[test]

@@ -5,7 +5,7 @@ use super::pieces::{Into, Vector, bytes};
 use crate::fds;
 use crate::file::{self, closing_stream};
 use crate::real::hooks;
-use crate::record::{keeping_errno, received, receiving, sending, sent, shielded};
+use crate::record::{keeping_errno, nobody_asks, received, receiving, sending, sent, shielded};
 use crate::ssh;
 use crate::stream::Offer;
 use crate::thread::Guard;
@@ -87,12 +87,61 @@ fn controlled(fd: c_int, command: c_int, argument: usize, result: c_int) {
     }
 }
 
+/// A read or write of `fd` is nobody's business: after three loads the real call is made as it stands.
+#[inline(always)]
+fn indifferent(fd: c_int) -> bool {
+    nobody_asks(fd) && !ssh::on() && !memory::watched()
+}
+
+type Read = unsafe extern "C-unwind" fn(c_int, *mut c_void, size_t) -> ssize_t;
+type Write = unsafe extern "C-unwind" fn(c_int, *const c_void, size_t) -> ssize_t;
+
+/// Apart, so that a call that is nobody's business needs no stack.
+///
+/// # Safety
+/// read(2)'s contract.
+#[inline(never)]
+unsafe extern "C-unwind" fn recorded_read(
+    real: Read,
+    fd: c_int,
+    buffer: *mut c_void,
+    length: size_t,
+) -> ssize_t {
+    let call = receiving(fd);
+    // SAFETY: our caller's contract.
+    let result = unsafe { real(fd, buffer, length) };
+    received(call, result, length, &Into::new(buffer, length));
+    result
+}
+
+/// As [`recorded_read`].
+///
+/// # Safety
+/// write(2)'s contract.
+#[inline(never)]
+unsafe extern "C-unwind" fn recorded_write(
+    real: Write,
+    fd: c_int,
+    buffer: *const c_void,
+    length: size_t,
+) -> ssize_t {
+    // SAFETY: our caller's contract.
+    let data = unsafe { bytes(buffer, length) };
+    if ssh::on() {
+        ssh::said(data);
+    }
+    let mut offer = Offer::new();
+    let call = sending(fd, data, data.len(), &mut offer);
+    // SAFETY: our caller's contract.
+    let result = unsafe { real(fd, buffer, length) };
+    memory::written(fd, result, None);
+    sent(call, result, data, &mut offer);
+    result
+}
+
 hooks! {
     real read(fd: c_int, buffer: *mut c_void, length: size_t) -> ssize_t {
-        let call = receiving(fd);
-        let result = real(fd, buffer, length);
-        received(call, result, length, &Into::new(buffer, length));
-        result
+        if indifferent(fd) { real(fd, buffer, length) } else { recorded_read(real, fd, buffer, length) }
     }
 
     real __read_chk(fd: c_int, buffer: *mut c_void, length: size_t, room: size_t) -> ssize_t {
@@ -111,14 +160,7 @@ hooks! {
     }
 
     real write(fd: c_int, buffer: *const c_void, length: size_t) -> ssize_t {
-        let data = bytes(buffer, length);
-        if ssh::on() { ssh::said(data); }
-        let mut offer = Offer::new();
-        let call = sending(fd, data, data.len(), &mut offer);
-        let result = real(fd, buffer, length);
-        memory::written(fd, result, None);
-        sent(call, result, data, &mut offer);
-        result
+        if indifferent(fd) { real(fd, buffer, length) } else { recorded_write(real, fd, buffer, length) }
     }
 
     real writev(fd: c_int, pieces: *const iovec, count: c_int) -> ssize_t {

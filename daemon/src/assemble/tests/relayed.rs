@@ -8,6 +8,19 @@ const BLOCKS: u64 = 8;
 /// One direction of a TLS session with content 1 … 8, of which `changed` is another; the end named by
 /// `tap`.
 fn end(t: &mut Table, arena: ArenaId, object: u32, session: u8, tap: Tap, changed: Option<u64>) {
+    end_at(t, arena, object, session, tap, changed, None);
+}
+
+/// [`end`] of a connection with `stranger`.
+fn end_at(
+    t: &mut Table,
+    arena: ArenaId,
+    object: u32,
+    session: u8,
+    tap: Tap,
+    changed: Option<u64>,
+    stranger: Option<Address>,
+) {
     let client = session.is_multiple_of(2) == (tap == Tap::TlsWrite);
     let socket = object + 100;
     let flags = if client { CONNECTED } else { ACCEPTED };
@@ -17,6 +30,7 @@ fn end(t: &mut Table, arena: ArenaId, object: u32, session: u8, tap: Tap, change
             r.header.flags = flags;
             let (near, far) = (address(1, 4000 + u16::from(session)), address(2, 443));
             (r.local, r.remote) = if client { (near, far) } else { (far, near) };
+            r.remote = stranger.unwrap_or(r.remote);
         }),
     );
     t.say(arena, opened(object, Channel::Tls, |_| {}));
@@ -66,6 +80,22 @@ fn an_unseen_relay_that_passes_on_is_named_and_the_ends_are_laid_together() {
     assert_eq!((whole.verdict, whole.legs.len()), (Verdict::Intact, 2));
     assert_eq!(whole.origin.as_ref().unwrap().pid, 1);
     assert_eq!(whole.destination.as_ref().unwrap().pid, 2);
+}
+
+#[test]
+fn who_serves_what_he_fetches_from_elsewhere_is_no_relay() {
+    for changed in [None, Some(5)] {
+        let mut t = two_programs();
+        // A server of this host's gives it to a stranger, a client of this host's gets it from another one.
+        let strangers = [address(7, 5000), address(8, 443)];
+        for (arena, tap, session, stranger) in
+            [(1, Tap::TlsWrite, 3, strangers[0]), (2, Tap::TlsRead, 5, strangers[1])]
+        {
+            end_at(&mut t, arena, 1, session, tap, changed.filter(|_| arena == 2), Some(stranger));
+        }
+        let (transfers, terminated) = said(&mut t);
+        assert_eq!((transfers.len(), terminated), (2, 0), "{transfers:?}");
+    }
 }
 
 #[test]

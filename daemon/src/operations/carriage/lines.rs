@@ -41,6 +41,8 @@ pub struct Arrival {
     pub span: (u64, u64),
     /// It is the one that was sent.
     pub claimed: bool,
+    /// Nobody is known to have sent it; who did may be heard of late, where the daemon has much to do.
+    pub stray: bool,
 }
 
 /// One end of a connection, or an intake of ours.

@@ -24,7 +24,7 @@ mod tests;
 use crate::config::{Carrier, Config, intake::IntakeKind};
 use crate::judged::{Carried, Line, Said};
 use crate::model::{Connection, Finding, Range};
-use counterfoil_abi::record::{Packet, hasher};
+use counterfoil_abi::record::{Packet, fingerprint};
 use filter::covers;
 use findings::{Evidence, Taint};
 use jiff::Timestamp;
@@ -35,6 +35,8 @@ use std::sync::Arc;
 const SECOND: u64 = 1_000_000_000;
 /// How long after a message its counterpart's record may come: lanes are read one after the other.
 const GRACE: u64 = 2 * SECOND;
+/// What arrived is remembered for so long: by then the record of its sending was read, however busy the daemon is.
+const STRAYS: u64 = 120 * SECOND;
 /// A message's record may be written after it arrived.
 const EARLY: u64 = 2 * SECOND;
 /// So many waits after which nobody knows any more.
@@ -187,6 +189,7 @@ impl Carriage {
                     span,
                     // It may have come before, and was taken then.
                     claimed: carried.duplicate,
+                    stray: false,
                 });
             }
             return;
@@ -223,8 +226,7 @@ impl Carriage {
         if retained || !self.carriers.iter().any(|c| c.topics.iter().any(|f| covers(f, topic))) {
             return;
         }
-        let mut fingerprint = [0; 16];
-        fingerprint.copy_from_slice(&hasher(key).update(payload).finalize().as_bytes()[..16]);
+        let fingerprint = fingerprint(key, payload);
         place.arrives(Arrival {
             topic: topic.to_owned(),
             fingerprint,
@@ -233,6 +235,7 @@ impl Carriage {
             seen: Timestamp::now(),
             span: (0, 0),
             claimed: false,
+            stray: false,
         });
     }
 
@@ -320,7 +323,8 @@ impl Carriage {
             }
             let instead = place.arrived.iter().position(|a| {
                 let old = last || self.now.saturating_sub(a.at) >= GRACE;
-                !a.claimed && old && a.topic == sent.topic && a.at.saturating_add(EARLY) >= sent.at
+                let free = !a.claimed && !a.stray;
+                free && old && a.topic == sent.topic && a.at.saturating_add(EARLY) >= sent.at
             });
             let taint = origin_taint.clone().or_else(|| {
                 let since = instead.and_then(|i| place.arrived.get(i)).map(|a| a.span);
@@ -330,7 +334,12 @@ impl Carriage {
             if let Some(at) = instead {
                 // Somebody else may have sent it, and the broker dropped ours: then it proves nothing.
                 let alone = !place.others.contains(&sent.topic)
-                    && place.arrived.iter().filter(|a| !a.claimed && a.topic == sent.topic).count() == 1;
+                    && place
+                        .arrived
+                        .iter()
+                        .filter(|a| !a.claimed && !a.stray && a.topic == sent.topic)
+                        .count()
+                        == 1;
                 if taint.is_some() || alone {
                     found.push(evidence.altered(&self.carriers[sent.carrier], &place.arrived[at]));
                     if let Some(place) = self.places.get_mut(&number) {
@@ -375,14 +384,18 @@ impl Carriage {
         for number in numbers {
             let Some(mut place) = self.places.remove(&number) else { continue };
             let mut arrived = std::mem::take(&mut place.arrived);
-            arrived.retain(|a| {
+            arrived.retain_mut(|a| {
                 let age = self.now.saturating_sub(a.at);
                 if a.claimed {
                     return false;
                 }
                 // Messages of the same topic that are missed here may still be laid beside it.
-                if age < GRACE * 3 && !last {
+                if (age < GRACE * 3 || a.stray && age < STRAYS) && !last {
                     return true;
+                }
+                if a.stray {
+                    place.claimed(&a.fingerprint);
+                    return false;
                 }
                 let taint = (a.span.1 > 0).then(|| self.taint(&place.line, false, a.span)).flatten();
                 match taint {
@@ -391,7 +404,11 @@ impl Carriage {
                             self.carriers.iter().find(|c| c.topics.iter().any(|f| covers(f, &a.topic)));
                         found.extend(carrier.map(|c| findings::in_its_end(c, a, &place.line, taint)));
                     }
-                    None => place.gets_from_others(&a.topic),
+                    None => {
+                        place.gets_from_others(&a.topic);
+                        a.stray = true;
+                        return !last;
+                    }
                 }
                 place.claimed(&a.fingerprint);
                 false

@@ -1,7 +1,17 @@
 //! The head of an HTTP/1 message, line by line: only what says how long the message is (RFC 9112, 6.3).
 
+/// How a status line begins.
+const VERSION: &[u8] = b"HTTP/1.";
 /// What of a line is kept: the lines that matter are shorter.
 const KEPT: usize = 64;
+
+const CHUNKED: u32 = 1;
+/// Content-Length was there.
+const HAS_LENGTH: u32 = 2;
+/// What follows is no message any more (CONNECT), or is another protocol.
+const OPAQUE: u32 = 4;
+/// The client may leave the body out, if it is told so first.
+const EXPECTS: u32 = 8;
 
 /// A head as far as it was read, and the present line. Valid whatever its bytes are.
 #[derive(Clone, Copy)]
@@ -16,10 +26,8 @@ pub struct Head {
     body: u64,
     /// The status code; 0: a request.
     status: u32,
-    chunked: bool,
-    has_length: bool,
-    /// What follows is no message any more (CONNECT), or is another protocol.
-    opaque: bool,
+    /// [`CHUNKED`], [`HAS_LENGTH`], [`OPAQUE`], [`EXPECTS`].
+    marks: u32,
 }
 
 /// What follows a line.
@@ -39,16 +47,11 @@ pub enum Follows {
 
 impl Head {
     /// Nothing yet.
-    pub const NEW: Self = Self {
-        line: [0; KEPT],
-        length: 0,
-        lines: 0,
-        body: 0,
-        status: 0,
-        chunked: false,
-        has_length: false,
-        opaque: false,
-    };
+    pub const NEW: Self = Self { line: [0; KEPT], length: 0, lines: 0, body: 0, status: 0, marks: 0 };
+
+    fn has(&self, mark: u32) -> bool {
+        self.marks & mark != 0
+    }
 
     /// A first line was read, and was one of HTTP.
     pub fn begun(&self) -> bool {
@@ -101,7 +104,9 @@ impl Head {
                 self.status = number(rest.get(2..5)?).map(|(n, _)| n as u32)?;
             }
             // HTTP/2 begins like this (RFC 9113, 3.4), and what CONNECT opens may be anything.
-            self.opaque = line.starts_with(b"PRI ") || line.starts_with(b"CONNECT ") || self.status == 101;
+            if line.starts_with(b"CONNECT ") || self.status == 101 {
+                self.marks |= OPAQUE;
+            }
             return if line.starts_with(b"PRI ") { None } else { Some(Follows::More) };
         }
         self.lines = self.lines.saturating_add(1);
@@ -111,30 +116,45 @@ impl Head {
         if let Some(value) = field(line, b"content-length:") {
             let (length, all) = number(value)?;
             // Two that differ, or anything but digits: attacks are made of this.
-            if !all || self.has_length && self.body != length {
+            if !all || self.has(HAS_LENGTH) && self.body != length {
                 return None;
             }
-            (self.body, self.has_length) = (length, true);
+            self.body = length;
+            self.marks |= HAS_LENGTH;
         } else if let Some(value) = field(line, b"transfer-encoding:") {
             // Another coding than chunked changes the body, but as a whole it still ends where chunks say.
-            self.chunked = value.len() >= 7 && value[value.len() - 7..].eq_ignore_ascii_case(b"chunked");
-            if !self.chunked {
+            if value.len() < 7 || !value[value.len() - 7..].eq_ignore_ascii_case(b"chunked") {
                 return None;
             }
+            self.marks |= CHUNKED;
+        }
+        if field(line, b"expect:").is_some() {
+            self.marks |= EXPECTS;
         }
         Some(Follows::More)
+    }
+
+    /// What stands where the body should begin is the next message: a response to HEAD has a length and no body,
+    /// and who was told not to send what it announced goes on with another request.
+    pub fn belied_by(&self, bytes: &[u8]) -> bool {
+        if self.status != 0 {
+            let same = bytes.len().min(VERSION.len());
+            bytes[..same] == VERSION[..same]
+        } else {
+            self.has(EXPECTS) && first_line(&bytes[..bytes.len().min(KEPT)], false)
+        }
     }
 
     /// The head has ended.
     fn ends(&self) -> Option<Follows> {
         let response = self.status != 0;
-        if self.opaque {
+        if self.has(OPAQUE) {
             None
         } else if response && matches!(self.status, 100..200 | 204 | 304) {
             Some(Follows::Nothing)
-        } else if self.chunked {
+        } else if self.has(CHUNKED) {
             Some(Follows::Chunks)
-        } else if self.has_length {
+        } else if self.has(HAS_LENGTH) {
             Some(if self.body == 0 { Follows::Nothing } else { Follows::Bytes(self.body) })
         } else {
             Some(if response { Follows::Rest } else { Follows::Nothing })
@@ -156,7 +176,6 @@ impl Head {
 
 /// A request's or response's first line; `whole`: all that is kept of it is there.
 fn first_line(line: &[u8], whole: bool) -> bool {
-    const VERSION: &[u8] = b"HTTP/1.";
     let same = line.len().min(VERSION.len());
     if line[..same] == VERSION[..same] {
         return !whole || line.len() >= 12;

@@ -153,6 +153,26 @@ fn a_body_that_ends_early_is_not_whole() {
 }
 
 #[test]
+fn a_length_without_a_body_is_noticed() {
+    let _alone = streams::alone();
+    let answer = with_length("HTTP/1.1 200 OK", &body(300));
+    let request = with_length("PUT /b HTTP/1.1\r\nExpect: 100-continue", &body(300));
+    // The answer to HEAD, and the next one; a body that was refused, and the next request.
+    for (head, next) in [
+        (&b"HTTP/1.1 200 OK\r\nContent-Length: 300\r\n\r\n"[..], &answer),
+        (b"HTTP/1.1 200 OK\r\n\r\n", &answer),
+        (b"PUT /a HTTP/1.1\r\nContent-Length: 300\r\nexpect: 100-continue\r\n\r\n", &request),
+    ] {
+        for piece in [1, 9, 4096] {
+            let (messages, lost) = of(&[head, next].concat(), piece);
+            assert!(lost && messages.is_empty(), "{}: {messages:?}", head.escape_ascii());
+        }
+    }
+    let (messages, lost) = of(&request, 50);
+    assert!(!lost && messages[0].whole);
+}
+
+#[test]
 fn what_is_no_http_is_left_alone() {
     let _alone = streams::alone();
     for stream in

@@ -2,7 +2,7 @@ use super::*;
 use crate::objects::{self, Object};
 use crate::stream::tests as streams;
 use crate::thread::Guard;
-use counterfoil_abi::record::{Channel, DUPLICATE, QOS, RETAINED, Reason, Record};
+use counterfoil_abi::record::{Channel, DUPLICATE, QOS, RETAINED, Reason, Record, fingerprint};
 use std::sync::atomic::Ordering::Relaxed;
 
 /// What is told of a packet, in words.
@@ -33,8 +33,7 @@ fn told() -> Vec<String> {
 }
 
 fn print_of(payload: &[u8]) -> String {
-    let hash = hasher(streams::KEY).update(payload).finalize();
-    hash.as_bytes()[..4].iter().map(|b| format!("{b:02x}")).collect()
+    fingerprint(streams::KEY, payload)[..4].iter().map(|b| format!("{b:02x}")).collect()
 }
 
 fn on() {
