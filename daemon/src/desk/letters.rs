@@ -66,7 +66,7 @@ impl Letters {
     }
 
     /// The next one for the sinks; committed, unless `anyway`.
-    pub fn to_send(&mut self, now: Instant, anyway: bool) -> Option<Arc<Letter>> {
+    pub fn send_next(&mut self, now: Instant, anyway: bool) -> Option<Arc<Letter>> {
         let (letter, since) = self.waiting.front()?;
         if !anyway && !letter.is_committed() && now.saturating_duration_since(*since) < PATIENCE {
             return None;
@@ -134,19 +134,19 @@ mod tests {
         let given = letters.give(Uuid::from_u128(1));
         assert_eq!(numbers(&given), [5, 7]);
         letters.put_back(Uuid::from_u128(1), given);
-        assert!(letters.to_send(start, false).is_none(), "not committed");
+        assert!(letters.send_next(start, false).is_none(), "not committed");
         assert_eq!(letters.due(), Some(start + PATIENCE));
         // The disk takes nothing: it is told nevertheless, each in its time, and the ledger needs it no more.
-        assert_eq!(letters.to_send(start + PATIENCE, false).map(|l| l.number), Some(5));
-        assert!(letters.to_send(start + PATIENCE, false).is_none());
+        assert_eq!(letters.send_next(start + PATIENCE, false).map(|l| l.number), Some(5));
+        assert!(letters.send_next(start + PATIENCE, false).is_none());
         assert_eq!(numbers(&letters.give(Uuid::from_u128(1))), [7]);
         assert_eq!(letters.stored(None), None);
         assert_eq!(letters.stored(Some(3)), None);
         assert_eq!(letters.stored(Some(5)), Some(5));
         assert_eq!(letters.stored(Some(9)), None, "said once");
-        assert_eq!(letters.to_send(start + PATIENCE * 2, false).map(|l| l.number), Some(6));
+        assert_eq!(letters.send_next(start + PATIENCE * 2, false).map(|l| l.number), Some(6));
         assert!(letters.to_give().is_empty(), "nothing is kept of what was told");
-        assert_eq!(letters.to_send(start + PATIENCE * 2, false).map(|l| l.number), Some(7));
+        assert_eq!(letters.send_next(start + PATIENCE * 2, false).map(|l| l.number), Some(7));
         assert_eq!(letters.due(), None);
     }
 
@@ -156,9 +156,9 @@ mod tests {
         let start = Instant::now();
         letters.add(alarm(), start);
         letters.add(alarm(), start);
-        assert!(letters.to_send(start, false).is_none());
-        assert_eq!(letters.to_send(start, true).map(|l| l.number), Some(0));
-        assert_eq!(letters.to_send(start, true).map(|l| l.number), Some(0));
+        assert!(letters.send_next(start, false).is_none());
+        assert_eq!(letters.send_next(start, true).map(|l| l.number), Some(0));
+        assert_eq!(letters.send_next(start, true).map(|l| l.number), Some(0));
         assert_eq!(letters.sent().count(), 0);
     }
 }

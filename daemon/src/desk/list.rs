@@ -164,7 +164,7 @@ impl Desk {
 
     fn send_letters(&mut self, anyway: bool) {
         let now = Instant::now();
-        while let Some(letter) = self.letters.to_send(now, anyway) {
+        while let Some(letter) = self.letters.send_next(now, anyway) {
             self.sinks.letter(&letter);
         }
         if let Some(scribe) = &self.scribe
