@@ -104,10 +104,12 @@ impl Daemon {
     pub fn launch(&mut self) {
         self.spawn(&[]);
         // A connection tells: the socket's file may be an earlier daemon's.
-        wait::until(Duration::from_secs(15), self.shown("the daemon listens"), || {
+        let listens = wait::poll(Duration::from_secs(15), || {
             assert!(self.alive(), "{}", self.shown("the daemon ended"));
             crate::hostile::Client::connect(&self.socket()).ok().map(drop)
         });
+        // Not before: what it reported may be a lot to read.
+        assert!(listens.is_some(), "{}", self.shown("the daemon does not listen"));
     }
 
     /// The same, and it ends without a word just before the `nth` change of a file in whose path `part` occurs (see
@@ -115,12 +117,13 @@ impl Daemon {
     pub fn launch_dying(&mut self, part: &str, nth: u32) -> bool {
         let library = fixtures::fixture("die.so");
         self.spawn(&[("LD_PRELOAD", &library), ("DIE", &format!("{part}:{nth}"))]);
-        wait::until(Duration::from_secs(15), self.shown("the daemon listens or ends"), || {
+        let lives = wait::poll(Duration::from_secs(15), || {
             if !self.alive() {
                 return Some(false);
             }
             crate::hostile::Client::connect(&self.socket()).ok().map(|_| true)
-        })
+        });
+        lives.unwrap_or_else(|| panic!("{}", self.shown("the daemon neither listens nor ends")))
     }
 
     fn spawn(&mut self, environment: &[(&str, &str)]) {
