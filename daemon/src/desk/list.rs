@@ -6,6 +6,7 @@
 use super::{Desk, FAREWELL, FORGET};
 use crate::alarms::Taken;
 use crate::alarms::entry::Word;
+use crate::config::Suppress;
 use crate::control::{Answer, Ask};
 use crate::intake::Batch;
 use crate::ledger::{AlarmRow, Reader, Scribe};
@@ -112,6 +113,10 @@ impl Desk {
             let (state, reader) = (&self.state, &mut self.reader);
             let back = self.alarms.end_shelves(Timestamp::now(), |id| fetch(state.as_deref(), reader, id));
             back.into_iter().for_each(|taken| self.say(taken));
+            if jiff::Zoned::now().date() != self.design.1 {
+                // What held until yesterday is over.
+                self.redesign(self.design.0.clone());
+            }
             self.plan_shelves();
         }
         if self.forget <= now {
@@ -123,12 +128,30 @@ impl Desk {
         self.write();
     }
 
-    /// When to look at the shelves again.
+    /// When to look at the shelves again, and at the calendar.
     pub(super) fn plan_shelves(&mut self) {
-        self.shelves = self.alarms.next_end().map(|end| {
+        let end = self.alarms.next_end().map(|end| {
             let left = Duration::try_from(end.duration_since(Timestamp::now())).unwrap_or_default();
-            Instant::now() + left.min(LOOK)
+            left.min(LOOK)
         });
+        let day = self.alarms.is_designed().then_some(LOOK);
+        self.shelves = end.into_iter().chain(day).min().map(|left| Instant::now() + left);
+    }
+
+    /// What is suppressed by design from now on.
+    pub(super) fn redesign(&mut self, entries: Vec<Suppress>) {
+        let today = jiff::Zoned::now().date();
+        let now = entries.iter().filter(|e| e.holds(today)).cloned().collect();
+        self.design = (entries, today);
+        for id in self.alarms.design(now) {
+            let (state, reader) = (&self.state, &mut self.reader);
+            let taken = self.alarms.redesign(id, Timestamp::now(), |id| fetch(state.as_deref(), reader, id));
+            if let Some(taken) = taken {
+                self.say(taken);
+            }
+        }
+        self.plan_shelves();
+        self.write();
     }
 
     /// Tells the sinks, where they are to hear of it.

@@ -22,7 +22,7 @@ mod tests;
 
 use crate::alarms::Alarms;
 use crate::alarms::entry::{Entry, Word};
-use crate::config::Config;
+use crate::config::{Config, Suppress};
 use crate::control::{Ask, Control};
 use crate::delivered;
 use crate::detect::Rules;
@@ -40,6 +40,7 @@ use crate::report::Gathered;
 use crate::sinks::{JsonLines, Message, Sinks};
 use crate::workflow;
 use crossbeam::channel::Receiver;
+use jiff::civil::Date;
 use letters::Letters;
 use open::page;
 use shown::{identify, tidy_argv};
@@ -87,6 +88,8 @@ pub struct Desk {
     entry: (Entry, Receiver<Word>),
     /// When repeats have to be in the ledger, and shelves may be over.
     settle: Option<Instant>,
+    /// What is suppressed by design, and the day for which that was looked at.
+    design: (Vec<Suppress>, Date),
     /// When a shelf may be over.
     shelves: Option<Instant>,
     /// When what is old is forgotten.
@@ -134,6 +137,7 @@ impl Desk {
     /// Works until `judged` ends. A configuration that comes through `reloads` holds from then on.
     #[must_use]
     pub fn serve(mut self, judged: &Receiver<Judged>, reloads: &Receiver<Reload>) -> Outcome {
+        self.redesign(self.design.0.clone());
         self.plan_shelves();
         loop {
             let next = [self.settle, self.shelves, self.letters.due()]
@@ -258,6 +262,7 @@ impl Desk {
     fn reload(&mut self, news: Reload) {
         let config = &news.config;
         self.alarms.shelving(config.alarms.shelving);
+        self.redesign(config.alarms.suppress.clone());
         self.keep = config.ledger.keep;
         if let Some(control) = &self.control {
             control.limit(config.alarms.clone());

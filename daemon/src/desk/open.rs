@@ -88,6 +88,7 @@ impl Desk {
             entry: Entry::new(),
             settle: None,
             shelves: None,
+            design: (config.alarms.suppress.clone(), jiff::Zoned::now().date()),
             forget: Instant::now() + FORGET,
             keep: config.ledger.keep,
             reader: None,

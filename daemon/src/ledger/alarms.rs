@@ -9,7 +9,7 @@ use super::Letter;
 use super::read::json;
 use super::word;
 use crate::alarms::Minutes;
-use crate::alarms::state::{Hold, HoldKind, Standing};
+use crate::alarms::state::{Hold, HoldKind, Holder, Standing};
 use crate::model::{Alarm, Change, Severity};
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, params};
@@ -101,7 +101,12 @@ pub(super) fn write(connection: &Connection, row: &AlarmRow) -> rusqlite::Result
     let state = word(&row.standing.state());
     let (last, until) = (row.last.as_microsecond(), row.standing.until().map(|t| t.as_microsecond()));
     let count = i64::try_from(row.count).unwrap_or(i64::MAX);
-    let theirs = row.standing.hold.is_some_and(|h| h.theirs);
+    // An older version reads every other number as its source's.
+    let theirs = match row.standing.hold.map(|h| h.by) {
+        None | Some(Holder::Operator) => 0,
+        Some(Holder::Source) => 1,
+        Some(Holder::Design) => 2,
+    };
     let chattered = row.chattered.map(|t| t.as_microsecond());
     let (active, acknowledged) = (row.standing.active, row.standing.acknowledged);
     if let Some(alarm) = &row.alarm {
@@ -273,11 +278,15 @@ fn standing_of(row: &Row<'_>, state: usize, at: usize) -> rusqlite::Result<Stand
         "out-of-service" => Some(HoldKind::OutOfService),
         _ => None,
     };
-    let theirs = row.get(at + 3)?;
+    let by = match row.get(at + 3)? {
+        0 => Holder::Operator,
+        2 => Holder::Design,
+        _ => Holder::Source,
+    };
     Ok(Standing {
         active: row.get(at)?,
         acknowledged: row.get(at + 1)?,
-        hold: kind.map(|kind| Hold { kind, theirs }),
+        hold: kind.map(|kind| Hold { kind, by }),
     })
 }
 
