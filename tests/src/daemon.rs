@@ -14,6 +14,8 @@ const WATCHED: &str = "sh dash stream tls shared tcp_end source sink process ope
     sshd-session scp sftp sftp-server rsync git wget mosquitto mosquitto_pub mosquitto_sub psql postgres nc \
     nc.openbsd socat";
 
+const READ_AGAIN: &str = "configuration read again";
+
 /// The daemon.
 pub struct Daemon {
     /// Its folder: socket, state, configuration, log.
@@ -70,7 +72,31 @@ impl Daemon {
     pub fn reload_watching(&self, keys: &str) {
         self.configure(keys);
         self.signal(Signal::HUP);
-        self.until_logged("configuration read again");
+        self.until_logged(READ_AGAIN);
+    }
+
+    /// Has it read its configuration again, with other sections beside `[watch]`.
+    pub fn reload_with(&mut self, more: &str) {
+        let before = self.times_logged(READ_AGAIN);
+        self.more = more.into();
+        self.configure("");
+        self.signal(Signal::HUP);
+        let read =
+            wait::poll(Duration::from_secs(15), || (self.times_logged(READ_AGAIN) > before).then_some(()));
+        assert!(read.is_some(), "{}", self.shown(READ_AGAIN));
+    }
+
+    /// Ends it, and starts it again on the same state with other sections beside `[watch]`.
+    pub fn again_with(&mut self, more: &str) {
+        self.stop();
+        self.more = more.into();
+        self.configure("");
+        self.launch();
+    }
+
+    fn times_logged(&self, what: &str) -> usize {
+        let log = std::fs::read(self.scratch.at("log")).unwrap_or_default();
+        String::from_utf8_lossy(&log).matches(what).count()
     }
 
     /// Waits until its log says so.
