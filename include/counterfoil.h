@@ -106,6 +106,7 @@ enum {
     COUNTERFOIL_ABOUT_FOREIGN_HOOK = 2,
     COUNTERFOIL_ABOUT_EXEC = 3,
     COUNTERFOIL_ABOUT_MEMORY_WRITE = 4,
+    COUNTERFOIL_ABOUT_IMAGE_LIBRARIES = 5, /* note.number: a bit for each of include/src/images.rs */
 };
 
 /* note.code of COUNTERFOIL_ABOUT_MEMORY_WRITE */
@@ -476,7 +477,9 @@ struct counterfoil_class {
     uint32_t looked;
     uint32_t passed;
     uint64_t offset;
-    uint8_t pad[24];
+    uint32_t width;
+    uint32_t height;
+    uint8_t pad[16];
 };
 
 /* ---- lanes and arena ----------------------------------------------------------------------- */

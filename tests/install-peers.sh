@@ -22,6 +22,10 @@ want_program socat socat
 want_program sshd openssh-server
 want_program scp openssh-client
 want_program rsync rsync
+want_program haproxy haproxy
+want_program stunnel4 stunnel4
+want_program mkfs.xfs xfsprogs
+want_program mkfs.btrfs btrfs-progs
 want_program mosquitto mosquitto
 want_program mosquitto_pub mosquitto-clients
 want_program sqlite3 sqlite3

@@ -37,6 +37,8 @@ pub struct Content {
     pub looked: u32,
     /// Bytes of HTTP headers before them.
     pub passed: u32,
+    /// A picture's width and height, where its beginning says so.
+    pub size: Option<(u32, u32)>,
     /// Where in the stream the look began.
     from: u64,
 }
@@ -52,6 +54,7 @@ impl Content {
             chi_squared: classed.chi_squared,
             looked: classed.looked,
             passed: classed.passed,
+            size: (classed.width > 0 && classed.height > 0).then_some((classed.width, classed.height)),
             from: classed.offset,
         })
     }
@@ -66,6 +69,7 @@ impl Content {
             chi_squared: found.chi_squared,
             looked: found.looked,
             passed: found.passed,
+            size: found.size,
             from: 0,
         }
     }

@@ -12,6 +12,7 @@ mod http;
 mod magic;
 mod numbers;
 mod shape;
+pub mod size;
 
 use crate::record::{Class, Magic};
 use bytemuck::{Pod, Zeroable};
@@ -68,6 +69,8 @@ pub struct Found {
     pub passed: u32,
     /// These were HTTP's.
     pub http: bool,
+    /// A picture's width and height, where its beginning says so.
+    pub size: Option<(u32, u32)>,
 }
 
 /// A milestone that a piece has reached.
@@ -177,6 +180,7 @@ impl Look {
             looked,
             passed: self.passed,
             http: self.wrap != 0,
+            size: magic.and_then(|magic| size::of(magic, head)),
         }
     }
 

@@ -8,6 +8,7 @@
 pub mod arena;
 pub mod class;
 pub mod hello;
+pub mod images;
 pub mod lane;
 pub mod matcher;
 pub mod prints;

@@ -23,8 +23,15 @@ pub struct Sha256 {
     rest: [u8; BLOCK],
 }
 
+impl Default for Sha256 {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Sha256 {
     /// Of nothing yet.
+    #[must_use]
     pub const fn new() -> Self {
         Self { state: START, length: 0, rest: [0; BLOCK] }
     }
@@ -49,6 +56,7 @@ impl Sha256 {
     }
 
     /// The digest of all bytes so far; the state goes on.
+    #[must_use]
     pub fn digest(&self) -> [u8; 32] {
         let mut state = self.state;
         let have = (self.length % BLOCK as u64) as usize;

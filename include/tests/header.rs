@@ -79,7 +79,7 @@ fn facts() -> Facts {
     });
     layout!(f, record::Body, "body", { header, at, offset, length, message, head, pad, tag });
     layout!(f, record::Classed, "class", {
-        header, class, magic, entropy, chi_squared, looked, passed, offset, pad
+        header, class, magic, entropy, chi_squared, looked, passed, offset, width, height, pad
     });
     layout!(f, lane::LaneHead, "lane_head", { head, owner, dropped, tail }, ..);
     layout!(f, arena::ArenaHead, "arena_head", { magic, abi, lanes, id, policy, bell, no_lane, no_object }, ..);

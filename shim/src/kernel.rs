@@ -295,6 +295,18 @@ struct TcpInfo {
     bytes_retrans: u64,
 }
 
+/// Nothing more will come, and no error did: a reset would be one. (stunnel learns of the end so, and
+/// reads none.)
+fn ended_well(fd: i32) -> bool {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let Some(fd) = borrow(fd) else { return false };
+    let mut asked = [PollFd::new(&fd, PollFlags::RDHUP)];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    let told = poll(&mut asked, Some(&now));
+    let events = asked[0].revents();
+    told == Ok(1) && events.contains(PollFlags::RDHUP) && !events.contains(PollFlags::ERR)
+}
+
 /// The kernel's counts of a TCP socket (Linux 4.19 and later). `eof_seen`: a read returned 0.
 /// errno may change.
 pub fn tcp_counts(fd: i32, eof_seen: bool) -> Counts {
@@ -316,10 +328,9 @@ pub fn tcp_counts(fd: i32, eof_seen: bool) -> Counts {
         return Counts::UNKNOWN;
     };
     // include/net/tcp_states.h: states in which the peer's FIN has come; it counts as one byte.
-    let fin_came = eof_seen || matches!(info.state, 6 | 8 | 9 | 11);
-    // TCP_CLOSE (7) after a reset or both FINs: whether one of the bytes is a FIN, only the
-    // program's own read of the end tells.
-    let received = if info.state == 7 && !eof_seen {
+    let fin_came = eof_seen || matches!(info.state, 6 | 8 | 9 | 11) || info.state == 7 && ended_well(fd);
+    // TCP_CLOSE (7) after a reset or both FINs: whether one of the bytes is a FIN is else not to be known.
+    let received = if info.state == 7 && !fin_came {
         UNKNOWN
     } else {
         info.bytes_received.saturating_sub(u64::from(fin_came)).saturating_sub(unread)

@@ -14,6 +14,7 @@ mod file;
 mod foreign;
 mod gnutls;
 mod hooks;
+mod images;
 mod kernel;
 mod lanes;
 mod library;

@@ -41,7 +41,7 @@ static FORK_MARK: AtomicPtr<AtomicU32> = AtomicPtr::new(core::ptr::null_mut());
 static PID: AtomicU32 = AtomicU32::new(0);
 static EPOCH: AtomicU32 = AtomicU32::new(1);
 /// A strict seccomp filter may be in force: only calls that every sandbox allows.
-static SANDBOXED: AtomicBool = AtomicBool::new(false);
+pub static SANDBOXED: AtomicBool = AtomicBool::new(false);
 /// A vfork child has changed descriptors: see [`is_vfork_child`].
 static VFORK_CHILD: AtomicBool = AtomicBool::new(false);
 

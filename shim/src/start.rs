@@ -8,7 +8,7 @@ use crate::process::{self, Settings};
 use crate::record::{keeping_errno, shielded};
 use crate::stream::offer;
 use crate::thread::{self, Guard};
-use crate::{fds, foreign, hooks, kernel, objects, reinject, scratch, sessions};
+use crate::{fds, foreign, hooks, images, kernel, objects, reinject, scratch, sessions};
 use bytemuck::Zeroable;
 use core::ptr::null_mut;
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -55,6 +55,7 @@ unsafe extern "C" fn before_fork() {
     keeping_errno(|| {
         shielded((), || {
             process::shares();
+            images::before_fork();
             fds::settle_all();
             fds::for_each(|_, object| object.add_ref());
             sessions::for_each(Object::add_ref);

@@ -1,6 +1,6 @@
-"""An origin server: http_sink.py KIND PORT COUNT. Keeps what COUNT requests put, below got/.
+"""An origin server: http_sink.py KIND PORT COUNT [threads]. Keeps what COUNT requests put, below got/.
 
-KIND is tls or tcp. A body that came gzipped is kept as it came. Needs cert.pem and key.pem in the working
+KIND is tls or tcp. threads: several connections at once. A body that came gzipped is kept as it came. Needs cert.pem and key.pem in the working
 directory for tls.
 """
 import http.server
@@ -44,7 +44,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 
 os.makedirs("got", exist_ok=True)
-server = http.server.HTTPServer(("127.0.0.1", port), Handler)
+threads = sys.argv[4:] == ["threads"]
+server = (http.server.ThreadingHTTPServer if threads else http.server.HTTPServer)(("127.0.0.1", port), Handler)
+if threads:
+    # The last request may come by a connection that was there before.
+    server.timeout, server.daemon_threads = 0.1, True
 if kind == "tls":
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain("cert.pem", "key.pem")

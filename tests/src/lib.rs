@@ -26,6 +26,7 @@ pub mod scratch;
 pub mod service_sshd;
 pub mod sink;
 pub mod sshd;
+pub mod studio;
 pub mod truth;
 pub mod undisturbed;
 pub mod wait;

@@ -12,6 +12,8 @@ pub struct Sshd {
     pub port: u16,
     /// Keys and configurations: `sshd_config`, `ssh_config`.
     pub scratch: Scratch,
+    /// How the server is told to log to its standard error.
+    log: &'static str,
 }
 
 impl Default for Sshd {
@@ -48,16 +50,23 @@ impl Sshd {
                  LogLevel ERROR\n  BatchMode yes\n  ConnectTimeout 20\n"
             ),
         );
-        Self { port, scratch }
+        Self { port, scratch, log: "-e" }
+    }
+
+    /// One that logs to syslog, as a service does, with a client that says only what ends it.
+    pub fn quiet() -> Self {
+        let mut quiet = Self::new("", "LogLevel FATAL");
+        quiet.log = "";
+        quiet
     }
 
     /// Runs `script` (see [`Observed::script`]) beside the server, which is observed as well. `$F` is
     /// the client's configuration, in which the server is called `h`.
     pub fn with(&self, script: &str) -> Observed {
-        let (here, port) = (self.scratch.path().display(), self.port);
+        let (here, port, log) = (self.scratch.path().display(), self.port, self.log);
         let sshd = peers::find("sshd").unwrap_or_else(|| PathBuf::from("/usr/sbin/sshd"));
         Observed::script(&format!(
-            "F={here}/ssh_config\n{} -D -e -f {here}/sshd_config 2>sshd.log & server=$!\n\
+            "F={here}/ssh_config\n{} -D {log} -f {here}/sshd_config 2>sshd.log & server=$!\n\
              trap 'kill $server 2>/dev/null' EXIT\nlistening {port}\n{script}\n\
              await sh -c '[ -z \"$(cat /proc/$0/task/*/children)\" ]' $server\n",
             sshd.display()

@@ -3,10 +3,10 @@
 use crate::scratch::Scratch;
 use std::process::Command;
 
-/// `cover.jpg`, `cover.png` and `cover.bmp`: noise, 320 × 240, in the scratch folder.
+/// `cover.jpg`, `cover.png` … `cover.tiff`: noise, 320 × 240, in the scratch folder.
 pub fn make(scratch: &Scratch) {
     let code = "from PIL import Image\nim = Image.effect_noise((320, 240), 80).convert('RGB')\n\
-                im.save('cover.jpg', quality=90); im.save('cover.png'); im.save('cover.bmp')";
+                im.save('cover.jpg', quality=90)\nfor end in 'png bmp gif webp tiff'.split(): im.save('cover.' + end)";
     run(scratch, &[crate::peers::PYTHON, "-c", code]);
 }
 

@@ -146,9 +146,8 @@ fn rsync_sends_differences() {
 #[test]
 fn tar_through_ssh() {
     need_sshd!();
-    let sizes = &SIZES[1..];
-    let run = beside_sshd(sizes, "tar c -C src . | ssh far \"tar x -C $here/dst\"").go().well();
-    all_intact(&run, sizes, "dst", ("tar", "tar"), 3);
+    let run = beside_sshd(SIZES, "tar c -C src . | ssh far \"tar x -C $here/dst\"").go().well();
+    all_intact(&run, SIZES, "dst", ("tar", "tar"), 3);
 }
 
 #[test]
@@ -454,24 +453,31 @@ fn cut_short(run: &Run) {
 #[test]
 fn a_killed_scp_over_an_older_file_is_truncated() {
     need_sshd!();
-    // What follows is the older file's, of the same length.
-    let run = beside_sshd(
-        &[3_000_000],
-        &format!(
-            "head -c 3000000 /dev/zero >dst/f0\n\
-             command scp -q -F ssh_config -l 8000 src/f0 far:$here/dst/f0 & copy=$!\n\
-             await sh -c 'head -c 100000 dst/f0 | tail -c 1000 | tr -d \"\\000\" | grep -q .'\n\
-             kill -9 $copy; wait $copy || true\n{UNUSED}"
-        ),
-    );
-    let run = run.go().well();
-    truth::sound(&run);
-    let found: Vec<_> =
-        files(&run).into_iter().filter(|t| t.program("destination") == "sftp-server").collect();
-    let right = found.len() == 1 && found[0].verdict() == "truncated";
-    check!(run, right, "{found:?}");
-    let bytes = (found[0].origin(), found[0].destination());
-    check!(run, bytes.0 == Some(3_000_000) && bytes.1.is_some_and(|b| b < 3_000_000), "{}", found[0].shown());
+    // What follows is the older file's: as long, longer, shorter.
+    for (options, older) in [("", 3_000_000), ("-O", 3_000_000), ("-O", 5_000_000), ("-O", 150_000)] {
+        let run = beside_sshd(
+            &[3_000_000],
+            &format!(
+                "head -c {older} /dev/zero >dst/f0\n\
+                 command scp {options} -q -F ssh_config -l 8000 src/f0 far:$here/dst/f0 & copy=$!\n\
+                 await sh -c 'head -c 100000 dst/f0 | tail -c 1000 | tr -d \"\\000\" | grep -q .'\n\
+                 kill -9 $copy; wait $copy || true\n{UNUSED}"
+            ),
+        );
+        let run = run.go().well();
+        truth::blameless(&run);
+        let writes = |t: &Transfer| ["sftp-server", "scp"].contains(&t.program("destination"));
+        let found: Vec<_> = files(&run).into_iter().filter(writes).collect();
+        let what = format!("scp {options} over {older} bytes");
+        let right = found.len() == 1 && found[0].verdict() == "truncated";
+        check!(run, right, "{what}: {found:?}");
+        let (sent, arrived) = (found[0].origin(), found[0].destination().unwrap_or(0));
+        check!(run, sent == Some(3_000_000) && arrived < 3_000_000, "{what}: {}", found[0].shown());
+        // As many as are there now.
+        let there = std::fs::read(run.scratch.at("dst/f0")).expect("dst/f0");
+        let same = there.iter().zip(payload(3_000_001, 3_000_000)).take_while(|(a, b)| **a == *b).count();
+        check!(run, arrived == same as u64, "{what}: {same} bytes arrived: {}", found[0].shown());
+    }
 }
 
 #[test]

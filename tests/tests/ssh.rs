@@ -223,8 +223,11 @@ fn what_a_terminal_and_a_lost_end_do_is_no_alteration() {
 
 /// A bit is flipped on the way, in an established connection.
 fn on_the_way(options: &str, way: &str, offset: u64) -> Run {
-    // A MAC of OpenSSH's own shows only in what it says, and at LogLevel ERROR it says nothing.
-    let sshd = Sshd::new("", "LogLevel INFO");
+    // A MAC after encryption shows only in what OpenSSH says, and at LogLevel ERROR it says nothing.
+    on_the_way_to(&Sshd::new("", "LogLevel INFO"), options, way, offset)
+}
+
+fn on_the_way_to(sshd: &Sshd, options: &str, way: &str, offset: u64) -> Run {
     let port = peers::free_port();
     let run = sshd.with(&format!(
         "{} {} {port} {} {way} {offset} & proxy=$!\nawait test -e proxy.ready\n\
@@ -254,6 +257,28 @@ fn a_packet_changed_on_the_way_is_rejected() {
             let mismatch = run.report.fired("cipher-mismatch");
             check!(run, !mismatch, "{options} {way}: falsely alarmed: cipher-mismatch");
         }
+    }
+}
+
+#[test]
+fn a_rejected_packet_that_only_syslog_hears_of() {
+    need!("sshd", "ssh", "ssh-keygen");
+    // Neither end writes a word to a descriptor.
+    let sshd = Sshd::quiet();
+    for options in ["-c aes128-ctr -m hmac-sha2-256", "-c aes256-ctr -m hmac-sha2-512", "-c aes128-gcm@openssh.com"] {
+        for (way, program) in [("up", "sshd"), ("down", "ssh")] {
+            let run = on_the_way_to(&sshd, options, way, 300_000);
+            truth::sound(&run);
+            let alarms = run.report.alarms().into_iter();
+            let found: Vec<_> = alarms.filter(|a| a.rule() == "record-rejected").collect();
+            check!(run, found.len() == 1, "{options} {way}: {} record-rejected", found.len());
+            let exe = found[0].0["process"]["exe"].as_str().unwrap_or_default();
+            check!(run, exe.ends_with(&format!("/{program}")), "{options} {way}: said of {exe}");
+        }
+        // And nothing where nothing was changed.
+        let run = there_and_back(&sshd, options, 200_000).go().well();
+        clean(&run, 200_000);
+        compared(&run);
     }
 }
 

@@ -92,7 +92,10 @@ impl Assembler {
                 self.bodied(arena, number, key, body);
                 self.content(arena, key, record);
             }
-            Record::Classed(classed) => self.classed(key, classed),
+            Record::Classed(classed) => {
+                self.classed(key, classed);
+                self.pictured(arena, number, key, classed);
+            }
             Record::Named(_) | Record::File(_) => {}
             Record::Opened(_) | Record::Forked(_) | Record::Note(_) => {}
         }

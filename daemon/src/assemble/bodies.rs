@@ -3,10 +3,13 @@
 //! Comes in: `Body` records, about in order. Goes out: [`Bodies`]; [`compare`] lays those of two streams
 //! side by side.
 
-use super::samples::{Samples, Shelf, Taken};
+use super::pending::Value;
+use super::samples::{Samples, Shelf, Taken as Room};
+use super::taken::Taken;
 use crate::model::Range;
 use counterfoil_abi::record::{Body, UNFRAMED, WHOLE};
 use counterfoil_abi::{BLOCK, Tag};
+use std::collections::HashMap;
 
 /// Messages of one stream.
 const MAX_MESSAGES: usize = 4096;
@@ -30,8 +33,9 @@ struct Message {
     blocks: Vec<Block>,
     /// Its end was told.
     whole: bool,
-    /// When its first block had passed, monotonic nanoseconds.
+    /// When its first block had passed, and when its last one, monotonic nanoseconds.
     first: u64,
+    until: u64,
 }
 
 /// See the module's text.
@@ -41,7 +45,7 @@ pub struct Bodies {
     blocks: usize,
     /// From here on nothing is known.
     lost: Option<u64>,
-    taken: Taken,
+    taken: Room,
 }
 
 impl Bodies {
@@ -67,6 +71,7 @@ impl Bodies {
             self.messages.resize(number + 1, Message::default());
         }
         let message = &mut self.messages[number];
+        message.until = message.until.max(record.header.time);
         message.blocks.resize(blocks + more, None);
         message.length = message.length.max(record.offset + u64::from(record.length));
         message.whole |= record.header.flags & WHOLE != 0;
@@ -103,6 +108,14 @@ impl Bodies {
         spans
     }
 
+    /// One of them is `bytes` bytes with these tags.
+    pub fn carry(&self, bytes: u64, tag: impl Fn(u64) -> Option<Value>) -> bool {
+        let is = |(block, ours): (u64, &Block)| {
+            ours.is_some_and(|(_, ours)| tag(block) == Some([u128::from_ne_bytes(ours), 0]))
+        };
+        self.known().any(|(_, m)| m.length == bytes && (0..).zip(&m.blocks).all(is))
+    }
+
     /// It is in a protocol whose frames nobody followed.
     pub fn unframed(&self) -> bool {
         self.lost.is_some()
@@ -113,10 +126,10 @@ impl Bodies {
         self.messages.len() * 8 + self.blocks * 4
     }
 
-    /// Whole bodies, of which every block was told.
-    fn known(&self) -> impl Iterator<Item = &Message> {
+    /// Whole bodies, of which every block was told, with their numbers.
+    fn known(&self) -> impl Iterator<Item = (usize, &Message)> {
         let until = self.lost.unwrap_or(u64::MAX);
-        self.messages.iter().filter(move |m| {
+        self.messages.iter().enumerate().filter(move |(_, m)| {
             m.whole
                 && m.length > 0
                 && m.body < until
@@ -137,6 +150,18 @@ pub struct Compared {
     pub differs: Vec<Range>,
     /// Bytes of bodies of the first stream that are not in the second.
     pub alone: u64,
+    /// And of those of the second that are not in the first.
+    pub others: u64,
+    /// The numbers of those that are the same, in the first and in the second, and their length.
+    pub pairs: Vec<(usize, usize, u64)>,
+}
+
+/// Lanes are read one after the other, and who sends says so after it has sent, nanoseconds.
+const SLACK: u64 = 1_000_000_000;
+
+/// What was passed on was not there before it came.
+fn in_time(first: &Message, second: &Message) -> bool {
+    second.until.saturating_add(SLACK) >= first.first
 }
 
 /// Blocks in which two bodies of one length differ; None: they are not one body.
@@ -205,34 +230,52 @@ const ENOUGH: usize = 4;
 const LATE: u64 = 50_000_000;
 
 /// Lays the bodies of two streams side by side, in their order. `strangers`: `a` is told by another program than `b`.
+/// `taken`: of both, those that are left out.
 ///
 /// What differs can only be `a` passed on where it went out after `a` had come in: a cache that hands out what it has
 /// while it fetches a newer version changes nothing.
-pub fn compare(a: &Bodies, b: &Bodies, samples: [&Samples; 2], strangers: bool) -> Compared {
+pub fn compare(
+    a: &Bodies,
+    b: &Bodies,
+    samples: [&Samples; 2],
+    strangers: bool,
+    taken: [&Taken; 2],
+) -> Compared {
     let late = if strangers { LATE } else { 0 };
     let mut compared = Compared::default();
-    let theirs: Vec<&Message> = b.known().collect();
+    let theirs: Vec<(usize, &Message)> = b.known().filter(|(n, _)| taken[1].free(*n)).collect();
     let mut next = 0;
     let mut left: Vec<(&Message, usize)> = Vec::new();
     let mut used = vec![false; theirs.len()];
     let equal = |x: &Message, y: &Message| {
         x.length == y.length
+            && in_time(x, y)
             && x.blocks.iter().zip(&y.blocks).all(|(p, q)| p.map(|(_, t)| t) == q.map(|(_, t)| t))
     };
-    for ours in a.known() {
-        let found = theirs[next..].iter().take(LOOK_AHEAD).position(|m| equal(ours, m));
+    let first_tag = |m: &Message| m.blocks.first().copied().flatten().map(|(_, tag)| tag);
+    let mut places: HashMap<(u64, Option<Tag>), Vec<usize>> = HashMap::new();
+    for (place, (_, m)) in theirs.iter().enumerate().rev() {
+        places.entry((m.length, first_tag(m))).or_default().push(place);
+    }
+    for (number, ours) in a.known().filter(|(n, _)| taken[0].free(*n)) {
+        let alike = places.get_mut(&(ours.length, first_tag(ours)));
+        let found = alike.and_then(|places| {
+            let at = places.iter().rposition(|&place| equal(ours, theirs[place].1))?;
+            Some(places.remove(at))
+        });
         match found {
-            Some(ahead) => {
+            Some(place) => {
                 compared.same += ours.length;
-                used[next + ahead] = true;
-                next += ahead + 1;
+                compared.pairs.push((number, theirs[place].0, ours.length));
+                used[place] = true;
+                next = place + 1;
             }
             None => left.push((ours, next)),
         }
     }
     for (ours, from) in left {
         let near = || {
-            let near = theirs.iter().enumerate().skip(from).take(LOOK_AHEAD);
+            let near = theirs.iter().enumerate().skip(from).take(LOOK_AHEAD).map(|(i, (_, m))| (i, *m));
             near.filter(|(i, m)| !used[*i] && m.first.saturating_add(late) >= ours.first)
         };
         let best = near()
@@ -261,6 +304,8 @@ pub fn compare(a: &Bodies, b: &Bodies, samples: [&Samples; 2], strangers: bool) 
             }
         }
     }
+    let unused = theirs.iter().zip(&used).filter(|(_, used)| !**used);
+    compared.others = unused.map(|((_, m), _)| m.length).sum();
     compared
 }
 
@@ -293,14 +338,18 @@ mod tests {
 
     fn compared(a: &[(u64, &[u8])], b: &[(u64, &[u8])]) -> Compared {
         let none = Samples::default();
-        compare(&bodies(a), &bodies(b), [&none, &none], false)
+        compare(&bodies(a), &bodies(b), [&none, &none], false, [&Taken::None; 2])
     }
 
     #[test]
     fn bodies_that_are_the_same_elsewhere() {
         let found =
             compared(&[(0, &[1, 2, 3]), (90_000, &[4])], &[(50, &[1, 2, 3]), (95_000, &[9]), (99_000, &[4])]);
-        assert_eq!(found, Compared { same: 2 * BLOCK + 20, ..Compared::default() });
+        let pairs = vec![(0, 0, 2 * BLOCK + 10), (1, 2, 10)];
+        assert_eq!(found, Compared { same: 2 * BLOCK + 20, others: 10, pairs, ..Compared::default() });
+        // In another order, as requests of several clients may go on.
+        let found = compared(&[(0, &[1, 2]), (90_000, &[4])], &[(0, &[4]), (50_000, &[1, 2])]);
+        assert_eq!((found.same, found.alone, found.others), (BLOCK + 20, 0, 0));
     }
 
     #[test]
@@ -324,7 +373,7 @@ mod tests {
         let cases =
             [(5000, 5001, false, 1), (5000, 4000, false, 0), (5000, 4000, true, 1), (LATE * 2, 5, true, 0)];
         for (came, went, strangers, differs) in cases {
-            let compared = compare(&of(came, 3), &of(went, 4), [&none, &none], strangers);
+            let compared = compare(&of(came, 3), &of(went, 4), [&none, &none], strangers, [&Taken::None; 2]);
             assert_eq!(compared.differs.len(), differs, "{came} {went} {strangers}");
         }
     }

@@ -62,8 +62,15 @@ impl Assembler {
     /// An object without transfers: a later `Opened` may still inherit it.
     fn done_waiting(&self, key: Key) -> bool {
         self.objects.get(key).is_some_and(|o| {
-            let pipe = o.channel == counterfoil_abi::record::Channel::Pipe;
-            (!pipe || o.total(Direction::Out) > 0 || self.waited(o, 1)) && self.tunnel_is_done(o)
+            // What was given to another image is not used yet: sshd's connections are.
+            let used = match o.channel {
+                record::Channel::Pipe => o.total(Direction::Out) > 0,
+                record::Channel::Tcp | record::Channel::Unix => {
+                    o.total(Direction::Out) > 0 || o.total(Direction::In) > 0
+                }
+                _ => true,
+            };
+            (used || self.waited(o, 1)) && self.tunnel_is_done(o)
         })
     }
 
@@ -179,6 +186,7 @@ impl Assembler {
         self.remember_sending(transfer);
         let said = self.outward(transfer, judgement, &from, &to);
         let crossing = self.crossing(transfer, [from.as_ref(), to.as_ref()], &said);
+        self.lone(transfer, &said.0, crossing.as_ref());
         self.out.push_back(Judged::Transfer { transfer: Box::new(said.0), context: Box::new(said.1) });
         if let Some(crossing) = crossing {
             self.pass_on(crossing);

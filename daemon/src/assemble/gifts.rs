@@ -7,6 +7,7 @@ use super::relay::Relays;
 use super::sending::{given, passes};
 use super::slab::{Key, Slab};
 use super::{Assembler, Outcome, Passage, Transfer};
+use crate::files::abroad::Lone;
 use crate::files::chains::{Gift, Inside, Live};
 use crate::files::place::Found;
 use crate::host::facts::Proc;
@@ -18,7 +19,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use uuid::Uuid;
 
 /// Objects of one program that are looked at.
-const MAX_OBJECTS: usize = 4096;
+pub(super) const MAX_OBJECTS: usize = 4096;
 /// Users of one end that count as giver or receiver.
 const MAX_USERS: usize = 8;
 
@@ -145,6 +146,10 @@ impl Live for Standing<'_> {
         };
         let open = |p: &Program| p.numbers.values().take(MAX_OBJECTS).any(alone);
         self.relays.waits_for(arena) || self.programs.get(&arena).is_some_and(open)
+    }
+
+    fn lone(&self, arena: ArenaId) -> Option<Lone> {
+        self.lone_of(arena)
     }
 
     fn doubt(&self, arena: ArenaId) -> Option<Reason> {

@@ -1,7 +1,7 @@
 //! Judged transfers that a relay passed on: what [`super::relay`] finds, as transfers and notices.
 
 use super::object::{Direction, Proof};
-use super::passed::{How, Passed};
+use super::passed::{Found, How, Passed};
 use super::relay::{Crossing, Relayed};
 use super::{Assembler, Transfer};
 use crate::files::chains::Gift;
@@ -9,12 +9,13 @@ use crate::judge::End;
 use crate::judged::{Context, Judged, Notice, What};
 use crate::model::{self, Assurance, BlockRun, BlockState, Channel, Range, Reason, Verdict};
 use counterfoil_abi::BLOCK;
+use std::sync::Arc;
 use uuid::Uuid;
 
 impl Assembler {
     /// Looks for the other half of the way.
     pub(super) fn pass_on(&mut self, crossing: Crossing) {
-        if let Some(relayed) = self.relays.cross(self.now, crossing) {
+        for relayed in self.relays.cross(self.now, crossing) {
             self.say_relayed(relayed);
         }
     }
@@ -28,8 +29,8 @@ impl Assembler {
 
     fn say_relayed(&mut self, relayed: Relayed) {
         self.relays.remember(&relayed);
-        if relayed.two_sessions() {
-            self.say_two_sessions(&relayed);
+        if let Some(sessions) = &relayed.sessions {
+            self.say_two_sessions(sessions, &relayed.found);
         }
         // Where an observed relay passed on what it got, its two transfers have said all there is.
         if !relayed.observed() || relayed.found.how == How::Altered {
@@ -99,6 +100,7 @@ impl Assembler {
             context: context.clone(),
             programs: users,
             accepted: objects.map(|o| o.is_some_and(|o| o.accepted)),
+            may: [1, 0].map(|at| users[at].is_none() || relays(at)),
             arrived,
             left,
             whole,
@@ -108,8 +110,7 @@ impl Assembler {
         })
     }
 
-    fn say_two_sessions(&mut self, relayed: &Relayed) {
-        let (first, second) = (&relayed.first, &relayed.second);
+    fn say_two_sessions(&mut self, [first, second]: &[Arc<Crossing>; 2], found: &Found) {
         let notice = Notice {
             seen: self.timestamp(self.now),
             process: first.context.origin.clone().or_else(|| first.context.destination.clone()),
@@ -122,8 +123,8 @@ impl Assembler {
                 onward_transfer: second.transfer.id,
                 relay: first.context.destination.clone(),
                 receiver: second.context.destination.clone(),
-                bytes: relayed.found.bytes,
-                changed: relayed.found.differs.clone(),
+                bytes: found.bytes,
+                changed: found.differs.clone(),
             },
         };
         self.out.push_back(Judged::Notice(Box::new(notice)));
@@ -156,8 +157,12 @@ fn strip(differs: &[Range], count: u64) -> Vec<BlockRun> {
 
 /// From who wrote into the first connection to who read from the second; and that the one gave to the other.
 fn end_to_end(relayed: Relayed) -> (model::Transfer, Context, Option<Gift>) {
-    let Relayed { first, second, found } = relayed;
-    let (sent, received) = (first.arrived.total, second.left.total);
+    let Relayed { first, second, found, .. } = relayed;
+    let (sent, received) = match found.shared {
+        // The rest is others'.
+        true => (found.bytes, found.bytes),
+        false => (first.arrived.total, second.left.total),
+    };
     let verdict = match found.how {
         How::Same => Verdict::Intact,
         How::Reframed => Verdict::Unverified,
@@ -200,13 +205,13 @@ fn end_to_end(relayed: Relayed) -> (model::Transfer, Context, Option<Gift>) {
         ended: first.transfer.ended.max(second.transfer.ended),
         origin_digest: first.transfer.origin_digest.clone(),
         destination_digest: second.transfer.destination_digest.clone(),
-        origin: first.transfer.origin,
-        destination: second.transfer.destination,
+        origin: first.transfer.origin.clone(),
+        destination: second.transfer.destination.clone(),
     };
     let context = Context {
-        origin: first.context.origin,
-        destination: second.context.destination,
-        connection: first.context.connection.or(second.context.connection),
+        origin: first.context.origin.clone(),
+        destination: second.context.destination.clone(),
+        connection: first.context.connection.clone().or_else(|| second.context.connection.clone()),
         ..Context::default()
     };
     (transfer, context, gift)

@@ -9,6 +9,7 @@ use crate::host::path_text;
 use crate::judge::{End, Judgement};
 use crate::judged::{Context, Judged, Notice, What};
 use crate::model::{self, Bytes, Class, Connection, Endpoint, Process, ProcessName};
+use counterfoil_abi::BLOCK;
 use counterfoil_abi::record::Address;
 use jiff::Timestamp;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -59,6 +60,20 @@ fn class(origin: Option<&Object>, destination: Option<&Object>) -> Option<Class>
     known.map(|content| content.class).or_else(|| nothing().then_some(Class::Empty))
 }
 
+/// Something else of the same length and kind arrived: no block of it is the same.
+fn replaced(transfer: &Transfer, ends: [Option<&End>; 2], objects: [Option<&Object>; 2]) -> bool {
+    let ([Some(sent), Some(arrived)], [Some(origin), Some(destination)]) = (ends, objects) else { return false };
+    let classes = (origin.content[Direction::Out as usize], destination.content[Direction::In as usize]);
+    let one_kind = matches!(classes, (Some(a), Some(b)) if a.class == b.class);
+    let pair = &transfer.pair;
+    one_kind
+        && sent.total == arrived.total
+        && sent.total >= 2 * BLOCK
+        && pair.same.is_empty()
+        && pair.same_partial.is_none()
+        && pair.differs.count_below(sent.total / BLOCK) == sent.total / BLOCK
+}
+
 impl Assembler {
     /// The realtime of a monotonic moment that a record tells; a liar's is brought into bounds.
     pub(super) fn timestamp(&self, monotonic: u64) -> Timestamp {
@@ -84,6 +99,7 @@ impl Assembler {
             self.endpoint(object, direction, end, manifest)
         };
         let manifests = (&transfer.pair.origin, &transfer.pair.destination);
+        let judgement_altered = judgement.verdict == model::Verdict::Altered;
         let outward = model::Transfer {
             id: transfer.id,
             verdict: judgement.verdict,
@@ -106,7 +122,10 @@ impl Assembler {
             origin_digest: from.as_ref().and_then(|e| manifests.0.digest(e.total)),
             destination_digest: to.as_ref().and_then(|e| manifests.1.digest(e.total)),
         };
+        let replaced =
+            judgement_altered && replaced(transfer, [from.as_ref(), to.as_ref()], [origin, destination]);
         let context = Context {
+            replaced,
             origin: origin.and_then(|o| self.process_at(o, Direction::Out)),
             destination: destination.and_then(|o| self.process_at(o, Direction::In)),
             connection: match (origin, destination) {

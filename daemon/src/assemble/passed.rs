@@ -4,9 +4,11 @@
 //! content, passed on? [`super::relay`] asks.
 
 use super::bodies::{self, Bodies};
-use super::manifest::Manifest;
+use super::manifest::{Manifest, TagKind};
 use super::samples::{self, Samples};
+use super::taken::Taken;
 use super::trace::Content;
+use crate::files::tags::Tags;
 use crate::model::Range;
 use counterfoil_abi::BLOCK;
 use std::sync::Arc;
@@ -53,6 +55,23 @@ pub struct Found {
     pub framed: bool,
     /// Where the second differs, at the first one's offsets ([`How::Altered`]).
     pub differs: Vec<Range>,
+    /// Only messages of the two belong together; others' are among them.
+    pub shared: bool,
+    /// Which do, by their numbers in the first and in the second, and how long each is.
+    pub pairs: Vec<(usize, usize, u64)>,
+}
+
+impl Found {
+    fn new(how: How, bytes: u64, complete: bool) -> Self {
+        let (differs, pairs) = (Vec::new(), Vec::new());
+        Self { how, bytes, complete, framed: false, differs, shared: false, pairs }
+    }
+
+    /// Keeps those messages alone for which `both` says so.
+    pub fn keep(&mut self, both: impl Fn(usize, usize) -> bool) {
+        self.pairs.retain(|&(ours, theirs, _)| both(ours, theirs));
+        self.bytes = self.pairs.iter().map(|(.., length)| length).sum();
+    }
 }
 
 impl Passed {
@@ -68,39 +87,67 @@ impl Passed {
         Self { total, content, samples: Arc::new(samples), bodies: Arc::new(bodies) }
     }
 
+    /// It is in messages whose frames were followed.
+    pub fn framed(&self) -> bool {
+        self.bodies.any()
+    }
+
+    /// One of its messages carried just these `bytes` bytes, or it did itself.
+    pub fn carries(&self, tags: &Tags, bytes: u64) -> bool {
+        let (whole, rest) = (bytes / BLOCK, bytes % BLOCK);
+        let tag = |block: u64| match tags.partial {
+            _ if block < whole => tags.get(block),
+            Some(p) if (p.offset, u64::from(p.length)) == (whole * BLOCK, rest) => Some(p.value),
+            _ => None,
+        };
+        let mac = tags.kind() == Some(TagKind::Mac);
+        mac && self.bodies.carry(bytes, tag)
+            || !self.framed() && self.content.as_ref().is_some_and(|c| Some(c.kind) == tags.kind() && c.is(bytes, tag))
+    }
+
     /// What it is counted as, in entries of eight bytes.
     pub fn weight(&self) -> usize {
         self.content.as_ref().map_or(0, Content::count) + 2 * self.samples.len() + self.bodies.weight()
     }
 
     /// Is this stream's content in `other`, passed on? `strangers`: nothing else says that the two belong
-    /// together.
-    pub fn found_in(&self, other: &Self, strangers: bool) -> Option<Found> {
-        let found = |how, bytes, complete| Found { how, bytes, complete, framed: false, differs: Vec::new() };
-        let compared =
-            bodies::compare(&self.bodies, &other.bodies, [&self.samples, &other.samples], strangers);
+    /// together. `taken`: messages of both that are known to belong elsewhere.
+    pub fn found_in(&self, other: &Self, strangers: bool, taken: [&Taken; 2]) -> Option<Found> {
+        let untouched = taken.into_iter().all(Taken::none);
+        let samples: [&Samples; 2] = [&self.samples, &other.samples];
+        let compared = bodies::compare(&self.bodies, &other.bodies, samples, strangers, taken);
         let blocks = match (&self.content, &other.content) {
-            (Some(a), Some(b)) => a.differences(b),
+            (Some(a), Some(b)) if untouched => a.differences(b),
             _ => None,
         };
         if blocks.as_ref().is_some_and(Vec::is_empty) {
-            return Some(found(How::Same, self.total, true));
+            return Some(Found::new(How::Same, self.total, true));
         }
-        if compared.same + compared.alike > compared.alone {
+        // One client's, and nobody else's: one that differs is another version only if that is still to come.
+        if untouched && compared.same + compared.alike > 0 && compared.alone + compared.others == 0 {
             let how = if compared.differs.is_empty() { How::Reframed } else { How::Altered };
-            let complete = compared.alone == 0 && !self.bodies.unframed();
-            let found = found(how, compared.same + compared.alike, complete);
+            let found = Found::new(how, compared.same + compared.alike, !self.bodies.unframed());
             return Some(Found { framed: true, differs: compared.differs, ..found });
+        }
+        // Strangers' connections must have most of one of them in common: many fetch one picture.
+        let most = |rest: u64| compared.same > compared.alike + rest;
+        if compared.same > 0 && (!strangers || most(compared.alone) || most(compared.others)) {
+            let complete = compared.alike + compared.alone == 0 && !self.bodies.unframed();
+            let found = Found::new(How::Reframed, compared.same, complete);
+            return Some(Found { framed: true, shared: true, pairs: compared.pairs, ..found });
+        }
+        if !untouched {
+            return None;
         }
         if let Some(blocks) = blocks {
             // A relay may turn one head into another of the same length. Who speaks HTTP is accused for
             // what is in bodies, and who speaks what nobody followed for nothing.
             if [self, other].iter().any(|p| p.bodies.any() || p.bodies.unframed()) {
                 let differ = blocks.len() as u64 * BLOCK;
-                return Some(found(How::Reframed, self.total.saturating_sub(differ), false));
+                return Some(Found::new(How::Reframed, self.total.saturating_sub(differ), false));
             }
             let differs = ranges(&blocks, self.total);
-            return Some(Found { differs, ..found(How::Altered, self.total, true) });
+            return Some(Found { differs, ..Found::new(How::Altered, self.total, true) });
         }
         let least = self.samples.len().min(other.samples.len());
         let enough = |equal: usize| match strangers {
@@ -112,7 +159,8 @@ impl Passed {
             return None;
         }
         let common = samples::common(&self.samples, &other.samples);
-        (enough(common.equal) && common.bytes >= TELLING).then(|| found(How::Reframed, common.bytes, false))
+        (enough(common.equal) && common.bytes >= TELLING)
+            .then(|| Found::new(How::Reframed, common.bytes, false))
     }
 }
 

@@ -6,19 +6,22 @@
 //!
 //! Content is compared by equal offsets, by the bodies of HTTP messages, by fingerprints ([`super::passed`]).
 //! What is the same joins at once; where something differs, a better match is waited for: two versions of one
-//! document may be on their way at a time.
+//! document may be on their way at a time. Requests of several clients may go on by one connection, and those of
+//! one client by several: then each body finds its own, and a body without one accuses nobody.
 
 use super::passed::{Found, How, Passed};
 use super::program::ArenaId;
 use crate::judged::Context;
 use crate::model::{Channel, Transfer};
+use super::taken::Taken;
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use uuid::Uuid;
 
 /// How long a transfer is remembered after it was judged, nanoseconds: that of the other side of a relay is
-/// judged when its connection has ended, too.
-const REMEMBERED: u64 = 30_000_000_000;
+/// judged when its connection has ended, too. (nginx keeps one to its upstream for a minute after its last use.)
+const REMEMBERED: u64 = 120_000_000_000;
 /// Transfers remembered at once.
 const MAX_CROSSINGS: usize = 1024;
 /// Entries remembered of all of them together (16 MiB of memory, beside what is on the shelf).
@@ -44,6 +47,8 @@ pub struct Crossing {
     pub programs: [Option<ArenaId>; 2],
     /// Which of them had accepted the connection, rather than made it.
     pub accepted: [bool; 2],
+    /// Its content may go on from where it leads to, and may have come from elsewhere to where it begins.
+    pub may: [bool; 2],
     /// What was witnessed where it leads to: at its destination, else at its origin.
     pub arrived: Passed,
     /// What was witnessed where it comes from: at its origin, else at its destination.
@@ -74,11 +79,13 @@ fn one_machine(first: &Crossing, second: &Crossing) -> bool {
 /// Two transfers that are one way.
 pub struct Relayed {
     /// Into the relay.
-    pub first: Crossing,
+    pub first: Arc<Crossing>,
     /// Out of it.
-    pub second: Crossing,
+    pub second: Arc<Crossing>,
     /// What they have in common.
     pub found: Found,
+    /// The two TLS sessions that the content crossed, one behind the other.
+    pub sessions: Option<[Arc<Crossing>; 2]>,
 }
 
 impl Relayed {
@@ -86,18 +93,47 @@ impl Relayed {
     pub fn observed(&self) -> bool {
         self.first.programs[1].is_some()
     }
+}
 
-    /// Each connection was a TLS session of its own.
-    pub fn two_sessions(&self) -> bool {
-        let flow = |c: &Crossing| c.transfer.flow.clone().filter(|_| c.transfer.channel == Channel::Tls);
-        matches!((flow(&self.first), flow(&self.second)), (Some(a), Some(b)) if a != b)
+/// A transfer whose other half, before it or behind it, may still come.
+struct Waiting {
+    at: u64,
+    crossing: Arc<Crossing>,
+    /// What of its content was found to go on, and what of it to have come from elsewhere.
+    onward: Taken,
+    before: Taken,
+    /// The TLS session by which its content had come to where it begins, and went on by from where it ends; plain
+    /// connections may be between.
+    came: Option<Arc<Crossing>>,
+    went: Option<Arc<Crossing>>,
+}
+
+impl Waiting {
+    fn new(at: u64, crossing: Crossing) -> Self {
+        let (onward, before) = (Taken::default(), Taken::default());
+        Self { at, crossing: Arc::new(crossing), onward, before, came: None, went: None }
+    }
+
+    fn session(&self) -> Option<&Arc<Crossing>> {
+        let transfer = &self.crossing.transfer;
+        Some(&self.crossing).filter(|_| transfer.channel == Channel::Tls && transfer.flow.is_some())
+    }
+
+    /// Nothing can be found of it any more.
+    fn done(&self) -> bool {
+        let [goes_on, came_on] = self.crossing.may;
+        (!goes_on || self.onward.all()) && (!came_on || self.before.all())
+    }
+
+    fn weight(&self) -> usize {
+        self.crossing.arrived.weight() + self.crossing.left.weight()
     }
 }
 
 /// Transfers whose other half may still come.
 #[derive(Default)]
 pub struct Relays {
-    waiting: VecDeque<(u64, Crossing)>,
+    waiting: VecDeque<Waiting>,
     entries: usize,
     /// Pairs that differ: when they are joined if nothing better has come, which two, how.
     doubtful: Vec<(u64, [Uuid; 2], Found)>,
@@ -106,36 +142,49 @@ pub struct Relays {
 }
 
 impl Relays {
-    /// Takes in a transfer; gives the way that it completes. `now` is monotonic nanoseconds.
-    pub fn cross(&mut self, now: u64, crossing: Crossing) -> Option<Relayed> {
-        while self.waiting.front().is_some_and(|(at, _)| now.saturating_sub(*at) > REMEMBERED) {
+    /// Takes in a transfer; gives the ways that it completes. `now` is monotonic nanoseconds.
+    pub fn cross(&mut self, now: u64, crossing: Crossing) -> Vec<Relayed> {
+        while self.waiting.front().is_some_and(|w| now.saturating_sub(w.at) > REMEMBERED) {
             self.forget(0);
         }
-        let mut best: Option<(usize, bool, Found)> = None;
-        for (place, (_, other)) in self.waiting.iter().enumerate() {
-            for (first, second, new_is_second) in [(other, &crossing, true), (&crossing, other, false)] {
+        let mut new = Waiting::new(now, crossing);
+        let mut ways: Vec<(Found, usize, bool)> = Vec::new();
+        for (place, other) in self.waiting.iter().enumerate() {
+            for (first, second, new_is_second) in [(other, &new, true), (&new, other, false)] {
                 let Some(found) = way(first, second) else { continue };
-                if found.how == How::Altered {
-                    if self.doubtful.len() < MAX_DOUBTFUL {
-                        let ids = [first.transfer.id, second.transfer.id];
-                        self.doubtful.push((now + HESITATION, ids, found));
-                    }
-                } else if best.as_ref().is_none_or(|(_, _, least)| quality(&found) < quality(least)) {
-                    best = Some((place, new_is_second, found));
+                if found.how != How::Altered {
+                    ways.push((found, place, new_is_second));
+                } else if self.doubtful.len() < MAX_DOUBTFUL {
+                    let ids = [first, second].map(|w| w.crossing.transfer.id);
+                    self.doubtful.push((now + HESITATION, ids, found));
                 }
             }
         }
-        if let Some((place, new_is_second, found)) = best {
-            let (_, other) = self.forget(place)?;
-            let (first, second) = if new_is_second { (other, crossing) } else { (crossing, other) };
-            return Some(Relayed { first, second, found });
+        ways.sort_by_key(|(found, ..)| quality(found));
+        let mut out = Vec::new();
+        for (found, place, new_is_second) in ways {
+            let Some(other) = self.waiting.get_mut(place) else { continue };
+            let (first, second) = if new_is_second { (other, &mut new) } else { (&mut new, other) };
+            out.extend(join(first, second, found));
         }
-        self.entries += weight(&crossing);
-        self.waiting.push_back((now, crossing));
+        self.keep(new);
+        out
+    }
+
+    fn keep(&mut self, new: Waiting) {
+        self.entries += new.weight();
+        self.waiting.push_back(new);
+        let mut place = 0;
+        while place < self.waiting.len() {
+            if self.waiting[place].done() {
+                self.forget(place);
+            } else {
+                place += 1;
+            }
+        }
         while self.waiting.len() > MAX_CROSSINGS || self.entries > MAX_ENTRIES {
             self.forget(0);
         }
-        None
     }
 
     /// What a program that was found to be a relay made of one transfer's content.
@@ -157,7 +206,8 @@ impl Relays {
 
     /// A transfer of this program waits for its other half.
     pub fn waits_for(&self, program: ArenaId) -> bool {
-        self.waiting.iter().any(|(_, c)| c.programs.contains(&Some(program)))
+        let alone = |w: &&Waiting| w.onward.none() && w.before.none();
+        self.waiting.iter().filter(alone).any(|w| w.crossing.programs.contains(&Some(program)))
     }
 
     /// The pairs that differ and for which nothing better has come. `last`: nothing more will.
@@ -171,32 +221,60 @@ impl Relays {
         // Of a pair that may still be joined neither is given to a worse one.
         let mut reserved: Vec<Uuid> = Vec::new();
         for (due, ids, found) in pairs {
-            let places = ids.map(|id| self.waiting.iter().position(|(_, c)| c.transfer.id == id));
+            let places = ids.map(|id| self.waiting.iter().position(|w| w.crossing.transfer.id == id));
             let [Some(first), Some(second)] = places else { continue };
             if ids.iter().any(|id| reserved.contains(id)) || due > now && !last {
                 reserved.extend(ids);
                 self.doubtful.push((due.max(now + 1), ids, found));
                 continue;
             }
-            // The later one first: the other's place stays.
-            let (Some(a), Some(b)) = (self.forget(first.max(second)), self.forget(first.min(second))) else {
-                continue;
-            };
-            let (first, second) = if first > second { (a.1, b.1) } else { (b.1, a.1) };
-            out.push(Relayed { first, second, found });
+            let (low, high) = (first.min(second), first.max(second));
+            let (before, rest) = self.waiting.make_contiguous().split_at_mut(high);
+            let (a, b) = (&mut before[low], &mut rest[0]);
+            let (first, second) = if first < second { (a, b) } else { (b, a) };
+            out.extend(join(first, second, found));
         }
         out
     }
 
-    fn forget(&mut self, place: usize) -> Option<(u64, Crossing)> {
-        let (at, crossing) = self.waiting.remove(place)?;
-        self.entries -= weight(&crossing);
-        Some((at, crossing))
+    fn forget(&mut self, place: usize) {
+        if let Some(waiting) = self.waiting.remove(place) {
+            self.entries -= waiting.weight();
+        }
     }
 }
 
-fn weight(crossing: &Crossing) -> usize {
-    crossing.arrived.weight() + crossing.left.weight()
+/// Joins two, as far as others have not been joined with them.
+fn join(first: &mut Waiting, second: &mut Waiting, mut found: Found) -> Option<Relayed> {
+    if found.shared {
+        found.keep(|ours, theirs| first.onward.free(ours) && second.before.free(theirs));
+        if found.bytes < least(&first.crossing) {
+            return None;
+        }
+        for &(ours, theirs, _) in &found.pairs {
+            first.onward.take(ours);
+            second.before.take(theirs);
+        }
+    } else if first.onward.none() && second.before.none() {
+        first.onward = Taken::All;
+        second.before = Taken::All;
+    } else {
+        return None;
+    }
+    let came = first.session().or(first.came.as_ref()).cloned();
+    let went = second.session().or(second.went.as_ref()).cloned();
+    if !found.shared {
+        // Of what is shared nobody can say by which session all of it came.
+        second.came.clone_from(&came);
+        first.went.clone_from(&went);
+    }
+    let sessions = came.zip(went).filter(|(a, b)| a.transfer.flow != b.transfer.flow).map(|(a, b)| [a, b]);
+    Some(Relayed { first: first.crossing.clone(), second: second.crossing.clone(), found, sessions })
+}
+
+/// Less content than that in common is no evidence.
+fn least(first: &Crossing) -> u64 {
+    if first.programs[1].is_some() { SMALLEST_OBSERVED } else { SMALLEST }
 }
 
 /// The best is the least.
@@ -205,7 +283,11 @@ fn quality(found: &Found) -> (How, usize, u64) {
 }
 
 /// What two transfers have in common, if the second may be the first one's way on.
-fn way(first: &Crossing, second: &Crossing) -> Option<Found> {
+fn way(before: &Waiting, after: &Waiting) -> Option<Found> {
+    let (first, second) = (&*before.crossing, &*after.crossing);
+    if !first.may[0] || !second.may[1] || before.onward.all() || after.before.all() {
+        return None;
+    }
     let ([sender, relay_in], [relay_out, receiver]) = (first.programs, second.programs);
     let observed = relay_in.is_some();
     if relay_in != relay_out || first.transfer.flow == second.transfer.flow {
@@ -233,8 +315,8 @@ fn way(first: &Crossing, second: &Crossing) -> Option<Found> {
     if !observed && !one_machine(first, second) {
         return None;
     }
-    let found = first.arrived.found_in(&second.left, !observed)?;
-    if found.bytes < if observed { SMALLEST_OBSERVED } else { SMALLEST } {
+    let found = first.arrived.found_in(&second.left, !observed, [&before.onward, &after.before])?;
+    if found.bytes < least(first) {
         return None;
     }
     // As for one connection: a stranger who can't show that he holds his socket accuses nobody.

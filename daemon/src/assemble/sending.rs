@@ -9,12 +9,13 @@ use super::program::{ArenaId, Program};
 use super::slab::{Key, Slab};
 use super::{Assembler, Transfer};
 use crate::config::Media;
+use crate::content::Content;
 use crate::files::chains::Gift;
 use crate::media::Gallery;
 use crate::model;
 use crate::sensitive::lineage::{Given, Sending, World};
 use crate::sensitive::{Setup, Trail};
-use counterfoil_abi::record::{self, Blocks, Body, Channel, Ended, Prints, Tap};
+use counterfoil_abi::record::{self, Blocks, Body, Channel, Classed, Ended, Prints, Tap};
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, RwLock};
 
@@ -188,6 +189,24 @@ impl Assembler {
         if at == Some(Place::Stream(Direction::Out)) {
             self.sent_first(arena, number, key, body.length, super::apply::body_tag(body));
         }
+    }
+
+    /// What is sent is a picture, and how large it is.
+    pub(super) fn pictured(&mut self, arena: ArenaId, number: u32, key: Key, classed: &Classed) {
+        let Some(gallery) = &mut self.gallery else { return };
+        let Some(Content { magic: Some(format), size: Some(size), .. }) = Content::of(classed) else {
+            return;
+        };
+        let Some(object) = self.objects.get(key).filter(|o| outward(o)) else { return };
+        let at = Tap::from_code(classed.header.tap).and_then(|tap| place(object.channel, tap));
+        if at != Some(Place::Stream(Direction::Out)) {
+            return;
+        }
+        let (programs, transfers) = (&self.programs, &self.transfers);
+        gallery.sent_picture(format, size, || {
+            let user = object.uses.iter().find(|u| u.arena == arena && u.number == number)?;
+            sending(programs, transfers, object, user)
+        });
     }
 
     fn sent_first(&mut self, arena: ArenaId, number: u32, key: Key, length: u32, value: Value) {

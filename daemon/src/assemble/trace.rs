@@ -85,6 +85,12 @@ impl Content {
         self.blocks.len() + usize::from(self.tail.is_some())
     }
 
+    /// It is `bytes` bytes with these tags.
+    pub fn is(&self, bytes: u64, tag: impl Fn(u64) -> Option<Value>) -> bool {
+        let all = || self.blocks.iter().copied().chain(self.tail);
+        self.total == bytes && (0..).zip(all()).all(|(block, ours)| tag(block).map(fold) == Some(ours))
+    }
+
     /// Where two contents of one length differ, as block numbers; None where they have less than half in
     /// common, or can't be compared.
     pub fn differences(&self, other: &Self) -> Option<Vec<u64>> {

@@ -225,6 +225,11 @@ impl Assembler {
                 let target = note.number;
                 self.see(Seen::Wrote { id: arena, writer, target, same_namespace, how, written });
             }
+            Some(About::ImageLibraries) => {
+                if let Some(gallery) = &mut self.gallery {
+                    gallery.loaded(arena, note.number);
+                }
+            }
             Some(About::Exec) | None => {}
         }
     }

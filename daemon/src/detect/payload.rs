@@ -10,8 +10,11 @@ use serde_json::{Value, json};
 /// The finding of a final transfer, if it has one.
 pub(super) fn judge(transfer: &Transfer, context: &Context) -> Option<Finding> {
     match transfer.verdict {
-        Verdict::Altered if context.replaced => Some(files::replaced(transfer, context)),
-        Verdict::Altered if transfer.channel == Channel::File => Some(files::altered(transfer, context)),
+        Verdict::Altered if transfer.channel == Channel::File => Some(match context.replaced {
+            true => files::replaced(transfer, context),
+            false => files::altered(transfer, context),
+        }),
+        Verdict::Altered if context.replaced => Some(replaced(transfer, context)),
         Verdict::Altered => Some(altered(transfer, context)),
         // Who hangs up early loses the rest by its own choice.
         Verdict::Truncated if !transfer.reasons.contains(&Reason::AbandonedByReceiver) => {
@@ -33,6 +36,26 @@ fn altered(transfer: &Transfer, context: &Context) -> Finding {
     let mut f = what.finding(transfer.ended, context.origin.as_ref(), context.destination.as_ref(), context);
     whole(&mut f, transfer);
     f.why = why(altered_bytes(&transfer.altered), 0);
+    f
+}
+
+/// Nothing is left of it but its length and its kind.
+fn replaced(transfer: &Transfer, context: &Context) -> Finding {
+    let mut f = altered(transfer, context);
+    f.rule = "payload-replaced".into();
+    f.severity = Severity::High;
+    let (origin, destination) =
+        (endpoint(transfer.origin.as_ref()), endpoint(transfer.destination.as_ref()));
+    f.title = format!("Something else arrived at {destination} than {origin} sent");
+    f.message = format!(
+        "What {destination} read over {}{} is of the length and kind ({}) of what {origin} wrote, and has nothing else in \
+         common with it: no block of the {} bytes is the same.",
+        channel_words(transfer.channel),
+        route(context.connection.as_ref()),
+        transfer.class.map_or("?", |class| class.word()),
+        transfer.bytes.origin.unwrap_or(0),
+    );
+    f.key = f.key.replacen("payload-altered", "payload-replaced", 1);
     f
 }
 

@@ -6,6 +6,7 @@
 
 pub mod benign;
 mod bulk;
+mod media;
 mod series;
 pub mod usual;
 
@@ -78,10 +79,13 @@ impl Egress {
     }
 
     /// A finding of `detect`, held against what is usual: what is only correlated needs an unusual destination, port or
-    /// volume. None: it has none, or learning lists it. What is proven is always raised.
+    /// volume. None: it has none, or learning lists it. What is proven is always raised; of a media file, which is no
+    /// secret, only where its destination is not usual either.
     #[must_use]
     pub fn weigh(&self, mut finding: Finding) -> Option<Finding> {
-        let connection = finding.connection.as_ref().filter(|_| finding.analytic == Analytic::An0989);
+        let media = media::only_sent(&finding);
+        let connection =
+            finding.connection.as_ref().filter(|_| finding.analytic == Analytic::An0989 || media);
         let (Some(process), Some(connection)) = (finding.process.as_ref(), connection) else {
             return Some(finding);
         };
@@ -96,7 +100,7 @@ impl Egress {
             standing.carries(connection.bytes_out.unwrap_or(0), self.config.data_volume_threshold.bytes);
         finding.why["baseline"] = standing.word().into();
         match finding.confidence.as_deref() {
-            Some("proven") => Some(finding),
+            Some("proven") if !(media && usual) => Some(finding),
             _ if usual => None,
             _ => self.usual.or_hold(finding),
         }

@@ -40,6 +40,9 @@ const USUAL: &[&str] =
 const WHOLE: &[&str] =
     &["scp", "sftp", "sftp-server", "rsync", "cp", "install", "mv", "tar", "cpio", "curl", "wget"];
 
+/// They do nothing with files but send them and write what they are sent.
+const SENDS: &[&str] = &["scp", "sftp", "sftp-server"];
+
 /// What a program is to what passes through it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Carrier {
@@ -71,6 +74,16 @@ pub fn carrier(facts: &Facts) -> Carrier {
 /// It reads a file to its end, or did not do what it was started for.
 pub fn reads_whole(process: &Process) -> bool {
     WHOLE.contains(&name(process))
+}
+
+/// Whatever file it reads it sends, and whatever it writes was sent to it.
+pub fn sends_files(process: &Process) -> bool {
+    SENDS.contains(&name(process))
+}
+
+/// A file that it reads as it is, it sends; what it writes came by a connection.
+pub fn fetches_files(process: &Process) -> bool {
+    name(process) == "curl"
 }
 
 /// It was told to convert, or to leave something out. Its arguments must be the real ones, not redacted.

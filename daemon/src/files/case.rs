@@ -28,7 +28,7 @@ pub(super) struct Said {
 }
 
 /// Tags of a file at rest, to be laid beside those of a stream.
-fn rest_tags(rest: &AtRest) -> Tags {
+pub(super) fn rest_tags(rest: &AtRest) -> Tags {
     let kind = if rest.tags.units == 2 { TagKind::Wide } else { TagKind::Mac };
     let offset = rest.tags.blocks() * BLOCK;
     let partial = rest.tags.tail.map(|(length, value)| Partial { offset, length, value });

@@ -4,6 +4,7 @@
 //! it was judged. Goes out: the programs from which a program's bytes may have come, each with the legs
 //! between. A program is one node, its forks with it; all walks are bounded.
 
+use super::abroad::Lone;
 use super::place::Found;
 use crate::assemble::program::ArenaId;
 use crate::model::{Channel, Range, Reason, Verdict};
@@ -66,6 +67,10 @@ pub trait Live {
     /// What a program got from nobody that is known may yet turn out to have come from somebody.
     fn hopes(&self, _arena: ArenaId) -> bool {
         false
+    }
+    /// A connection that is not over, by which a program gets something from nobody that is known.
+    fn lone(&self, _arena: ArenaId) -> Option<Lone> {
+        None
     }
     /// It has not ended.
     fn alive(&self, arena: ArenaId) -> bool;

@@ -24,6 +24,8 @@ pub(super) fn closed(number: u32, any: &FileEnd, ends: &[FileEnd]) -> Closed {
             sha256: end.digest,
             modified: end.after.modified,
         }),
+        read_content: of(Way::Read).and_then(|end| end.content),
+        wrote_content: of(Way::Written).and_then(|end| end.content),
         inode: any.inode,
         path: any.path.clone(),
     }

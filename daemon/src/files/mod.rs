@@ -8,9 +8,11 @@
 //! ```text
 //! open ─► readings ─┐
 //!    └──► deliveries ┴─► resolve (chains, at rest) ─► judge::files ─► outward
+//! of connections whose other end nobody sees ─► abroad
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod abroad;
 pub mod carriers;
 mod case;
 pub mod chains;
@@ -103,6 +105,7 @@ pub struct Files {
     names: Names,
     room: Room,
     readings: Readings,
+    abroad: abroad::Abroad,
     deliveries: BTreeMap<u64, Delivery>,
     /// When each is looked at again.
     due: BTreeSet<(u64, u64)>,
@@ -138,6 +141,7 @@ impl Files {
             names: Names::default(),
             room: Room::new(room),
             readings: Readings::default(),
+            abroad: abroad::Abroad::default(),
             deliveries: BTreeMap::new(),
             due: BTreeSet::new(),
             chains: Chains::default(),
@@ -268,6 +272,7 @@ impl Files {
             self.due.pop_first();
             self.look(id, live, false, out);
         }
+        self.say_sent(false, live, out);
         if now.saturating_sub(self.tidied) > 5_000_000_000 {
             self.tidy();
         }
@@ -371,6 +376,7 @@ impl Files {
         for id in ids {
             self.look(id, live, true, out);
         }
+        self.say_sent(true, live, out);
     }
 
     fn tidy(&mut self) {
@@ -383,6 +389,7 @@ impl Files {
             }
         }
         self.names.forget_before(before);
+        self.forget_abroad();
         let scarce = self.room.scarce();
         self.readings.forget_before(before, &mut self.room, scarce);
         if self.nodes.len() > MAX_NODES / 2 {

@@ -21,12 +21,16 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
-/// What kind of content it is: as it was read, as it lies there, or as it was written.
+/// What kind of content a file has at one end: as it passed, or as it lies there.
+fn class_at(end: &FileEnd, rest: &AtRestState) -> Option<Class> {
+    let content = end.content.filter(|_| !end.at_rest).or_else(|| rest.had().map(|rest| rest.content));
+    content.map(|content| content.class)
+}
+
+/// What kind of content it is: as it was read, else as it was written.
 fn class(d: &Delivery, r: &Reading) -> Option<Class> {
-    let at_rest = |rest: &AtRestState| rest.had().map(|rest| rest.content);
-    let read = r.end.content.filter(|_| !r.end.at_rest).or_else(|| at_rest(&r.rest));
-    let content = read.or_else(|| d.end.content.filter(|_| !d.end.at_rest)).or_else(|| at_rest(&d.rest));
-    content.map(|content| content.class).or_else(|| (r.bytes() == 0).then_some(Class::Empty))
+    let known = class_at(&r.end, &r.rest).or_else(|| class_at(&d.end, &d.rest));
+    known.or_else(|| (r.bytes() == 0).then_some(Class::Empty))
 }
 
 impl Files {
@@ -52,7 +56,7 @@ impl Files {
         Some(process)
     }
 
-    fn endpoint(&self, end: &FileEnd, path: &[u8], tap: Tap, said: &Said) -> Option<Endpoint> {
+    pub(super) fn endpoint(&self, end: &FileEnd, path: &[u8], tap: Tap, said: &Said) -> Option<Endpoint> {
         let process = self.process(end)?;
         Some(Endpoint {
             host: self.surroundings.hostname.clone(),
@@ -117,7 +121,8 @@ impl Files {
             && by == By::Name
             && nothing_left
             && origin.bytes == destination.bytes
-            && origin.bytes >= 2 * BLOCK;
+            && origin.bytes >= 2 * BLOCK
+            && class_at(&r.end, &r.rest).is_some_and(|class| Some(class) == class_at(&d.end, &d.rest));
         let context = Context {
             origin: self.process(&r.end),
             destination: self.process(&d.end),

@@ -28,6 +28,8 @@ pub struct Reading {
     pub rest: AtRestState,
     /// Deliveries that come from it.
     pub matched: u32,
+    /// It was said to have gone to somebody whom nobody observes.
+    pub sent: bool,
 }
 
 impl Reading {
@@ -87,7 +89,7 @@ impl Readings {
         let name = (end.arena, base(&end.path).to_vec());
         self.by_name.entry(name).or_default().push(id);
         self.by_arena.entry(end.arena).or_default().push_back(id);
-        self.all.insert(id, Reading { end, rest: AtRestState::default(), matched: 0 });
+        self.all.insert(id, Reading { end, rest: AtRestState::default(), matched: 0, sent: false });
     }
 
     /// Its content became known.

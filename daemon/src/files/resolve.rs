@@ -139,7 +139,7 @@ impl Files {
         let since = d.end.opened.saturating_sub(REMEMBERED);
         let from = From::new(self.chains.sources(live, arena, since, d.end.last));
         if d.end.digest.is_none() || !d.whole() {
-            if d.rest.unasked(None) && self.plausible(d, &from) {
+            if d.rest.unasked(None) && (self.plausible(d, &from) || self.may_have_come(&from, live)) {
                 self.ask_delivery(id, d);
                 if d.rest.unasked(None) && !last {
                     return again;
@@ -180,8 +180,17 @@ impl Files {
                 d.parked = self.hurried;
                 again
             }
-            None => Outcome::Drop,
+            None if !last && self.awaited(arena, &from, live) && (hurry || waited < LONG_PATIENCE) => {
+                d.parked = self.hurried;
+                again
+            }
+            None => self.came(d, &from, live).map_or(Outcome::Drop, |said| Outcome::Say(Box::new(said))),
         }
+    }
+
+    /// A connection by which it may have come is not over.
+    fn awaited(&self, arena: ArenaId, from: &From, live: &dyn Live) -> bool {
+        self.brings_files(arena) && from.sources.iter().any(|s| live.hopes(s.arena))
     }
 
     /// Its origin is known: gathers what a verdict needs.

@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 use super::told::{Link, MediaChain};
+use crate::host::facts::Inode;
 use crate::model::{FileFact, Process, Severity};
 use crate::sensitive::told::Step;
 use std::collections::BTreeSet;
@@ -21,9 +22,20 @@ pub(super) struct Chain {
     mild: Option<String>,
     steps: Vec<Step>,
     /// Media files that were made of it, and by whom.
-    pub made: Vec<(String, u64)>,
+    pub made: Vec<Made>,
     /// Who did what was found last.
     pub process: Option<Process>,
+}
+
+/// A file that was made of it.
+#[derive(Clone, Debug)]
+pub(super) struct Made {
+    /// Its name.
+    pub path: String,
+    /// Which.
+    pub inode: Inode,
+    /// By whom.
+    pub by: u64,
 }
 
 /// Kinds of links, in the order in which one leads to the next.
@@ -39,8 +51,8 @@ pub(super) enum Kind {
 fn kind(link: &Link) -> Kind {
     match link {
         Link::Mismatch { .. } => Kind::Mismatch,
-        Link::Tool { .. } => Kind::Tool,
-        Link::Output { .. } => Kind::Output,
+        Link::Tool { .. } | Link::Libraries { .. } => Kind::Tool,
+        Link::Output { .. } | Link::Changed { .. } => Kind::Output,
         Link::Script(_) => Kind::Script,
         Link::Socket { .. } => Kind::Socket,
     }
@@ -82,16 +94,24 @@ impl Chain {
         }
     }
 
+    fn has(&self, what: impl Fn(&Link) -> bool) -> bool {
+        self.links.iter().any(what)
+    }
+
     /// The kinds of links that count.
     pub fn kinds(&self) -> BTreeSet<Kind> {
-        let mut kinds: BTreeSet<Kind> = self.links.iter().map(kind).collect();
+        // Libraries are what every program for pictures has.
+        let counts = self.links.iter().filter(|l| !matches!(l, Link::Libraries { .. }));
+        let mut kinds: BTreeSet<Kind> = counts.map(kind).collect();
         let follows = kinds.contains(&Kind::Script) || kinds.contains(&Kind::Socket);
         if follows && self.mild.is_some() {
             kinds.insert(Kind::Tool);
         }
-        // A copy is nothing by itself: what a tool made is, and what was taken out and run.
-        let taken = self.links.iter().any(|l| matches!(l, Link::Script(s) if s.how == super::CAME_OUT));
-        if !(follows && (kinds.contains(&Kind::Tool) || taken)) {
+        // A copy is nothing by itself: what a tool made is, and what was taken out and run, and a picture that was changed.
+        let tool = kinds.contains(&Kind::Tool);
+        let taken = self.has(|l| matches!(l, Link::Script(s) if s.how == super::CAME_OUT));
+        let changed = self.has(|l| matches!(l, Link::Changed { .. }));
+        if !(follows && (tool || taken || changed)) {
             kinds.remove(&Kind::Output);
         }
         kinds
@@ -115,8 +135,15 @@ impl Chain {
         {
             file.path = Some(path.clone());
         }
-        self.links.retain(|link| kinds.contains(&kind(link)));
-        self.links.sort_by_key(kind);
+        // That a picture was changed is worth knowing whatever came of it; by what file it was is worth more than that it was.
+        let named = self.has(|l| matches!(l, Link::Changed { path: Some(_), .. }));
+        self.links.retain(|link| match link {
+            Link::Changed { path, .. } => path.is_some() || !named,
+            Link::Libraries { .. } => true,
+            link => kinds.contains(&kind(link)),
+        });
+        self.links
+            .sort_by_key(|link| (kind(link), matches!(link, Link::Libraries { .. } | Link::Changed { .. })));
         self.steps.sort_by_key(|step| step.at);
         self.steps.truncate(STEPS);
         let seen = self.steps.last().map(|step| step.at).unwrap_or_else(jiff::Timestamp::now);
@@ -150,6 +177,7 @@ mod tests {
     use super::super::told::Script;
     use super::*;
     use crate::model::Connection;
+    use counterfoil_abi::record::Magic;
 
     fn told(links: Vec<Link>, mild: bool) -> Option<(&'static str, Severity)> {
         let mut chain = Chain::default();
@@ -170,6 +198,8 @@ mod tests {
         let output = || Link::Output { path: Some("/tmp/x".into()) };
         let socket =
             || Link::Socket { connection: Connection::default(), flow: None, transfer: None, proven: false };
+        let libraries = || Link::Libraries { names: vec!["libpng"] };
+        let changed = || Link::Changed { path: Some("/tmp/x".into()), format: Magic::Png, size: (320, 240) };
         let mismatch = || Link::Mismatch { path: "/a.png".into(), behind: None, content: Some("zip".into()) };
         for (links, mild, expected) in [
             (vec![], true, None),
@@ -181,6 +211,21 @@ mod tests {
             (vec![socket(), output()], false, Some(("media-egress", Severity::Medium))),
             (vec![script("reads it")], false, Some(("media-script", Severity::Medium))),
             (vec![script("reads it"), socket()], false, Some(("media-script", Severity::High))),
+            // What it was decoded with, and that it was changed, is evidence and makes it no worse.
+            (vec![libraries(), socket()], false, Some(("media-egress", Severity::Medium))),
+            (
+                vec![libraries(), output(), script("reads it"), socket()],
+                false,
+                Some(("media-script", Severity::High)),
+            ),
+            (vec![changed()], false, None),
+            (vec![changed(), socket()], false, Some(("media-egress", Severity::Medium))),
+            (
+                vec![output(), changed(), script("reads it"), socket()],
+                false,
+                Some(("media-script", Severity::High)),
+            ),
+            (vec![tool(), changed()], false, Some(("stego-tool", Severity::Low))),
             (vec![socket()], true, Some(("media-egress", Severity::Medium))),
             (vec![socket(), tool(), output()], false, Some(("media-egress", Severity::High))),
             (

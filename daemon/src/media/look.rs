@@ -4,12 +4,14 @@
 //! Bounded: what is larger than [`MOST`] is not read, and of questions that find no room nothing is known.
 #![forbid(unsafe_code)]
 
+use super::changed::Shot;
 use super::picture::{self, Behind};
 use crate::host::facts::Inode;
 use crate::rest::{self, User};
 use counterfoil_abi::class;
 use counterfoil_abi::record::Class;
 use crossbeam::channel::{Receiver, Sender, TryRecvError, bounded};
+use sha2::{Digest, Sha256};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -53,6 +55,8 @@ pub enum Seen {
         behind: Option<Behind>,
         /// What kind of content it is, where its name says something else.
         content: Option<String>,
+        /// What picture it is.
+        shot: Option<Shot>,
     },
 }
 
@@ -139,7 +143,9 @@ fn look(ask: &Ask) -> Seen {
         });
         return Seen::Script { path, text, changed };
     }
-    let Ok((mut content, stat)) = found else { return Seen::Picture { path, behind: None, content: None } };
+    let Ok((mut content, stat)) = found else {
+        return Seen::Picture { path, behind: None, content: None, shot: None };
+    };
     let found = class::of(&content);
     let media = found.class == Class::Media;
     let telling = !matches!(found.class, Class::Empty)
@@ -149,8 +155,12 @@ fn look(ask: &Ask) -> Seen {
     // Of what was not read to its end, nobody knows it.
     let whole = stat.size <= content.len() as u64;
     let behind = picture::behind(&content).filter(|_| whole && media);
+    let shot = found.magic.filter(|_| whole).and_then(|format| {
+        let size = class::size::of(format, &content)?;
+        Some(Shot { format, size, sha256: Sha256::digest(&content).into(), modified: stat.modified })
+    });
     // As what is read at rest elsewhere: it stays here no longer than it must.
     content.fill(0);
     std::hint::black_box(&content);
-    Seen::Picture { behind, content: disagree.then(word), path }
+    Seen::Picture { behind, content: disagree.then(word), shot, path }
 }

@@ -15,6 +15,7 @@
 #![forbid(unsafe_code)]
 
 mod chain;
+mod changed;
 mod look;
 mod ordinary;
 pub mod picture;
@@ -33,8 +34,9 @@ use crate::model::{Class, Severity};
 use crate::rest::User;
 use crate::sensitive::Closed;
 use crate::sensitive::lineage::{Lineage, Sending, World};
-use crate::sensitive::origins::{Origins, Reading, Source};
+use crate::sensitive::origins::{Copy, Origins, Reading, Source};
 use crate::sensitive::paths::Label;
+use counterfoil_abi::record::Magic;
 use look::{Looker, Seen};
 use ran::{Ran, Tool};
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
@@ -66,6 +68,8 @@ struct Open {
     inode: Inode,
     time: u64,
     path: Vec<u8>,
+    /// When it was closed, after bytes were read.
+    read: Option<u64>,
 }
 
 /// A program, as far as this goes.
@@ -78,6 +82,8 @@ struct Doing {
     /// Different media files that it read.
     media: HashSet<Arc<str>>,
     user: Option<User>,
+    /// Libraries for pictures that it has loaded: [`counterfoil_abi::images::LIBRARIES`].
+    libraries: u32,
 }
 
 /// A script's text and age.
@@ -128,6 +134,7 @@ pub struct Gallery {
     said: HashMap<Arc<str>, Said>,
     scripts: HashMap<String, Option<Script>>,
     pictures: HashMap<String, Option<told::Link>>,
+    shots: changed::Shots,
     looked: u64,
     took: u64,
     tidied: u64,
@@ -154,6 +161,7 @@ impl Gallery {
             said: HashMap::new(),
             scripts: HashMap::new(),
             pictures: HashMap::new(),
+            shots: changed::Shots::default(),
             looked: 0,
             took: 0,
             tidied: 0,
@@ -182,8 +190,16 @@ impl Gallery {
             gone: None,
             media: HashSet::new(),
             user: facts.rights.clone(),
+            libraries: 0,
         };
         self.doing.insert(arena, doing);
+    }
+
+    /// It has libraries for pictures loaded: a bit for each.
+    pub fn loaded(&mut self, arena: ArenaId, libraries: u32) {
+        if let Some(doing) = self.doing.get_mut(&arena) {
+            doing.libraries |= libraries;
+        }
     }
 
     /// It is gone.
@@ -198,7 +214,7 @@ impl Gallery {
         if self.opens.len() >= OPENS {
             self.opens.pop_front();
         }
-        self.opens.push_back(Open { arena, pid, number, inode, time, path: Vec::new() });
+        self.opens.push_back(Open { arena, pid, number, inode, time, path: Vec::new(), read: None });
         if let Some(copy) = self.origins.copy(inode) {
             let source = copy.source.clone();
             self.begin(arena, number, Some(source), false);
@@ -237,6 +253,24 @@ impl Gallery {
             let root = reading.source.path.clone();
             if reading.source.way.is_empty() {
                 self.said.entry(root).or_default().class = Some(content.class);
+            }
+        }
+    }
+
+    /// A file came of a media file: who has opened it meanwhile has read that.
+    fn came_of(&mut self, inode: Inode, copy: Copy) {
+        let (source, written) = (copy.source.clone(), copy.written);
+        if !self.origins.copied(inode, copy) {
+            return;
+        }
+        let since = self.opens.iter().filter(|o| o.inode == inode && o.time >= written);
+        let since: Vec<_> = since.map(|o| (o.arena, o.number, o.read)).collect();
+        for (arena, number, read) in since {
+            if self.origins.of(arena, number).is_none() {
+                self.begin(arena, number, Some(source.clone()), false);
+                if let Some(last) = read {
+                    self.origins.closed(arena, number, last, true);
+                }
             }
         }
     }
@@ -285,8 +319,13 @@ impl Gallery {
             // have been heard late.
             reading.since = reading.since.min(born.saturating_sub(LATE));
         }
+        self.shot(closed);
         self.origins.closed(arena, number, closed.last, closed.read.is_some());
-        self.opens.retain(|o| (o.arena, o.number) != (arena, number));
+        // What was read may yet turn out to have come of a media file.
+        self.opens.retain(|o| (o.arena, o.number) != (arena, number) || closed.read.is_some());
+        if let Some(open) = self.opens.iter_mut().rev().find(|o| (o.arena, o.number) == (arena, number)) {
+            open.read = Some(closed.last);
+        }
         if let Some(wrote) = &closed.wrote
             && wrote.made
             && self.origins.copy(wrote.inode).is_some_and(|c| c.modified != wrote.modified)
@@ -334,6 +373,21 @@ impl Gallery {
         self.streams.push_back(((length, tag), sending));
     }
 
+    /// A stream to somewhere else carries a picture.
+    pub fn sent_picture(
+        &mut self,
+        format: Magic,
+        size: (u32, u32),
+        sending: impl FnOnce() -> Option<Sending>,
+    ) {
+        if self.origins.quiet() {
+            return;
+        }
+        if let Some(sending) = sending() {
+            self.shots.sent(format, size, sending);
+        }
+    }
+
     /// Every lane was read.
     pub fn tick(&mut self, now: u64, lineage: &Lineage, world: &dyn World, out: &mut VecDeque<Judged>) {
         while let Some(seen) = self.looker.answer() {
@@ -372,7 +426,10 @@ impl Gallery {
             Seen::Script { path, text, changed } => {
                 self.scripts.insert(path, Some(Script { text, changed }));
             }
-            Seen::Picture { path, behind, content } => {
+            Seen::Picture { path, behind, content, shot } => {
+                if let Some(shot) = shot {
+                    self.shots.found(&path, shot);
+                }
                 let tolerated = self.settings().mime_header_mismatch_tolerance;
                 let behind = behind.filter(|b| b.bytes > tolerated || b.magic.is_some());
                 let link = (behind.is_some() || content.is_some()).then(|| told::Link::Mismatch {
@@ -389,6 +446,7 @@ impl Gallery {
         self.origins.forget_before(before, |arena| lineage.is_gone(arena));
         self.doing.retain(|_, d| d.gone.is_none_or(|at| at >= before));
         self.streams.retain(|(_, s)| s.grew >= before);
+        self.shots.forget_before(before);
         if self.origins.quiet() {
             self.said.clear();
             self.scripts.clear();
@@ -396,6 +454,7 @@ impl Gallery {
             self.batches.clear();
             self.known.clear();
             self.roots.clear();
+            self.shots.clear();
         }
         for full in [self.said.len(), self.pictures.len(), self.scripts.len(), self.batches.len()] {
             if full > CHAINS {

@@ -28,6 +28,7 @@ pub(super) fn system(path: &str) -> bool {
     ]
     .iter()
     .any(|start| path.starts_with(start))
+        && !loose(path)
 }
 
 /// Folders in which everybody, or a user, puts what he likes.

@@ -123,7 +123,7 @@ pub fn ran(process: &Process, arguments: &[String], media: &Media) -> Ran {
         }
     };
     let tool = media.monitored_tools_list.iter().find(|tool| listed(tool)).map(|tool| match base(tool) {
-        "exiftool" | "exiv2" => Tool::Metadata { payload: rest.iter().any(|a| payload(a)) },
+        "exiftool" | "exiv2" => Tool::Metadata { payload: payload(rest) },
         "convert" | "magick" | "mogrify" | "composite" | "montage" | "identify" | "conjure" | "stream" => {
             Tool::Converts
         }
@@ -186,20 +186,29 @@ fn code<'a>(interpreter: &Interpreter, arguments: &'a [String], cwd: &str) -> (C
     (Code::Input, &[])
 }
 
-/// An argument that writes into metadata what is no caption: from a file, or long, or code.
-fn payload(argument: &str) -> bool {
+/// Arguments that write into metadata what is no caption: from a file, or long, or code.
+fn payload(arguments: &[String]) -> bool {
     const CODE: [&str; 14] = [
         "#!", "<?", "<script", "$(", "`", "eval", "exec", "base64", "| sh", "|sh", "import ", "curl ",
         "wget ", "/bin/",
     ];
-    let tag = argument.strip_prefix('-').unwrap_or(argument);
-    let Some((name, value)) = tag.split_once('=') else {
-        return argument.starts_with("set ")
-            && (argument.len() > CAPTION || CODE.iter().any(|c| argument.contains(c)));
-    };
-    let from_file = name.ends_with('<') || value.starts_with("<=") || tag.contains("<=");
-    let long = value.len() > CAPTION;
-    argument.starts_with('-') && (from_file || long || CODE.iter().any(|code| value.contains(code)))
+    let no_caption = |value: &str| value.len() > CAPTION || CODE.iter().any(|code| value.contains(code));
+    arguments.iter().enumerate().any(|(at, argument)| {
+        // exiv2: `-M'set KEY VALUE'`, `-c COMMENT`, both apart or in one word.
+        let before = at.checked_sub(1).and_then(|at| arguments.get(at)).map_or("", |a| a);
+        let command = argument.strip_prefix("-M").unwrap_or(argument);
+        if command.starts_with("set ") || command.starts_with("add ") || before == "-c" {
+            return no_caption(command);
+        }
+        // exiftool: `-TAG=VALUE`, `-TAG<=FILE`.
+        match argument.strip_prefix('-').map(|tag| (tag, tag.split_once('='))) {
+            Some((tag, Some((name, value)))) => {
+                name.ends_with('<') || value.starts_with("<=") || tag.contains("<=") || no_caption(value)
+            }
+            Some((tag, None)) => tag.strip_prefix('c').is_some_and(no_caption),
+            None => false,
+        }
+    })
 }
 
 #[cfg(test)]
@@ -256,6 +265,19 @@ mod tests {
             exif("perl /usr/bin/exiftool -Comment=#!/bin/sh a.jpg"),
             Some(Tool::Metadata { payload: true })
         );
+        for (words, expected) in [
+            (&["exiv2", "-Mset Exif.Image.Artist curl http://a|sh", "a.jpg"][..], true),
+            (&["exiv2", "-M", "add Iptc.Caption $(id)", "a.jpg"], true),
+            (&["exiv2", "-c", "eval x", "a.jpg"], true),
+            (&["exiv2", "-ceval x", "a.jpg"], true),
+            (&["exiv2", "-Mset Exif.Image.Artist Ann", "-c", "at the lake", "/usr/bin/a.jpg"], false),
+            (&["exiv2", "pr", "/bin/a.jpg"], false),
+        ] {
+            let words: Vec<String> = words.iter().map(|&w| w.to_owned()).collect();
+            let process = Process { exe: Some("/usr/bin/exiv2".into()), ..Process::default() };
+            let ran = ran(&process, &words, &Media::default());
+            assert_eq!(ran.tool, Some(Tool::Metadata { payload: expected }), "{words:?}");
+        }
         assert_eq!(tool("/usr/bin/perl", "perl /usr/bin/prename a.jpg"), None);
         assert_eq!(of("/usr/bin/perl", "perl /usr/bin/exiftool a.jpg").code, None);
     }

@@ -4,6 +4,7 @@
 use super::picture::Behind;
 use crate::model::{Connection, FileFact, Process, Severity};
 use crate::sensitive::told::Step;
+use counterfoil_abi::record::Magic;
 use jiff::Timestamp;
 use uuid::Uuid;
 
@@ -16,6 +17,20 @@ pub enum Link {
         name: String,
         /// It was told to write something that is no caption.
         payload: bool,
+    },
+    /// The program that sends has read it, and has libraries for pictures loaded.
+    Libraries {
+        /// Their names.
+        names: Vec<&'static str>,
+    },
+    /// A picture of its format and size came of it, and has other content.
+    Changed {
+        /// Which file; None: it was sent from memory.
+        path: Option<String>,
+        /// `png` …
+        format: Magic,
+        /// Width and height, pixels.
+        size: (u32, u32),
     },
     /// What came of it was used further: a file, or bytes in a pipe.
     Output {

@@ -1,12 +1,14 @@
 //! From who read a media file to what came of it.
 #![forbid(unsafe_code)]
 
-use super::chain::Chain;
+use super::chain::{Chain, Made};
+use super::changed::same_way;
 use super::look::Ask;
 use super::ordinary::approved;
 use super::ran::{Code, Tool, base};
 use super::told::{Link, Script};
 use super::{ANSWERS, CAME_OUT, Doing, Gallery, SETTLE, Turn};
+use crate::host::facts::Inode;
 use crate::judged::{Judged, Notice, What};
 use crate::model::{FileFact, ProcessName};
 use crate::sensitive::lineage::{Lineage, Reach, Sending, World};
@@ -61,7 +63,7 @@ impl Gallery {
         for (root, mut chain) in chains {
             let from: Vec<&From> = starts.iter().filter(|f| f.source.path == root).collect();
             self.named_by_scripts(&mut chain, &root, &from, lineage);
-            self.judge(root, chain, &from, now, turn, out);
+            self.judge(root, chain, &from, now, turn, lineage, out);
         }
     }
 
@@ -119,8 +121,9 @@ impl Gallery {
         for reach in &reached {
             let wrote = self.files_of(from, reach, lineage);
             self.runs_of(chain, &wrote, reach.since, lineage);
-            let pictures = wrote.into_iter().filter(|(path, _)| super::picture::named(path));
-            chain.made.extend(pictures.map(|(path, _)| (path, reach.arena)).take(OF_ONE));
+            let made = wrote.into_iter().map(|(path, inode, _)| Made { path, inode, by: reach.arena });
+            let pictures = made.filter(|m| super::picture::named(&m.path) || self.shots.wrote(m.inode));
+            chain.made.extend(pictures.take(OF_ONE));
             let steps = || from.chain.iter().chain(&reach.steps).cloned();
             let Some(doing) = self.doing.get(&reach.arena) else { continue };
             if approved(&self.settings(), doing) {
@@ -141,7 +144,7 @@ impl Gallery {
             for sending in lineage.sendings(world, reach.arena) {
                 let since = from.last.max(reach.since);
                 if sending.grew >= reach.since && sending.grew <= since.saturating_add(self.window()) {
-                    self.sent(chain, from, &sending, steps(), lineage);
+                    self.sent(chain, from, reach.arena, &sending, steps(), lineage);
                 }
             }
         }
@@ -168,6 +171,9 @@ impl Gallery {
             chain.link(Link::Output { path: Some(from.opened_as.clone()) });
             chain.link(script(doing, CAME_OUT));
         } else if !many && self.unusual(doing) == Some(true) {
+            if derived {
+                chain.link(Link::Output { path: Some(from.opened_as.clone()) });
+            }
             chain.link(script(doing, "reads it"));
         }
     }
@@ -176,18 +182,25 @@ impl Gallery {
         &self,
         chain: &mut Chain,
         from: &From,
+        sender: u64,
         sending: &Sending,
         steps: impl Iterator<Item = Step>,
         lineage: &Lineage,
     ) {
         let proven = self.streams.iter().any(|(first, other)| {
-            let same = other.transfer.is_some() && other.transfer == sending.transfer
-                || other.connection.local == sending.connection.local
-                    && other.connection.remote == sending.connection.remote;
-            same && first.0 >= LEAST && self.known.get(first).is_some_and(|root| *root == from.source.path)
+            same_way(other, sending)
+                && first.0 >= LEAST
+                && self.known.get(first).is_some_and(|root| *root == from.source.path)
         });
         if !from.source.way.is_empty() {
             chain.link(Link::Output { path: Some(from.opened_as.clone()) });
+        }
+        let libraries = self.doing.get(&sender).map_or(0, |doing| doing.libraries);
+        if sender == from.arena && libraries != 0 {
+            chain.link(Link::Libraries { names: counterfoil_abi::images::names(libraries).collect() });
+        }
+        if !proven && let Some(link) = self.changed_on_the_way(&from.source.path, sending) {
+            chain.link(link);
         }
         // Of one that is growing only the place where it goes is told.
         let mut connection = sending.connection.clone();
@@ -208,7 +221,7 @@ impl Gallery {
     }
 
     /// What was written after the reading came of it.
-    fn files_of(&mut self, from: &From, reach: &Reach, lineage: &Lineage) -> Vec<(String, Source)> {
+    fn files_of(&mut self, from: &From, reach: &Reach, lineage: &Lineage) -> Vec<(String, Inode, Source)> {
         let mut all = Vec::new();
         for w in lineage.written(reach.arena).filter(|w| w.last >= reach.since) {
             let mut way: Vec<Step> = from.chain.iter().chain(&reach.steps).cloned().collect();
@@ -222,16 +235,16 @@ impl Gallery {
                 file: Some(w.path.clone()),
             });
             let source = Source { way: way.into(), same: false, ..from.source.clone() };
-            all.push((w.path.clone(), source.clone()));
+            all.push((w.path.clone(), w.inode, source.clone()));
             let made = w.made && w.opened.saturating_add(1_000_000_000) >= reach.since;
-            self.origins.copied(w.inode, Copy { source, written: w.last, made, modified: w.modified });
+            self.came_of(w.inode, Copy { source, written: w.last, made, modified: w.modified });
         }
         all
     }
 
     /// A file that came of it was run, as a script or as a program.
-    fn runs_of(&self, chain: &mut Chain, wrote: &[(String, Source)], since: u64, lineage: &Lineage) {
-        for (path, source) in wrote {
+    fn runs_of(&self, chain: &mut Chain, wrote: &[(String, Inode, Source)], since: u64, lineage: &Lineage) {
+        for (path, _, source) in wrote {
             let ran = self.doing.iter().filter(|(_, d)| {
                 d.born >= since && (d.exe == *path || d.ran.script() == Some(path.as_str()))
             });
@@ -310,6 +323,7 @@ impl Gallery {
     }
 
     /// Says what there is to say, once it has settled.
+    #[allow(clippy::too_many_arguments, reason = "one chain's facts")]
     fn judge(
         &mut self,
         root: Arc<str>,
@@ -317,6 +331,7 @@ impl Gallery {
         from: &[&From],
         now: u64,
         turn: Turn,
+        lineage: &Lineage,
         out: &mut VecDeque<Judged>,
     ) {
         let waited = now.saturating_sub(self.said.get(&root).map_or(now, |said| said.since));
@@ -330,9 +345,14 @@ impl Gallery {
                 chain.link(link.clone());
             }
         }
-        for (path, _) in std::mem::take(&mut chain.made) {
+        let until = from.iter().map(|f| f.last).min().unwrap_or(now);
+        let until = lineage.at(until).as_second().cast_unsigned();
+        for Made { path, inode, .. } in std::mem::take(&mut chain.made) {
             if let Some(Some(link)) = self.pictures.get(&path) {
                 chain.link(link.clone());
+            }
+            if let Some(link) = self.changed(&root, until, &path, inode) {
+                chain.link(link);
             }
         }
         let answers = self.looker.waiting > 0 && waited < SETTLE + ANSWERS;
@@ -367,13 +387,13 @@ impl Gallery {
     }
 
     /// Has the file looked at, and those that were made of it.
-    fn look_at(&mut self, root: &Arc<str>, from: &[&From], made: &[(String, u64)], many: bool) {
+    fn look_at(&mut self, root: &Arc<str>, from: &[&From], made: &[Made], many: bool) {
         let Some(said) = self.said.get_mut(root) else { return };
         let new: HashMap<&str, u64> = from
             .iter()
             .filter(|f| f.source.way.is_empty() || super::picture::named(&f.opened_as))
             .map(|f| (f.opened_as.as_str(), f.arena))
-            .chain(made.iter().map(|(path, arena)| (path.as_str(), *arena)))
+            .chain(made.iter().map(|m| (m.path.as_str(), m.by)))
             .filter(|(path, _)| !self.pictures.contains_key(*path))
             .collect();
         if many || said.asked && new.is_empty() {

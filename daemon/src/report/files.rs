@@ -77,7 +77,7 @@ impl Files {
         };
         let kind = &mut self.kinds[at];
         kind.count += 1;
-        kind.bytes = kind.bytes.saturating_add(t.bytes.destination.unwrap_or(0));
+        kind.bytes = kind.bytes.saturating_add(t.bytes.destination.or(t.bytes.origin).unwrap_or(0));
         let limit = if t.verdict == Verdict::Intact { INTACT_SHOWN } else { SHOWN };
         if kind.shown.len() < limit {
             kind.shown.push(t.clone());
@@ -126,10 +126,13 @@ impl Files {
             Verdict::Truncated | Verdict::Unverified => Colour::Yellow,
         };
         let verdict = style.paint(colour, &format!("{:<11}", words::verdict(t.verdict)));
-        let path = |e: Option<&Endpoint>| {
-            clip(&text(e.and_then(|e| e.path.as_deref()).unwrap_or("?")), 200).into_owned()
-        };
         let (origin, destination) = (t.origin.as_ref(), t.destination.as_ref());
+        // Of an end that nobody saw, its address is known.
+        let remote = origin.or(destination).and_then(|e| e.remote.as_deref());
+        let path = |e: Option<&Endpoint>| {
+            let known = e.map_or(remote, |e| e.path.as_deref());
+            clip(&text(known.unwrap_or("?")), 200).into_owned()
+        };
         let arrow = style.arrow();
         writeln!(out, "{verdict}  file  {}", path(origin))?;
         writeln!(out, "{INDENT}   {arrow}  {}  {}", path(destination), size(t))?;

@@ -30,6 +30,7 @@ pub mod told;
 mod walk;
 
 use crate::assemble::program::ArenaId;
+use crate::content::Content;
 use crate::host::facts::{Facts, Inode, Proc};
 use crate::host::path_text;
 use crate::judged::Judged;
@@ -78,6 +79,10 @@ pub struct Closed {
     pub read: Option<Option<[u8; 32]>>,
     /// Bytes were written.
     pub wrote: Option<Wrote>,
+    /// What kind of content was read, where it passed the library.
+    pub read_content: Option<Content>,
+    /// What kind of content was written.
+    pub wrote_content: Option<Content>,
     /// Which.
     pub inode: Inode,
     /// Its name.

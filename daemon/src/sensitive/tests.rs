@@ -112,6 +112,8 @@ impl Case {
             last: self.now,
             read: Some(None),
             wrote: None,
+            read_content: None,
+            wrote_content: None,
             inode,
             path: path.into_bytes(),
         };
@@ -327,6 +329,8 @@ fn what_was_written_after_came_of_it() {
         last: case.now + 10,
         read: None,
         wrote: Some(wrote),
+        read_content: None,
+        wrote_content: None,
         inode,
         path: path.into_bytes(),
     };

@@ -191,8 +191,12 @@ pub struct Classed {
     pub passed: u32,
     /// Where in the stream the look began: 0, or where a program image took over.
     pub offset: u64,
+    /// A picture's width in pixels, 0 not known …
+    pub width: u32,
+    /// … and its height.
+    pub height: u32,
     /// Zero.
-    pub pad: [u8; 24],
+    pub pad: [u8; 16],
 }
 
 const _: () = assert!(size_of::<Classed>() == LINE);

@@ -165,6 +165,8 @@ About {
     /// It wrote into another process: `number` is that one's pid as its own namespace counts, `code`
     /// a [`Touch`], `text` a [`Written`].
     MemoryWrite = 4 "memory-write",
+    /// Libraries for pictures that it has loaded: `number` has a bit for each of [`crate::images::LIBRARIES`].
+    ImageLibraries = 5 "image-libraries",
 }
 }
 

@@ -4,6 +4,7 @@
 //! at the end. After that this look is closed and costs nothing.
 
 use super::{Look, Place};
+use crate::images;
 use crate::lanes;
 use crate::stream::Pieces;
 use bytemuck::Zeroable;
@@ -36,6 +37,12 @@ impl Class {
         };
         let last = if last { CLASS_FINAL } else { 0 };
         record.header.flags = last | if found.http { CLASS_HTTP } else { 0 };
+        if let Some((width, height)) = found.size {
+            (record.width, record.height) = (width, height);
+        }
+        if place.tap == Tap::FileRead && found.class == counterfoil_abi::record::Class::Media {
+            images::met();
+        }
         lanes::push_record(place.guard, &record);
     }
 }

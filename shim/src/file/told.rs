@@ -5,7 +5,7 @@ use super::moves::moved_unseen;
 use super::{MADE, MUTE, READ, STDIO, TOLD, USED, WRITE_REST, WROTE, sides, stdio, writable};
 use crate::objects::{self, Object};
 use crate::thread::Guard;
-use crate::{fds, kernel, lanes, names, process, start};
+use crate::{fds, images, kernel, lanes, names, process, start};
 use bytemuck::Zeroable;
 use core::sync::atomic::Ordering::Relaxed;
 use counterfoil_abi::UNKNOWN;
@@ -38,6 +38,9 @@ fn introduce(guard: &Guard, object: &Object, fd: i32) -> bool {
         }
         fds::tell_opened(guard, object, fd, 0);
         if let Some(name) = name {
+            if counterfoil_abi::images::named(name) {
+                images::met();
+            }
             let (device, inode) = (object.device.load(Relaxed), object.inode.load(Relaxed));
             names::tell(guard, Naming::Path, object.number(), device, inode, name);
         }
@@ -137,6 +140,7 @@ pub fn tell(guard: &Guard, object: &Object, how: How) {
     }
     record.header.flags = flags | if file.is(MADE) { MADE_EMPTY } else { 0 };
     lanes::push_record(guard, &record);
+    images::tell(guard);
 }
 
 /// What flowed one way; None: it must be read at rest.

@@ -3,6 +3,7 @@
 //! glibc's own execs don't call each other through the PLT, so each has its hook. `system` and
 //! `popen` pass the environment on by themselves.
 
+use crate::hooks::filters::SEES_FILTERS;
 use crate::real::hooks;
 use crate::record::{keeping_errno, shielded};
 use crate::reinject::{self, Room, Strings};
@@ -191,9 +192,10 @@ hooks! {
 
     // Variadic in C; passed on whole, as glibc does.
     real prctl(option: c_int, a: c_ulong, b: c_ulong, c: c_ulong, d: c_ulong) -> c_int {
-        // no_new_privs is what comes before a filter, however that is installed (libseccomp makes
-        // the system call itself). To know less of new sockets is better than to kill the host.
-        if matches!(option, libc::PR_SET_SECCOMP | libc::PR_SET_NO_NEW_PRIVS) && process::active() {
+        // no_new_privs is what comes before a filter, and no more than that where the filter itself shows (haproxy
+        // has none). Elsewhere to know less of new sockets is better than to kill the host.
+        let filters = option == libc::PR_SET_SECCOMP || option == libc::PR_SET_NO_NEW_PRIVS && !SEES_FILTERS;
+        if filters && process::active() {
             process::set_sandboxed();
         }
         real(option, a, b, c, d)

@@ -6,6 +6,7 @@ pub mod descriptors;
 pub mod dl;
 pub mod exec;
 pub mod files;
+pub mod filters;
 pub mod gnutls;
 pub mod jumps;
 pub mod kernel_copies;
@@ -26,6 +27,7 @@ const FAMILIES: &[&[&str]] = &[
     dl::HOOKS,
     exec::HOOKS,
     files::HOOKS,
+    filters::HOOKS,
     gnutls::HOOKS,
     jumps::HOOKS,
     kernel_copies::HOOKS,
@@ -44,6 +46,7 @@ pub fn resolve() {
     dl::resolve();
     exec::resolve();
     files::resolve();
+    filters::resolve();
     jumps::resolve();
     kernel_copies::resolve();
     made::resolve();

@@ -92,7 +92,10 @@ impl State {
             Message::Eof { channel } => self.eof(guard, packet.sealed, channel),
             Message::Close { channel } => self.close(guard, packet.sealed, channel),
             Message::Request { channel, kind } => self.request(guard, packet.sealed, channel, kind),
-            Message::Other { .. } => {}
+            Message::Disconnect { text } if packet.sealed && text == refused::GOODBYE => {
+                refused::now(guard, self);
+            }
+            Message::Disconnect { .. } | Message::Other { .. } => {}
         }
     }
 

@@ -28,6 +28,8 @@ pub enum Message<'a> {
     Close { channel: u32 },
     /// What is to happen in a channel: `exec`, `pty-req` ….
     Request { channel: u32, kind: &'a [u8] },
+    /// The connection ends, and why: in OpenSSH's words for it.
+    Disconnect { text: &'a [u8] },
     /// Any other that SSH knows.
     Other { number: u8 },
 }
@@ -59,6 +61,10 @@ pub fn read(head: &[u8], total: usize) -> Option<Message<'_>> {
     }
     let channel = || word(head, 2);
     Some(match number {
+        1 => {
+            let text = word(head, 6).and_then(|length| head.get(10..)?.get(..length as usize));
+            Message::Disconnect { text: text.unwrap_or_default() }
+        }
         90 => Message::Open { kind: name(head, 2)?, sender: word(head, 6 + word(head, 2)? as usize)? },
         91 if payload >= 17 => Message::Confirmation { recipient: channel()?, sender: word(head, 6)? },
         92 if payload >= 17 => Message::Failure { recipient: channel()? },
@@ -111,6 +117,10 @@ pub mod tests {
         assert_eq!(read(&close, close.len()), Some(Message::Close { channel: 3 }));
         let ignore = packet(&[&[2][..], &text(b"nothing")].concat());
         assert_eq!(read(&ignore, ignore.len()), Some(Message::Other { number: 2 }));
+        let end = packet(&[&[1, 0, 0, 0, 2][..], &text(b"Packet corrupt"), &text(b"")].concat());
+        assert_eq!(read(&end, end.len()), Some(Message::Disconnect { text: b"Packet corrupt" }));
+        let cut = packet(&[1, 0, 0, 0, 2, 0, 0, 9, 9]);
+        assert_eq!(read(&cut, cut.len()), Some(Message::Disconnect { text: b"" }));
     }
 
     #[test]

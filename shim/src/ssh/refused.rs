@@ -1,7 +1,8 @@
 //! A packet that fails its check: an alteration on the way, which SSH stopped.
 //!
-//! chacha20-poly1305 and AES-GCM show it in their calls. The other MACs are OpenSSH's own code: there
-//! its last message is what shows it, if after that message nothing more was enciphered, deciphered
+//! chacha20-poly1305 and AES-GCM show it in their calls. The other MACs are OpenSSH's own code. Where the MAC is
+//! before encryption, it takes leave of the other end in words of its own (`ssh_packet_start_discard`, packet.c):
+//! these pass our cipher. Else its last message is what shows it, if after that message nothing more was enciphered, deciphered
 //! or said before the process ended. (A remote command may print the same words on its error output;
 //! then its channel is closed, or the lost connection spoken of.)
 
@@ -12,6 +13,8 @@ use crate::thread::Guard;
 use core::sync::atomic::{AtomicU8, Ordering};
 use counterfoil_abi::record::{Kind, Reason, Rejected, Tap};
 
+/// What it tells the other end then, and only then.
+pub const GOODBYE: &[u8] = b"Packet corrupt";
 /// What it says, and in what words; [`Rejected::code`] is the place in this list, from 1.
 const MESSAGES: [(&[u8], &[u8]); 3] = [
     (b"message authentication code incorrect", b"bad-packet-mac"),

@@ -50,8 +50,10 @@ fn file(t: &Transfer, bytes: &str, more: &[String], style: &Style) -> String {
     let (origin, destination) = (t.origin.as_ref(), t.destination.as_ref());
     // One host is not worth mentioning.
     let hosts = matches!((origin, destination), (Some(o), Some(d)) if o.host != d.host);
+    // Of an end that nobody saw, its address is known.
+    let remote = origin.or(destination).and_then(|e| e.remote.as_deref()).map(|r| clip(&text(r), 64).into_owned());
     let place = |e: Option<&Endpoint>| match e {
-        None => "(not observed)".to_owned(),
+        None => remote.as_ref().map_or_else(|| "(not observed)".to_owned(), |r| format!("{r} (not observed)")),
         Some(e) => {
             let host = if hosts { format!("{}:", clip(&text(&e.host), 64)) } else { String::new() };
             host + &clip(&text(e.path.as_deref().unwrap_or("?")), PATH)
