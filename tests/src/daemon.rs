@@ -14,6 +14,8 @@ const WATCHED: &str = "sh dash stream tls shared tcp_end source sink process ope
     sshd-session scp sftp sftp-server rsync git wget mosquitto mosquitto_pub mosquitto_sub psql postgres nc \
     nc.openbsd socat";
 
+const READ_AGAIN: &str = "configuration read again";
+
 /// The daemon.
 pub struct Daemon {
     /// Its folder: socket, state, configuration, log.
@@ -70,7 +72,31 @@ impl Daemon {
     pub fn reload_watching(&self, keys: &str) {
         self.configure(keys);
         self.signal(Signal::HUP);
-        self.until_logged("configuration read again");
+        self.until_logged(READ_AGAIN);
+    }
+
+    /// Has it read its configuration again, with other sections beside `[watch]`.
+    pub fn reload_with(&mut self, more: &str) {
+        let before = self.times_logged(READ_AGAIN);
+        self.more = more.into();
+        self.configure("");
+        self.signal(Signal::HUP);
+        let read =
+            wait::poll(Duration::from_secs(15), || (self.times_logged(READ_AGAIN) > before).then_some(()));
+        assert!(read.is_some(), "{}", self.shown(READ_AGAIN));
+    }
+
+    /// Ends it, and starts it again on the same state with other sections beside `[watch]`.
+    pub fn again_with(&mut self, more: &str) {
+        self.stop();
+        self.more = more.into();
+        self.configure("");
+        self.launch();
+    }
+
+    fn times_logged(&self, what: &str) -> usize {
+        let log = std::fs::read(self.scratch.at("log")).unwrap_or_default();
+        String::from_utf8_lossy(&log).matches(what).count()
     }
 
     /// Waits until its log says so.
@@ -102,6 +128,31 @@ impl Daemon {
 
     /// Starts it, or starts it again on the same state.
     pub fn launch(&mut self) {
+        self.spawn(&[]);
+        // A connection tells: the socket's file may be an earlier daemon's.
+        let listens = wait::poll(Duration::from_secs(15), || {
+            assert!(self.alive(), "{}", self.shown("the daemon ended"));
+            crate::hostile::Client::connect(&self.socket()).ok().map(drop)
+        });
+        // Not before: what it reported may be a lot to read.
+        assert!(listens.is_some(), "{}", self.shown("the daemon does not listen"));
+    }
+
+    /// The same, and it ends without a word just before the `nth` change of a file in whose path `part` occurs (see
+    /// `fixtures/die.c`). False: that was before it listened.
+    pub fn launch_dying(&mut self, part: &str, nth: u32) -> bool {
+        let library = fixtures::fixture("die.so");
+        self.spawn(&[("LD_PRELOAD", &library), ("DIE", &format!("{part}:{nth}"))]);
+        let lives = wait::poll(Duration::from_secs(15), || {
+            if !self.alive() {
+                return Some(false);
+            }
+            crate::hostile::Client::connect(&self.socket()).ok().map(|_| true)
+        });
+        lives.unwrap_or_else(|| panic!("{}", self.shown("the daemon neither listens nor ends")))
+    }
+
+    fn spawn(&mut self, environment: &[(&str, &str)]) {
         let log =
             std::fs::OpenOptions::new().create(true).append(true).open(self.scratch.at("log")).expect("log");
         let child = Command::new(product::program())
@@ -114,17 +165,13 @@ impl Daemon {
             .arg(&self.state)
             .env_remove("LD_PRELOAD")
             .envs(self.home.iter().map(|home| ("HOME", home)))
+            .envs(environment.iter().copied())
             .stdin(std::process::Stdio::null())
             .stdout(log.try_clone().expect("log"))
             .stderr(log)
             .spawn()
             .expect("daemon");
         self.child = Some(child);
-        // A connection tells: the socket's file may be an earlier daemon's.
-        wait::until(Duration::from_secs(15), self.shown("the daemon listens"), || {
-            assert!(self.alive(), "{}", self.shown("the daemon ended"));
-            crate::hostile::Client::connect(&self.socket()).ok().map(drop)
-        });
     }
 
     /// Where it listens.

@@ -275,6 +275,78 @@ fn what_can_not_be_is_said() {
 }
 
 #[test]
+fn suppressed_by_design() {
+    const DESIGN: &str = "[[alarms.suppress]]\nrule = \"coverage-*\"\nexe = \"source_static\"\nowner = \"ann\"\n\
+        reason = \"its own disk only\"\nexpires = \"2100-12-31\"";
+    let mut daemon = Daemon::start(DESIGN);
+    let state = |daemon: &Daemon| counted(daemon, 1)["state"].as_str().unwrap().to_owned();
+    let becomes = |daemon: &Daemon, wanted: &str| {
+        wait::until(PATIENCE, daemon.shown(wanted), || (state(daemon) == wanted).then_some(()));
+    };
+    let told = |daemon: &Daemon, state: &str| {
+        daemon
+            .report()
+            .alarms()
+            .iter()
+            .filter(|a| a.0["state"] == state && a.rule() == "coverage-lost")
+            .count()
+    };
+    provoke(&daemon);
+    assert_eq!(state(&daemon), "suppressed");
+    let id = counted(&daemon, 1)["id"].as_str().unwrap().to_owned();
+    let run = alarms(&daemon, &[]).well();
+    check!(
+        run,
+        run.stdout.is_empty() && run.stderr.contains("1 held off the list"),
+        "off the list, and said"
+    );
+    let shown = json_lines(&alarms(&daemon, &["show", &id, "--json"]).well()).remove(0);
+    assert_eq!(states(&shown), ["unacknowledged", "suppressed"]);
+    let by = &shown["history"][1];
+    assert_eq!((&by["user"], &by["uid"]), (&"ann".into(), &Value::Null));
+    assert_eq!(by["comment"], "its own disk only (ann, until 2100-12-31)");
+    let refused = alarms(&daemon, &["unsuppress", &id]);
+    check!(
+        refused,
+        refused.code() == 1 && refused.stderr.contains("[[alarms.suppress]]"),
+        "not by an operator"
+    );
+    provoke(&daemon);
+    assert_eq!(counted(&daemon, 2)["state"], "suppressed");
+
+    // Not any more: it is back, and told. Again: both, too.
+    daemon.reload_with("");
+    becomes(&daemon, "unacknowledged");
+    daemon.until_reported("that it is back", |r| r.fired("coverage-lost"));
+    assert_eq!(told(&daemon, "suppressed"), 0, "nobody heard of it before");
+    alarms(&daemon, &["ack", &id]).well();
+    daemon.reload_with(DESIGN);
+    becomes(&daemon, "suppressed");
+    wait::until(PATIENCE, daemon.shown("told"), || (told(&daemon, "suppressed") == 1).then_some(()));
+    // A daemon that is killed, and one that comes back with another configuration.
+    daemon.kill();
+    daemon.launch();
+    assert_eq!(state(&daemon), "suppressed");
+    daemon.again_with("");
+    becomes(&daemon, "unacknowledged");
+
+    // What it would have held back can be known before.
+    let place = daemon.state().display().to_string();
+    let dry = |text: &str| {
+        let file = daemon.scratch.write("new.toml", text).display().to_string();
+        program::counterfoil(&["check", "--dry-run", "--state", &place, &file]).well()
+    };
+    let run = dry(DESIGN);
+    for words in
+        ["1 sort of alarms is suppressed", "dry run: 1 of 1 alarms", "1 alarms, 2 occurrences", &id, "ann"]
+    {
+        check!(run, run.stdout.contains(words), "{words}");
+    }
+    let run = dry(&DESIGN.replace("source_static", "other"));
+    check!(run, run.stdout.contains("dry run: 0 of 1 alarms"), "it is about another");
+}
+
+#[test]
 fn watching() {
     let daemon = Daemon::start("");
     provoke(&daemon);

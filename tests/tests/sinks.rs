@@ -38,6 +38,7 @@ const RULES: &[(&str, &str)] = &[
     ("DC0109", "process-alarm"),
     ("DC0109", "process-alarm-altered"),
     ("DC0109", "alarm-suppressed"),
+    ("DC0109", "intake-lost"),
     ("SELF", "coverage-lost"),
     ("SELF", "records-dropped"),
     ("SELF", "hostile-arena"),
@@ -193,6 +194,24 @@ fn until_all(r: &Rsyslog, each: usize, limit: Duration) {
         let by: Vec<_> = WAYS.iter().map(|w| (w, lines.iter().filter(|l| l.way == *w).count())).collect();
         panic!("{}", r.shown(&format!("{each} lines by each way, and came: {by:?}")));
     }
+}
+
+/// README's table is what its readers go by: each rule in it is sent through every way below.
+#[test]
+fn every_rule_is_among_them() {
+    let readme = include_str!("../../README.md");
+    let (_, table) = readme.split_once("## What it detects").expect("the section");
+    let rows = table.lines().skip_while(|l| !l.starts_with("| analytic ")).take_while(|l| l.starts_with('|'));
+    let mut named: Vec<&str> = rows
+        .filter_map(|row| row.split('|').nth(2))
+        .flat_map(|rules| rules.split('`').skip(1).step_by(2))
+        .filter(|word| word.contains('-'))
+        .collect();
+    named.sort_unstable();
+    named.dedup();
+    let mut sent: Vec<&str> = RULES.iter().map(|(_, rule)| *rule).collect();
+    sent.sort_unstable();
+    assert_eq!(named, sent);
 }
 
 #[test]
@@ -516,6 +535,14 @@ listen = "127.0.0.1:{port}"
     assert_eq!(value("counterfoil_transfers_total", json!({"verdict": "altered"})), altered, "{page}");
     assert!(value("counterfoil_records_total", json!({})) > 0.0, "{page}");
     assert_eq!(value("counterfoil_records_dropped_total", json!({})), 0.0, "{page}");
+    for (gauge, most) in [
+        ("counterfoil_lane_pressure_percent", 100.0),
+        ("counterfoil_lag_milliseconds", 60_000.0),
+        ("counterfoil_sessions", 1000.0),
+    ] {
+        let found = samples.iter().find(|s| s.0 == gauge).unwrap_or_else(|| panic!("{gauge}\n{page}")).2;
+        assert!((0.0..=most).contains(&found), "{gauge} {found}\n{page}");
+    }
     let of = json!({"rule": "payload-altered", "severity": "critical", "state": "unacknowledged"});
     assert_eq!(value("counterfoil_alarms", of), 1.0, "{page}");
     assert!(value("counterfoil_sink_up", json!({})) >= 6.0, "{page}");

@@ -336,3 +336,42 @@ fn three_times_a_minute_is_chatter() {
     assert!(!at(0) && !at(50) && !at(100) && !at(150));
     assert!(at(155));
 }
+
+#[test]
+fn what_is_suppressed_by_design_is_counted_and_not_told() {
+    let entry = |by: &str| {
+        let text = format!(
+            "[[alarms.suppress]]\n{by}\nowner = \"ann\"\nreason = \"known\"\nexpires = \"2100-01-01\""
+        );
+        crate::config::parse(&text).unwrap().config.alarms.suppress
+    };
+    let mut alarms = Alarms::default();
+    assert!(alarms.design(entry("rule = \"coverage-lost\"")).is_empty());
+    let taken = alarms.take(lost(sample::moment()));
+    assert_eq!((taken.alarm.state, taken.tell), (AlarmState::Suppressed, false));
+    let again = alarms.take(lost(sample::moment() + DAY * 2));
+    assert_eq!((again.alarm.state, again.alarm.count, again.tell), (AlarmState::Suppressed, 2, false));
+    let other = alarms.take(altered());
+    assert_eq!((other.alarm.state, other.tell), (AlarmState::Unacknowledged, true));
+    // Another entry: the one is back, the other is held; who knew of them is told.
+    let now = sample::moment() + DAY * 3;
+    let concerned = alarms.design(entry("rule = \"payload-*\""));
+    assert_eq!(concerned.len(), 2);
+    let states: HashMap<Uuid, (AlarmState, bool)> = concerned
+        .iter()
+        .filter_map(|id| alarms.redesign(*id, now, |_| None))
+        .map(|taken| (taken.alarm.id, (taken.alarm.state, taken.tell)))
+        .collect();
+    assert_eq!(states[&taken.alarm.id], (AlarmState::Unacknowledged, true));
+    assert_eq!(states[&other.alarm.id], (AlarmState::Suppressed, true));
+    // The same again changes nothing.
+    let concerned = alarms.design(entry("rule = \"payload-*\""));
+    assert!(concerned.iter().all(|id| alarms.redesign(*id, now, |_| None).is_none()));
+    // What somebody has put away stays where it is.
+    let by = Asker::default();
+    alarms.change(&taken.alarm.id.to_string(), Event::Suppress, &by, now, |_| None).unwrap();
+    alarms.design(entry("rule = \"coverage-lost\""));
+    alarms.design(vec![]);
+    assert!(alarms.redesign(taken.alarm.id, now, |_| None).is_none());
+    assert!(alarms.redesign(other.alarm.id, now, |_| None).is_some());
+}

@@ -14,6 +14,7 @@
 
 mod change;
 mod counted;
+mod design;
 pub mod entry;
 mod find;
 mod rate;
@@ -29,6 +30,7 @@ pub use find::{NotFound, find};
 pub use rate::Minutes;
 pub use slot::sort_of;
 
+use crate::config::Suppress;
 use crate::ledger::AlarmRow;
 use crate::model::{Alarm, AlarmState, Change, Finding, Severity};
 use counted::Counted;
@@ -68,6 +70,8 @@ pub struct Alarms {
     leaving: Vec<Alarm>,
     rate: Minutes,
     shelf: SignedDuration,
+    /// What is suppressed by design now.
+    design: Vec<Suppress>,
     /// What is on a shelf, and until when.
     shelved: HashMap<Key, Timestamp>,
     /// When room was last looked for.
@@ -87,6 +91,7 @@ impl Default for Alarms {
             leaving: Vec::new(),
             rate: Minutes::default(),
             shelf: SHELF,
+            design: Vec::new(),
             shelved: HashMap::new(),
             swept: None,
         }
@@ -149,8 +154,13 @@ impl Alarms {
 
     fn raise(&mut self, key: Key, finding: Finding) -> Taken {
         let (seen, kept) = (finding.seen, self.kept);
+        let design = self.by_design(&finding);
         let mut slot = Slot::new(Uuid::now_v7(), finding);
         slot.note(Change::of_itself(seen, None, AlarmState::Unacknowledged, "raised"));
+        let tell = design.is_none();
+        if let Some(by) = design {
+            slot.by_design(seen, &by);
+        }
         if !kept {
             slot.unwritten.clear();
         }
@@ -159,12 +169,13 @@ impl Alarms {
         self.add(key, slot);
         self.hold(key);
         self.touch(key);
-        Taken { alarm, tell: true }
+        Taken { alarm, tell }
     }
 
     /// A finding whose key has an alarm.
     fn repeat(&mut self, key: Key, finding: Finding, again: bool) -> Taken {
         let crowded = self.unwritten.len() >= UNWRITTEN;
+        let design = self.by_design(&finding);
         let slot = self.slots.get_mut(&key).expect("looked up");
         let seen = finding.seen;
         slot.fresh = true;
@@ -214,6 +225,8 @@ impl Alarms {
         };
         slot.worst = slot.worst.max(slot.severity);
         let tell = tell && slot.standing.hold.is_none();
+        // The sinks may know of it as of one that stands.
+        let tell = design.is_some_and(|by| slot.by_design(seen, &by)) || tell;
         let until = slot.standing.until();
         if tell && !again {
             (slot.told, slot.told_count) = (seen, slot.count);

@@ -2,7 +2,8 @@
 //! kept of the latest only; the ledger has all of them.
 #![forbid(unsafe_code)]
 
-use super::state::Standing;
+use super::change::Asker;
+use super::state::{Event, Standing};
 use crate::model::{Alarm, Change, Finding, Severity};
 use jiff::{SignedDuration, Timestamp};
 use std::sync::Arc;
@@ -122,6 +123,7 @@ impl Slot {
             alarm: self.alarm(None).map(Arc::new),
             changed: None,
             changes: std::mem::take(&mut self.unwritten),
+            letters: vec![],
         }
     }
 
@@ -169,6 +171,13 @@ impl Slot {
             Change { from: Some(from), to: standing.state(), until: standing.until(), ..change(self) };
         self.note(change);
         true
+    }
+
+    /// Off the list, as the configuration says; nothing where it is held already. True: it is now.
+    pub fn by_design(&mut self, at: Timestamp, by: &Asker) -> bool {
+        self.standing
+            .after(Event::Design)
+            .is_ok_and(|standing| self.stand(standing, |_| Change::asked(at, standing.state(), by)))
     }
 
     /// A change that has to be written.

@@ -27,8 +27,19 @@ pub struct Standing {
 pub struct Hold {
     /// How.
     pub kind: HoldKind,
-    /// The source of a process alarm says so, and may take it back.
-    pub theirs: bool,
+    /// Who says so.
+    pub by: Holder,
+}
+
+/// Who holds an alarm off the list, and can take that back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Holder {
+    /// An operator.
+    Operator,
+    /// The source of a process alarm; operators may take it back, too.
+    Source,
+    /// The configuration (`[[alarms.suppress]]`), and nobody else.
+    Design,
 }
 
 /// In which way an alarm is held off the list.
@@ -62,6 +73,10 @@ pub enum Event {
     Suppress,
     /// No longer so.
     Unsuppress,
+    /// Off the list by the configuration.
+    Design,
+    /// The configuration says so no more.
+    DesignOver,
     /// Off the list for maintenance.
     TakeOut,
     /// Back in service.
@@ -81,6 +96,9 @@ pub enum Refused {
     /// The alarm is held off the list.
     #[error("it is {}: {} first", word(*.0), release(*.0))]
     Held(AlarmState),
+    /// The configuration holds it.
+    #[error("it is suppressed by design: its [[alarms.suppress]] has to go from the configuration")]
+    Design,
     /// It is not held in this way.
     #[error("it is not {}, it is {}", word(*.wanted), word(*.is))]
     Not {
@@ -148,7 +166,9 @@ impl Standing {
     pub fn after(self, event: Event) -> Result<Self, Refused> {
         let is = self.state();
         let free = || if self.hold.is_some() { Err(Refused::Held(is)) } else { Ok(()) };
-        let held = |kind| Self { hold: Some(Hold { kind, theirs: false }), ..self };
+        let held_by = |kind, by| Self { hold: Some(Hold { kind, by }), ..self };
+        let held = |kind| held_by(kind, Holder::Operator);
+        let design = self.hold.is_some_and(|h| h.by == Holder::Design);
         let taken_off =
             |wanted| if is == wanted { Ok(self.released()) } else { Err(Refused::Not { wanted, is }) };
         match event {
@@ -174,6 +194,10 @@ impl Standing {
             Event::Suppress => free().map(|()| held(HoldKind::Suppressed)),
             Event::TakeOut => free().map(|()| held(HoldKind::OutOfService)),
             Event::Unshelve => taken_off(AlarmState::Shelved),
+            Event::Design => free().map(|()| held_by(HoldKind::Suppressed, Holder::Design)),
+            Event::DesignOver if design => Ok(self.released()),
+            Event::DesignOver => Err(Refused::Not { wanted: AlarmState::Suppressed, is }),
+            Event::Unsuppress if design => Err(Refused::Design),
             Event::Unsuppress => taken_off(AlarmState::Suppressed),
             Event::PutBack => taken_off(AlarmState::OutOfService),
             Event::Said(state, until) => Ok(self.said(state, until)),
@@ -189,8 +213,8 @@ impl Standing {
     /// The source's word counts for its own condition and acknowledgement, and for what it holds
     /// itself; what our operators hold stays held, and what they have seen stays seen.
     fn said(self, state: AlarmState, until: Timestamp) -> Self {
-        let theirs = |kind| Some(Hold { kind, theirs: true });
-        let ours = self.hold.filter(|h| !h.theirs);
+        let theirs = |kind| Some(Hold { kind, by: Holder::Source });
+        let ours = self.hold.filter(|h| h.by != Holder::Source);
         match state {
             AlarmState::Unacknowledged if self.active => Self { hold: ours, ..self },
             AlarmState::Unacknowledged => Self { active: true, acknowledged: false, hold: ours },

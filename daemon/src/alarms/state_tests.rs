@@ -12,7 +12,7 @@ fn moment(seconds: i64) -> Timestamp {
 
 /// An alarm in this state; what is held is active and acknowledged beneath.
 fn in_state(state: AlarmState) -> Standing {
-    let held = |kind| Some(Hold { kind, theirs: false });
+    let held = |kind| Some(Hold { kind, by: Holder::Operator });
     let (active, acknowledged, hold) = match state {
         Unacknowledged => (true, false, None),
         Acknowledged => (true, true, None),
@@ -35,6 +35,8 @@ Shelve       S S S S  S  -  -
 Unshelve     - - - -  U  -  -
 Suppress     P P P P  -  -  -
 Unsuppress   - - - -  -  U  -
+Design       P P P P  -  -  -
+DesignOver   - - - -  -  -  -
 TakeOut      O O O O  -  -  -
 PutBack      - - - -  -  -  U
 Clear        N N N -  -  -  -
@@ -67,6 +69,8 @@ fn event(name: &str) -> Event {
         "Unshelve" => Event::Unshelve,
         "Suppress" => Event::Suppress,
         "Unsuppress" => Event::Unsuppress,
+        "Design" => Event::Design,
+        "DesignOver" => Event::DesignOver,
         "TakeOut" => Event::TakeOut,
         "PutBack" => Event::PutBack,
         "Clear" => Event::Clear,
@@ -90,7 +94,7 @@ fn every_event_in_every_state() {
             steps += 1;
         }
     }
-    assert_eq!(steps, 17 * 7, "the table is whole");
+    assert_eq!(steps, 19 * 7, "the table is whole");
 }
 
 #[test]
@@ -98,6 +102,7 @@ fn what_is_held_follows_its_condition() {
     for (hold, release) in [
         (Event::Shelve(moment(5)), Event::Unshelve),
         (Event::Suppress, Event::Unsuppress),
+        (Event::Design, Event::DesignOver),
         (Event::TakeOut, Event::PutBack),
     ] {
         let through = |from: AlarmState, meanwhile: &[Event]| {
@@ -129,6 +134,15 @@ fn a_source_takes_back_only_what_it_held_itself() {
     assert_eq!((theirs.state(), theirs.until()), (Shelved, Some(moment(7))));
     assert_eq!(theirs.after(Event::Said(Unacknowledged, moment(1))).unwrap().state(), Unacknowledged);
     assert_eq!(theirs.after(Event::Unshelve).unwrap().state(), Unacknowledged, "our operators may, too");
+}
+
+#[test]
+fn what_the_configuration_holds_only_the_configuration_lets_go() {
+    let held = in_state(Unacknowledged).after(Event::Design).unwrap();
+    assert_eq!(held.state(), Suppressed);
+    assert_eq!(held.after(Event::Unsuppress).unwrap_err(), Refused::Design);
+    assert_eq!(held.after(Event::Said(Normal, moment(1))).unwrap().state(), Suppressed);
+    assert_eq!(held.after(Event::DesignOver).unwrap().state(), Unacknowledged);
 }
 
 #[test]

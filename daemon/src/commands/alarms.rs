@@ -252,11 +252,24 @@ fn list(args: &Args) -> anyhow::Result<u8> {
         if all > shown {
             say(&format!("{shown} of {all} alarms; --limit N lists more"));
         }
-        if shown == 0 {
-            say("no alarm");
+        let held = held(&mut source, &filter)?;
+        match (shown, held) {
+            (0, 0) => say("no alarm"),
+            (0, held) => say(&format!("no alarm; {held} held off the list (--all)")),
+            (_, 0) => {}
+            (_, held) => say(&format!("besides, {held} held off the list (--all)")),
         }
     }
     Ok(0)
+}
+
+/// How many more would be listed, were they not shelved, suppressed or out of service; of what is open.
+fn held(source: &mut Source, filter: &Filter) -> anyhow::Result<u64> {
+    if filter.states != OPEN {
+        return Ok(0);
+    }
+    let states = vec![AlarmState::Shelved, AlarmState::Suppressed, AlarmState::OutOfService];
+    source.list(&Filter { states, limit: Some(0), ..filter.clone() }, &mut |_| true)
 }
 
 impl Args {

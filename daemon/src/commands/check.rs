@@ -5,6 +5,9 @@ use super::{NO, daemon::CONFIG, print, say};
 use crate::config::{self, ConfigError};
 use crate::escape;
 use crate::expected;
+use crate::ledger::{Filter, Reader};
+use crate::report::words;
+use crate::session::default_state;
 use std::path::PathBuf;
 
 /// Check a configuration file
@@ -15,12 +18,19 @@ use std::path::PathBuf;
 #[command(after_help = "Examples:
   counterfoil check
   counterfoil check ./counterfoil.toml && systemctl reload counterfoil
+  counterfoil check --dry-run ./counterfoil.toml         what its [[alarms.suppress]] would hold back
 
 Exit status: 0 if the file can be used, 1 if it can't, 2 for a wrong command line.")]
 pub struct Args {
     /// The file [default: /etc/counterfoil/counterfoil.toml]
     #[arg(value_name = "FILE")]
     file: Option<PathBuf>,
+    /// Also lay each [[alarms.suppress]] beside the alarms that are in the ledger: what it would have held back
+    #[arg(long)]
+    dry_run: bool,
+    /// The state directory with that ledger [default: /var/lib/counterfoil]
+    #[arg(long, value_name = "DIR", requires = "dry_run")]
+    state: Option<PathBuf>,
 }
 
 /// Checks one file.
@@ -51,10 +61,14 @@ pub fn check(args: &Args) -> anyhow::Result<u8> {
                 return Ok(NO);
             }
             out.push_str(&format!(
-                "{name}: good{}{}{files}\n",
+                "{name}: good{}{}{}{files}\n",
                 sinks(&parsed.config),
-                intakes(&parsed.config)
+                intakes(&parsed.config),
+                suppressed(&parsed.config)
             ));
+            if args.dry_run {
+                out.push_str(&dry_run(args, &parsed.config)?);
+            }
             print(&out)?;
             Ok(0)
         }
@@ -71,6 +85,56 @@ pub fn check(args: &Args) -> anyhow::Result<u8> {
             Ok(NO)
         }
     }
+}
+
+/// What is off the list by design.
+fn suppressed(config: &config::Config) -> String {
+    let today = jiff::Zoned::now().date();
+    match config.alarms.suppress.iter().filter(|s| s.holds(today)).count() {
+        0 => String::new(),
+        1 => "; 1 sort of alarms is suppressed by design".into(),
+        n => format!("; {n} sorts of alarms are suppressed by design"),
+    }
+}
+
+/// Alarms named of each entry.
+const NAMED: usize = 5;
+
+/// What each entry would have held back of what the ledger has.
+fn dry_run(args: &Args, config: &config::Config) -> anyhow::Result<String> {
+    let reader = Reader::open(&args.state.clone().unwrap_or_else(default_state))?;
+    let mut found = vec![(0u64, 0u64, Vec::new()); config.alarms.suppress.len()];
+    let (mut all, mut untouched) = (0, 0);
+    reader.list(&Filter { latest_first: true, ..Filter::default() }, |alarm| {
+        let mut fits = false;
+        for (entry, (alarms, occurrences, named)) in config.alarms.suppress.iter().zip(&mut found) {
+            if entry.fits(&alarm.finding) {
+                fits = true;
+                (*alarms, *occurrences) = (*alarms + 1, *occurrences + alarm.count);
+                if named.len() < NAMED {
+                    named.push(format!(
+                        "    {}  {}  {}\n",
+                        alarm.id,
+                        words::severity(alarm.finding.severity),
+                        escape::clip(&escape::text(&alarm.finding.title), 120)
+                    ));
+                }
+            }
+        }
+        (all, untouched) = (all + 1, untouched + u64::from(!fits));
+        true
+    })?;
+    let mut out =
+        format!("dry run: {} of {all} alarms in the ledger would have been held back\n", all - untouched);
+    let today = jiff::Zoned::now().date();
+    for (entry, (alarms, occurrences, named)) in config.alarms.suppress.iter().zip(found) {
+        let over = if entry.holds(today) { "" } else { "; it is over" };
+        let line = format!("  {entry}: {alarms} alarms, {occurrences} occurrences: {}{over}", entry.answer());
+        out.push_str(&escape::text(&line));
+        out.push('\n');
+        out.extend(named);
+    }
+    Ok(out)
 }
 
 /// Where process alarms come from.

@@ -180,10 +180,10 @@ pub struct Carrier {
 /// How long a message may be on its way, unless configured.
 const WAIT: Duration = Duration::from_secs(30);
 
-type Tables<'v, 'i> = Vec<Section<'v, 'i>>;
+pub(super) type Tables<'v, 'i> = Vec<Section<'v, 'i>>;
 
 /// The tables of an array `[[name]]`.
-fn tables<'v, 'i>(
+pub(super) fn tables<'v, 'i>(
     file: &mut Section<'v, 'i>,
     key: &'static str,
     name: &'static str,

@@ -10,6 +10,7 @@ pub mod media;
 mod read;
 mod section;
 pub mod sink;
+pub mod suppress;
 pub(crate) mod values;
 
 pub use egress::{Egress, Sensitive};
@@ -17,6 +18,7 @@ pub use intake::{Carrier, Intake, Limit, Mapping};
 pub use media::Media;
 pub use read::parse;
 pub use sink::{JsonShape, Rate, Sink, SinkKind, SyslogShape, Tls};
+pub use suppress::Suppress;
 pub use values::{Cidr, Facility, Ports, SyslogAddress};
 
 use crate::redact::ArgvPrivacy;
@@ -84,11 +86,17 @@ pub struct Alarms {
     pub shelving: Duration,
     /// For how long it can be at most: what is shelved for ever is forgotten.
     pub shelving_limit: Duration,
+    /// `[[alarms.suppress]]`: what is off the list by design.
+    pub suppress: Vec<Suppress>,
 }
 
 impl Default for Alarms {
     fn default() -> Self {
-        Self { shelving: Duration::from_secs(8 * 3600), shelving_limit: Duration::from_secs(7 * 86_400) }
+        Self {
+            shelving: Duration::from_secs(8 * 3600),
+            shelving_limit: Duration::from_secs(7 * 86_400),
+            suppress: Vec::new(),
+        }
     }
 }
 

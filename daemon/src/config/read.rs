@@ -5,6 +5,7 @@ use super::egress;
 use super::intake;
 use super::media;
 use super::section::{Mistakes, Section, article};
+use super::suppress;
 use super::values::{absolute, cidr, duration, loopback, one_of, ports, size};
 use super::{Alarms, Config, Integrity, Metrics, Mistake, Parsed, Ports, StreamDigest};
 use crate::redact::ArgvPrivacy;
@@ -60,6 +61,8 @@ pub fn parse(source: &str) -> Result<Parsed, Vec<Mistake>> {
     if let Some(mut s) = section(&mut file, "alarms", "[alarms]", &mut m) {
         config.limits = intake::limits(&mut s, &mut m);
         config.carriers = intake::carriers(&mut s, &mut m);
+        let tables = intake::tables(&mut s, "suppress", "[[alarms.suppress]]", &mut m);
+        config.alarms.suppress = tables.into_iter().filter_map(|t| suppress::read(t, &mut m)).collect();
         alarms(s, &mut config.alarms, &mut m);
     }
     super::sink::read(&mut file, &mut config.sinks, &mut m);

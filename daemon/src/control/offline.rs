@@ -6,14 +6,13 @@ use crate::alarms::state::Event;
 use crate::alarms::{Alarms, Asker, NotFound, find, room};
 use crate::config;
 use crate::host::user_name;
-use crate::ledger::{Ledger, LedgerError, Note, Owner, Reader};
+use crate::ledger::{Ledger, LedgerError, Letter, Owner, Reader};
 use crate::model::Alarm;
+use crate::sinks;
 use anyhow::Context;
 use jiff::Timestamp;
 use std::path::Path;
-
-/// Under what the ledger remembers that sinks have not heard of a change.
-pub const UNTOLD: &str = "alarm-untold";
+use std::sync::Arc;
 
 /// Changes an alarm's state. The inner error is a refusal.
 ///
@@ -41,14 +40,19 @@ pub fn change(
     };
     let uid = rustix::process::getuid().as_raw();
     let by = Asker { uid: Some(uid), user: user_name(uid), why: action.word().into(), comment };
-    alarms.end_shelves(now, fetch);
+    let mut told: Vec<Alarm> = alarms.end_shelves(now, fetch).into_iter().map(|t| t.alarm).collect();
     let alarm = match alarms.change(id, event, &by, now, fetch) {
         Ok(taken) => taken.alarm,
         Err(why) => return Ok(Err(why.to_string())),
     };
     while let Some(row) = alarms.next_write() {
-        ledger.remember(Note { kind: UNTOLD, key: row.id.to_string(), json: Some("true".into()) });
         ledger.alarm(row);
+    }
+    // The next daemon's sinks hear of it.
+    told.push(alarm.clone());
+    let last = ledger.undelivered()?.last().map_or(0, |l| l.number).max(sinks::highest(state));
+    for (alarm, number) in told.into_iter().zip(last + 1..) {
+        ledger.letter(Arc::new(Letter::new(number, Arc::new(alarm))));
     }
     ledger.write()?;
     Ok(Ok(alarm))

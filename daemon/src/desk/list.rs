@@ -6,11 +6,13 @@
 use super::{Desk, FAREWELL, FORGET};
 use crate::alarms::Taken;
 use crate::alarms::entry::Word;
+use crate::config::Suppress;
 use crate::control::{Answer, Ask};
 use crate::intake::Batch;
-use crate::ledger::Reader;
+use crate::ledger::{AlarmRow, Reader, Scribe};
 use crate::model::{Alarm, Finding};
 use crate::sinks::Message;
+use crossbeam::channel::{RecvTimeoutError, Sender};
 use jiff::Timestamp;
 use std::path::Path;
 use std::sync::Arc;
@@ -51,14 +53,15 @@ impl Desk {
     pub(super) fn raised(&mut self, finding: Finding) {
         let taken = self.alarms.take(finding);
         self.metrics.found(&taken.alarm);
+        let id = taken.alarm.id;
         // A repeat can wait a moment for others; what is raised can't.
         let urgent = taken.alarm.changed.as_ref().is_some_and(|c| c.at == taken.alarm.last);
         self.say(taken);
         if urgent {
-            self.write();
-        } else {
-            self.settle.get_or_insert_with(|| Instant::now() + SETTLE);
+            self.give_one(id);
         }
+        self.give_letters();
+        self.settle.get_or_insert_with(|| Instant::now() + SETTLE);
     }
 
     /// A word from outside.
@@ -88,14 +91,13 @@ impl Desk {
             Ok(taken) => {
                 let (done, committed) = crossbeam::channel::bounded(1);
                 let full = "it waits for the disk, with too much else";
-                if let (Some(scribe), Some(row)) = (&self.scribe, self.alarms.write_of(taken.alarm.id))
-                    && let Err(row) = scribe.alarm(Box::new(row), Some(done.clone()))
-                {
-                    self.alarms.put_back(*row);
-                    let _ = done.send(Err(full.into()));
-                }
                 let alarm = Box::new(taken.alarm.clone());
                 self.say(taken);
+                if let Some(row) = self.alarms.write_of(alarm.id)
+                    && !self.give(row, Some(done.clone()))
+                {
+                    let _ = done.send(Err(full.into()));
+                }
                 Answer::Done { alarm, committed }
             }
         };
@@ -111,6 +113,10 @@ impl Desk {
             let (state, reader) = (&self.state, &mut self.reader);
             let back = self.alarms.end_shelves(Timestamp::now(), |id| fetch(state.as_deref(), reader, id));
             back.into_iter().for_each(|taken| self.say(taken));
+            if jiff::Zoned::now().date() != self.design.1 {
+                // What held until yesterday is over.
+                self.redesign(self.design.0.clone());
+            }
             self.plan_shelves();
         }
         if self.forget <= now {
@@ -122,12 +128,30 @@ impl Desk {
         self.write();
     }
 
-    /// When to look at the shelves again.
+    /// When to look at the shelves again, and at the calendar.
     pub(super) fn plan_shelves(&mut self) {
-        self.shelves = self.alarms.next_end().map(|end| {
+        let end = self.alarms.next_end().map(|end| {
             let left = Duration::try_from(end.duration_since(Timestamp::now())).unwrap_or_default();
-            Instant::now() + left.min(LOOK)
+            left.min(LOOK)
         });
+        let day = self.alarms.is_designed().then_some(LOOK);
+        self.shelves = end.into_iter().chain(day).min().map(|left| Instant::now() + left);
+    }
+
+    /// What is suppressed by design from now on.
+    pub(super) fn redesign(&mut self, entries: Vec<Suppress>) {
+        let today = jiff::Zoned::now().date();
+        let now = entries.iter().filter(|e| e.holds(today)).cloned().collect();
+        self.design = (entries, today);
+        for id in self.alarms.design(now) {
+            let (state, reader) = (&self.state, &mut self.reader);
+            let taken = self.alarms.redesign(id, Timestamp::now(), |id| fetch(state.as_deref(), reader, id));
+            if let Some(taken) = taken {
+                self.say(taken);
+            }
+        }
+        self.plan_shelves();
+        self.write();
     }
 
     /// Tells the sinks, where they are to hear of it.
@@ -140,30 +164,109 @@ impl Desk {
         }
     }
 
+    /// A letter, where there is a ledger that has to have it first.
     pub(super) fn tell(&mut self, alarm: Alarm) {
         if let Some(json) = &mut self.json {
             json.alarm(&alarm);
         }
-        self.sinks.send(&Message::Alarm(Arc::new(alarm)));
+        if self.sinks.is_empty() {
+            return;
+        }
+        if self.scribe.is_some() {
+            self.letters.add(alarm, Instant::now());
+        } else {
+            self.sinks.send(&Message::Alarm(Arc::new(alarm)));
+        }
+    }
+
+    /// Sends what is committed; all, where nothing can be.
+    pub(super) fn post(&mut self) {
+        let fails = self.scribe.as_ref().is_none_or(Scribe::fails);
+        self.send_letters(fails);
+    }
+
+    fn send_letters(&mut self, anyway: bool) {
+        let now = Instant::now();
+        while let Some(letter) = self.letters.send_next(now, anyway) {
+            self.sinks.letter(&letter);
+        }
+        if let Some(scribe) = &self.scribe
+            && let Some(number) = self.letters.stored(self.sinks.stored())
+        {
+            scribe.delivered(number);
+        }
+        if !self.sinks.is_empty() && self.letters.sent().next().is_some() {
+            // To look whether they have it.
+            self.settle.get_or_insert_with(|| Instant::now() + SETTLE);
+        }
+    }
+
+    /// At the end: every letter, with its commit or, at last, without.
+    pub(super) fn post_all(&mut self) {
+        let end = Instant::now() + FAREWELL;
+        self.post();
+        while self.letters.due().is_some() && Instant::now() < end {
+            if let Err(RecvTimeoutError::Disconnected) = self.committed.recv_deadline(end) {
+                self.committed = crossbeam::channel::never();
+            }
+            self.post();
+        }
+        self.send_letters(true);
+    }
+
+    /// Gives the ledger how an alarm stands, and in the same breath what the sinks are to hear of it. False: it has no room.
+    fn give(&mut self, mut row: AlarmRow, done: Option<Sender<Result<(), String>>>) -> bool {
+        let Some(scribe) = &self.scribe else { return false };
+        row.letters = self.letters.give(row.id);
+        let Err(mut row) = scribe.alarm(Box::new(row), done) else { return true };
+        self.letters.put_back(row.id, std::mem::take(&mut row.letters));
+        self.alarms.put_back(*row);
+        false
+    }
+
+    /// Gives the ledger one alarm, or what is to be told of it where the rest is there already. False: it has no room.
+    fn give_one(&mut self, id: Uuid) -> bool {
+        if let Some(row) = self.alarms.write_of(id) {
+            return self.give(row, None);
+        }
+        let Some(scribe) = &self.scribe else { return false };
+        let mut letters = self.letters.give(id).into_iter();
+        while let Some(letter) = letters.next() {
+            if !scribe.letter(Arc::clone(&letter)) {
+                self.letters.put_back(id, std::iter::once(letter).chain(letters).collect());
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Gives the ledger all that sinks are to hear of, as far as it has room.
+    fn give_letters(&mut self) {
+        for id in self.letters.to_give() {
+            if !self.scribe.as_ref().is_some_and(Scribe::has_room) || !self.give_one(id) {
+                break;
+            }
+        }
     }
 
     /// Gives the ledger what it doesn't have yet, as far as it has room.
     pub(super) fn write(&mut self) {
         self.settle = None;
         self.count_list();
-        let Some(scribe) = &self.scribe else { return };
-        while scribe.has_room() {
+        self.give_letters();
+        self.post();
+        while self.scribe.as_ref().is_some_and(Scribe::has_room) {
             let Some(row) = self.alarms.next_write() else { break };
-            if let Err(row) = scribe.alarm(Box::new(row), None) {
-                self.alarms.put_back(*row);
+            if !self.give(row, None) {
                 break;
             }
         }
+        let Some(scribe) = &self.scribe else { return };
         let minutes = self.alarms.minutes();
         if !minutes.is_empty() {
             scribe.minutes(minutes);
         }
-        if self.alarms.unwritten() > 0 {
+        if self.alarms.unwritten() > 0 || !self.letters.to_give().is_empty() {
             self.settle = Some(Instant::now() + SETTLE);
         } else {
             // Behind the alarms that came up to there.
@@ -188,7 +291,7 @@ impl Desk {
     pub(super) fn write_all(&mut self) {
         let end = Instant::now() + FAREWELL;
         self.write();
-        while self.scribe.is_some() && self.alarms.unwritten() > 0 {
+        while self.scribe.is_some() && (self.alarms.unwritten() > 0 || !self.letters.to_give().is_empty()) {
             if Instant::now() >= end {
                 tracing::error!("{} alarms could not be written down", self.alarms.unwritten());
                 return;
@@ -200,7 +303,7 @@ impl Desk {
 }
 
 /// A finding that only the ledger has.
-pub(super) fn fetch(state: Option<&Path>, reader: &mut Option<Reader>, id: Uuid) -> Option<Finding> {
+fn fetch(state: Option<&Path>, reader: &mut Option<Reader>, id: Uuid) -> Option<Finding> {
     if reader.is_none() {
         *reader = Reader::open(state?).inspect_err(|e| tracing::error!("{e}")).ok();
     }

@@ -9,9 +9,11 @@
 //! ledger, and at the end an [`Outcome`] for `run`'s report. One thread, which waits for no disk and no
 //! receiver: sinks and scribe have their own.
 //!
-//! `open` makes one, `list` keeps the alarm list, `shown` fills in what alarms show.
+//! `open` makes one, `list` keeps the alarm list, `letters` holds what the ledger has to have before sinks hear of it, `shown`
+//! fills in what alarms show.
 #![forbid(unsafe_code)]
 
+mod letters;
 mod list;
 mod open;
 mod shown;
@@ -20,7 +22,7 @@ mod tests;
 
 use crate::alarms::Alarms;
 use crate::alarms::entry::{Entry, Word};
-use crate::config::Config;
+use crate::config::{Config, Suppress};
 use crate::control::{Ask, Control};
 use crate::delivered;
 use crate::detect::Rules;
@@ -38,6 +40,8 @@ use crate::report::Gathered;
 use crate::sinks::{JsonLines, Message, Sinks};
 use crate::workflow;
 use crossbeam::channel::Receiver;
+use jiff::civil::Date;
+use letters::Letters;
 use open::page;
 use shown::{identify, tidy_argv};
 use std::net::SocketAddr;
@@ -67,6 +71,10 @@ pub struct Desk {
     control: Option<Control>,
     asks: Receiver<Ask>,
     scribe: Option<Scribe>,
+    /// What the sinks are to hear.
+    letters: Letters,
+    /// The ledger has some of it.
+    committed: Receiver<()>,
     /// None without a ledger: habits take longer than a `run`.
     habits: Option<Habits>,
     watchers: Option<Watchers>,
@@ -80,6 +88,8 @@ pub struct Desk {
     entry: (Entry, Receiver<Word>),
     /// When repeats have to be in the ledger, and shelves may be over.
     settle: Option<Instant>,
+    /// What is suppressed by design, and the day for which that was looked at.
+    design: (Vec<Suppress>, Date),
     /// When a shelf may be over.
     shelves: Option<Instant>,
     /// When what is old is forgotten.
@@ -127,12 +137,20 @@ impl Desk {
     /// Works until `judged` ends. A configuration that comes through `reloads` holds from then on.
     #[must_use]
     pub fn serve(mut self, judged: &Receiver<Judged>, reloads: &Receiver<Reload>) -> Outcome {
+        self.redesign(self.design.0.clone());
         self.plan_shelves();
         loop {
-            let next = [self.settle, self.shelves].into_iter().flatten().fold(self.forget, Instant::min);
+            let next = [self.settle, self.shelves, self.letters.due()]
+                .into_iter()
+                .flatten()
+                .fold(self.forget, Instant::min);
             let time = crossbeam::channel::at(next);
             crossbeam::channel::select! {
                 recv(time) -> _ => self.on_time(),
+                recv(self.committed) -> word => match word {
+                    Ok(()) => self.post(),
+                    Err(_) => self.committed = crossbeam::channel::never(),
+                },
                 recv(self.asks) -> ask => match ask {
                     Ok(ask) => self.asked(ask),
                     Err(_) => self.asks = crossbeam::channel::never(),
@@ -244,6 +262,7 @@ impl Desk {
     fn reload(&mut self, news: Reload) {
         let config = &news.config;
         self.alarms.shelving(config.alarms.shelving);
+        self.redesign(config.alarms.suppress.clone());
         self.keep = config.ledger.keep;
         if let Some(control) = &self.control {
             control.limit(config.alarms.clone());
@@ -261,6 +280,7 @@ impl Desk {
         // The old ones first: they and the new ones may share a spool.
         std::mem::take(&mut self.sinks).finish(FAREWELL);
         self.sinks = Sinks::start(&config.sinks, self.state.as_deref(), &self.metrics);
+        self.letters.sent().for_each(|letter| self.sinks.letter(letter));
         if self.page.as_ref().map(|(address, _)| *address) != config.metrics.listen {
             self.page = None;
             self.page = config.metrics.listen.and_then(|address| page(address, &self.metrics));
@@ -308,7 +328,11 @@ impl Desk {
         if let Some(json) = &mut self.json {
             json.summary(&self.summary);
         }
-        self.sinks.finish(FAREWELL);
+        self.post_all();
+        let stored = std::mem::take(&mut self.sinks).finish(FAREWELL);
+        if let (Some(number), Some(scribe)) = (self.letters.stored(stored), &self.scribe) {
+            scribe.delivered(number);
+        }
         drop(self.habits);
         self.egress.finish();
         if let Some(scribe) = self.scribe {

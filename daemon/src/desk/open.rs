@@ -3,12 +3,12 @@
 //! Comes in: the configuration, a state directory. Goes out: a [`Desk`] that can serve. Called by `core` and `run`.
 #![forbid(unsafe_code)]
 
-use super::list::fetch;
+use super::letters::Letters;
 use super::{Desk, FORGET, Watchers};
 use crate::alarms::entry::Entry;
 use crate::alarms::{Alarms, room};
 use crate::config::Config;
-use crate::control::{self, Control, offline};
+use crate::control::{self, Control};
 use crate::delivered;
 use crate::detect::Rules;
 use crate::egress::{Egress, Usual};
@@ -21,7 +21,7 @@ use crate::metrics::{Metrics, page::Page};
 use crate::model::Summary;
 use crate::operations::station::Station;
 use crate::report::Gathered;
-use crate::sinks::{JsonLines, Sinks};
+use crate::sinks::{self, JsonLines, Sinks};
 use crate::workflow;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -52,16 +52,24 @@ impl Desk {
         let recalled = ledger.as_ref().map(|l| l.recall(habits::KIND)).transpose()?;
         let places = ledger.as_ref().map(|l| l.recall(Station::KIND)).transpose()?.unwrap_or_default();
         let station = Station::open(config, places).map_err(LedgerError::Thread)?;
-        let scribe = ledger.map(Scribe::start).transpose().map_err(LedgerError::Thread)?;
-        let habits = recalled.map(|r| Habits::new(r, scribe.as_ref().map(|s| s.memory(habits::KIND))));
         let metrics = Metrics::default();
         metrics.list(&alarms.by_state());
+        let sinks = Sinks::start(&config.sinks, state.as_deref(), &metrics);
+        let letters = match (&ledger, &state) {
+            (Some(ledger), Some(dir)) if owner.is_some() => {
+                Letters::resume(ledger.undelivered()?, sinks::highest(dir))
+            }
+            _ => Letters::default(),
+        };
+        letters.sent().for_each(|letter| sinks.letter(letter));
+        let scribe = ledger.map(Scribe::start).transpose().map_err(LedgerError::Thread)?;
+        let habits = recalled.map(|r| Habits::new(r, scribe.as_ref().map(|s| s.memory(habits::KIND))));
         let executables: Arc<Executables> = Arc::default();
         Ok(Self {
             egress: Egress::new(config, Arc::default(), Arc::clone(&executables)),
             rules: Rules::new(config.watch.clone()),
             alarms,
-            sinks: Sinks::start(&config.sinks, state.as_deref(), &metrics),
+            sinks,
             page: config.metrics.listen.and_then(|address| page(address, &metrics)),
             counted_list: None,
             metrics,
@@ -69,7 +77,9 @@ impl Desk {
             owner,
             control: None,
             asks: crossbeam::channel::never(),
+            committed: scribe.as_ref().map_or_else(crossbeam::channel::never, Scribe::committed),
             scribe,
+            letters,
             habits,
             watchers: None,
             station,
@@ -78,6 +88,7 @@ impl Desk {
             entry: Entry::new(),
             settle: None,
             shelves: None,
+            design: (config.alarms.suppress.clone(), jiff::Zoned::now().date()),
             forget: Instant::now() + FORGET,
             keep: config.ledger.keep,
             reader: None,
@@ -94,8 +105,7 @@ impl Desk {
         self.owner.is_some()
     }
 
-    /// Lets people change alarms, by a control socket beside `socket`, where the alarm list is this desk's. What was
-    /// changed while no daemon ran is told to the sinks now.
+    /// Lets people change alarms, by a control socket beside `socket`, where the alarm list is this desk's.
     #[must_use]
     pub fn controlled(mut self, config: &Config, socket: &Path) -> Self {
         let (Some(state), true) = (self.state.clone(), self.owns()) else { return self };
@@ -107,14 +117,10 @@ impl Desk {
                 control::path(socket).display()
             ),
         }
-        let untold = Reader::open(&state).and_then(|r| r.recall(offline::UNTOLD)).unwrap_or_default();
-        for (id, _) in untold {
-            let (from, reader) = (self.state.as_deref(), &mut self.reader);
-            let alarm = id.parse().ok().and_then(|id| self.alarms.get(id, |id| fetch(from, reader, id)));
-            alarm.into_iter().for_each(|alarm| self.tell(alarm));
-            if let Some(scribe) = &self.scribe {
-                scribe.memory(offline::UNTOLD).forget(&id);
-            }
+        if let (true, Some(scribe)) = (self.sinks.is_empty(), &self.scribe) {
+            // Nobody is to hear what was changed while no daemon ran.
+            scribe.delivered(u64::MAX);
+            self.letters.stored(Some(u64::MAX));
         }
         self
     }

@@ -5,10 +5,11 @@
 //! finding's, and may be older.
 #![forbid(unsafe_code)]
 
+use super::Letter;
 use super::read::json;
 use super::word;
 use crate::alarms::Minutes;
-use crate::alarms::state::{Hold, HoldKind, Standing};
+use crate::alarms::state::{Hold, HoldKind, Holder, Standing};
 use crate::model::{Alarm, Change, Severity};
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, params};
@@ -80,6 +81,8 @@ pub struct AlarmRow {
     pub changed: Option<Change>,
     /// Changes that are to be added.
     pub changes: Vec<Change>,
+    /// What sinks are to hear of it, as soon as it is committed.
+    pub letters: Vec<Arc<Letter>>,
 }
 
 impl AlarmRow {
@@ -98,7 +101,12 @@ pub(super) fn write(connection: &Connection, row: &AlarmRow) -> rusqlite::Result
     let state = word(&row.standing.state());
     let (last, until) = (row.last.as_microsecond(), row.standing.until().map(|t| t.as_microsecond()));
     let count = i64::try_from(row.count).unwrap_or(i64::MAX);
-    let theirs = row.standing.hold.is_some_and(|h| h.theirs);
+    // An older version reads every other number as its source's.
+    let theirs = match row.standing.hold.map(|h| h.by) {
+        None | Some(Holder::Operator) => 0,
+        Some(Holder::Source) => 1,
+        Some(Holder::Design) => 2,
+    };
     let chattered = row.chattered.map(|t| t.as_microsecond());
     let (active, acknowledged) = (row.standing.active, row.standing.acknowledged);
     if let Some(alarm) = &row.alarm {
@@ -211,6 +219,7 @@ pub(super) fn standing(connection: &Connection, most: usize) -> rusqlite::Result
             alarm: None,
             changed: row.get::<_, Option<String>>(15)?.map(|text| json(&text)).transpose()?,
             changes: vec![],
+            letters: vec![],
         })
     })?;
     rows.collect()
@@ -269,11 +278,15 @@ fn standing_of(row: &Row<'_>, state: usize, at: usize) -> rusqlite::Result<Stand
         "out-of-service" => Some(HoldKind::OutOfService),
         _ => None,
     };
-    let theirs = row.get(at + 3)?;
+    let by = match row.get(at + 3)? {
+        0 => Holder::Operator,
+        2 => Holder::Design,
+        _ => Holder::Source,
+    };
     Ok(Standing {
         active: row.get(at)?,
         acknowledged: row.get(at + 1)?,
-        hold: kind.map(|kind| Hold { kind, theirs }),
+        hold: kind.map(|kind| Hold { kind, by }),
     })
 }
 

@@ -13,6 +13,7 @@
 mod alarms;
 mod baseline;
 mod imported;
+mod letters;
 mod list;
 mod load;
 mod owner;
@@ -26,6 +27,7 @@ pub mod usual;
 pub use alarms::AlarmRow;
 pub use baseline::{Baseline, Met};
 pub use imported::Importer;
+pub use letters::Letter;
 pub use list::Filter;
 pub use load::{FLOOD, Load, Named};
 pub use owner::{InUse, Owner};
@@ -160,6 +162,9 @@ pub struct Ledger {
     /// One for each alarm: the latest counts, and none is given up.
     alarms: HashMap<Uuid, AlarmRow>,
     minutes: Minutes,
+    letters: VecDeque<Arc<Letter>>,
+    /// Letters up to here are in every sink's queue.
+    delivered: u64,
     lost: u64,
     tidied: Option<Instant>,
 }
@@ -189,6 +194,8 @@ impl Ledger {
             waiting: VecDeque::new(),
             alarms: HashMap::new(),
             minutes: Minutes::default(),
+            letters: VecDeque::new(),
+            delivered: 0,
             lost: 0,
             tidied: None,
         })
@@ -199,8 +206,9 @@ impl Ledger {
         self.queue(Row::Transfer(transfer));
     }
 
-    /// Queues how an alarm stands now, and the changes that brought it there.
-    pub fn alarm(&mut self, row: AlarmRow) {
+    /// Queues how an alarm stands now, the changes that brought it there, and what is to be told of it.
+    pub fn alarm(&mut self, mut row: AlarmRow) {
+        self.letters.extend(row.letters.drain(..));
         let row = match self.alarms.remove(&row.id) {
             Some(older) => older.followed_by(row),
             None => row,
@@ -211,6 +219,16 @@ impl Ledger {
     /// Queues how many alarms came up in which minute.
     pub fn minutes(&mut self, minutes: &Minutes) {
         self.minutes.add(minutes);
+    }
+
+    /// Queues a letter whose alarm's row came before.
+    pub fn letter(&mut self, letter: Arc<Letter>) {
+        self.letters.push_back(letter);
+    }
+
+    /// Every sink has the letters up to `number`.
+    pub fn delivered(&mut self, number: u64) {
+        self.delivered = self.delivered.max(number);
     }
 
     /// Queues what a stage remembers.
@@ -253,11 +271,15 @@ impl Ledger {
             none => none.insert(open(&self.path)?),
         };
         let error = |source| LedgerError::Sqlite { path: self.path.clone(), source };
-        if !(self.waiting.is_empty() && self.alarms.is_empty() && self.minutes.is_empty()) {
-            write(connection, &self.waiting, self.alarms.values(), &self.minutes).map_err(error)?;
+        let nothing = self.waiting.is_empty() && self.alarms.is_empty() && self.minutes.is_empty();
+        if !(nothing && self.letters.is_empty() && self.delivered == 0) {
+            let letters = (&self.letters, self.delivered);
+            write(connection, &self.waiting, self.alarms.values(), &self.minutes, letters).map_err(error)?;
             self.waiting.clear();
             self.alarms.clear();
             self.minutes = Minutes::default();
+            self.letters.drain(..).for_each(|letter| letter.commit());
+            self.delivered = 0;
         }
         Ok(())
     }
@@ -274,6 +296,16 @@ impl Ledger {
     pub fn standing(&self, most: usize) -> Result<Vec<AlarmRow>, LedgerError> {
         let Some(connection) = &self.connection else { return Ok(vec![]) };
         alarms::standing(connection, most)
+            .map_err(|source| LedgerError::Sqlite { path: self.path.clone(), source })
+    }
+
+    /// Letters of an earlier daemon that some sink may not have, in order.
+    ///
+    /// # Errors
+    /// SQLite failed.
+    pub fn undelivered(&self) -> Result<Vec<Letter>, LedgerError> {
+        let Some(connection) = &self.connection else { return Ok(vec![]) };
+        letters::undelivered(connection)
             .map_err(|source| LedgerError::Sqlite { path: self.path.clone(), source })
     }
 
@@ -378,6 +410,7 @@ fn connect(path: &Path) -> Result<Connection, LedgerError> {
 /// All or none, for two programs may come at the same time.
 fn make_tables(connection: &Connection, version: i64) -> rusqlite::Result<()> {
     if version == SCHEMA {
+        connection.execute_batch(letters::TABLE)?;
         return connection.execute_batch(imported::TABLE);
     }
     let made = (|| {
@@ -389,6 +422,7 @@ fn make_tables(connection: &Connection, version: i64) -> rusqlite::Result<()> {
         connection.execute_batch(TABLES)?;
         connection.execute_batch(alarms::TABLES)?;
         connection.execute_batch(if old { alarms::FROM_2_MOVE } else { "" })?;
+        connection.execute_batch(letters::TABLE)?;
         connection.execute_batch(imported::TABLE)?;
         connection.execute_batch("COMMIT")
     })();
@@ -400,6 +434,7 @@ fn write<'a>(
     rows: &VecDeque<Row>,
     standing: impl Iterator<Item = &'a AlarmRow>,
     minutes: &Minutes,
+    (letters, delivered): (&VecDeque<Arc<Letter>>, u64),
 ) -> rusqlite::Result<()> {
     let json = |e: serde_json::Error| rusqlite::Error::ToSqlConversionFailure(Box::new(e));
     let transaction = connection.transaction()?;
@@ -407,6 +442,10 @@ fn write<'a>(
         alarms::write(&transaction, row)?;
     }
     alarms::write_minutes(&transaction, minutes)?;
+    letters::write(&transaction, letters)?;
+    if delivered > 0 {
+        letters::delivered(&transaction, delivered)?;
+    }
     {
         let mut transfers = transaction
             .prepare_cached("INSERT OR REPLACE INTO transfers VALUES (?1,?2,?3,?4,?5,?6,?7,?8)")?;

@@ -4,14 +4,14 @@
 //! when it is well again. Called by `desk`.
 #![forbid(unsafe_code)]
 
-use super::{AlarmRow, Ledger, Note, WAITING};
+use super::{AlarmRow, Ledger, Letter, Note, WAITING};
 use crate::alarms::Minutes;
 use crate::config;
 use crate::model::Transfer;
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
 use std::cell::Cell;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -25,6 +25,8 @@ const BATCH: usize = 4096;
 enum Order {
     Transfer(Arc<Transfer>),
     Alarm(Box<AlarmRow>, Option<Sender<Result<(), String>>>),
+    Letter(Arc<Letter>),
+    Delivered(u64),
     Minutes(Minutes),
     Limit(config::Ledger),
     Remember(Note),
@@ -71,6 +73,9 @@ pub struct Scribe {
     full: Arc<AtomicU64>,
     /// Alarms that were taken and are not committed.
     in_hand: Arc<AtomicUsize>,
+    committed: Receiver<()>,
+    /// The last transaction failed.
+    failing: Arc<AtomicBool>,
     thread: JoinHandle<()>,
 }
 
@@ -83,11 +88,13 @@ impl Scribe {
         let (orders, waiting) = bounded(WAITING);
         let full = Arc::new(AtomicU64::new(0));
         let in_hand = Arc::new(AtomicUsize::new(0));
-        let counters = (Arc::clone(&full), Arc::clone(&in_hand));
+        let failing = Arc::new(AtomicBool::new(false));
+        let counters = (Arc::clone(&full), Arc::clone(&in_hand), Arc::clone(&failing));
+        let (word, committed) = bounded(1);
         let thread = std::thread::Builder::new()
             .name("ledger".into())
-            .spawn(move || write(ledger, &waiting, &counters.0, &counters.1))?;
-        Ok(Self { orders, full, in_hand, thread })
+            .spawn(move || write(ledger, &waiting, &counters.0, &counters.1, (&counters.2, &word)))?;
+        Ok(Self { orders, full, in_hand, committed, failing, thread })
     }
 
     /// A final transfer.
@@ -119,6 +126,29 @@ impl Scribe {
                 _ => unreachable!("it is what was sent"),
             }
         })
+    }
+
+    /// What the sinks are to hear of an alarm whose row came before. False: there is no room.
+    #[must_use]
+    pub fn letter(&self, letter: Arc<Letter>) -> bool {
+        self.orders.try_send(Order::Letter(letter)).is_ok()
+    }
+
+    /// Says so when letters were committed, or could not be.
+    #[must_use]
+    pub fn committed(&self) -> Receiver<()> {
+        self.committed.clone()
+    }
+
+    /// The ledger can't be written.
+    #[must_use]
+    pub fn fails(&self) -> bool {
+        self.failing.load(Ordering::Relaxed)
+    }
+
+    /// Every sink has the letters up to this number.
+    pub fn delivered(&self, number: u64) {
+        self.order(Order::Delivered(number));
     }
 
     /// What follows is committed as a whole, up to [`Self::together_done`], which has to come soon.
@@ -165,9 +195,15 @@ impl Scribe {
     }
 }
 
-fn write(mut ledger: Ledger, orders: &Receiver<Order>, full: &AtomicU64, in_hand: &AtomicUsize) {
+fn write(
+    mut ledger: Ledger,
+    orders: &Receiver<Order>,
+    full: &AtomicU64,
+    in_hand: &AtomicUsize,
+    (failing, committed): (&AtomicBool, &Sender<()>),
+) {
     let mut failed = false;
-    let mut alarms = 0;
+    let (mut alarms, mut letters) = (0, 0);
     let mut waiting = Vec::new();
     let together = Cell::new(false);
     loop {
@@ -176,8 +212,14 @@ fn write(mut ledger: Ledger, orders: &Receiver<Order>, full: &AtomicU64, in_hand
                 let mut over = |order| match order {
                     Order::Alarm(row, done) => {
                         alarms += 1;
+                        letters += row.letters.len();
                         waiting.extend(done);
                         ledger.alarm(*row);
+                        false
+                    }
+                    Order::Letter(letter) => {
+                        letters += 1;
+                        ledger.letter(letter);
                         false
                     }
                     Order::Together | Order::Done => {
@@ -207,11 +249,17 @@ fn write(mut ledger: Ledger, orders: &Receiver<Order>, full: &AtomicU64, in_hand
             _ => {}
         }
         failed = now.is_err();
+        failing.store(failed, Ordering::Relaxed);
+        if letters > 0 {
+            // One word is enough, however often it is said.
+            let _ = committed.try_send(());
+        }
         for done in waiting.drain(..) {
             // Whoever asked may have gone.
             let _ = done.try_send(now.as_ref().map(|&()| ()).map_err(ToString::to_string));
         }
         if !failed {
+            letters = 0;
             in_hand.fetch_sub(std::mem::take(&mut alarms), Ordering::Relaxed);
         }
         let lost = ledger.lost() + full.swap(0, Ordering::Relaxed);
@@ -230,6 +278,8 @@ fn take(ledger: &mut Ledger, order: Order) -> bool {
         Order::End => return false,
         Order::Transfer(transfer) => ledger.transfer(transfer),
         Order::Alarm(row, _) => ledger.alarm(*row),
+        Order::Letter(letter) => ledger.letter(letter),
+        Order::Delivered(number) => ledger.delivered(number),
         Order::Minutes(minutes) => ledger.minutes(&minutes),
         Order::Limit(limits) => ledger.limit(limits),
         Order::Remember(note) => ledger.remember(note),

@@ -324,3 +324,31 @@ fn the_lists_load_by_its_minutes() {
     assert_eq!(load.most_frequent[0].count, 4);
     assert!(load.most_frequent.len() == 10);
 }
+
+#[test]
+fn letters_are_there_until_every_sink_has_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = dir.path().join("state");
+    let mut ledger = Ledger::open(&state, limits()).unwrap();
+    let (mut alarms, alarm) = alarm();
+    let letter = |number| Arc::new(Letter::new(number, Arc::new(alarm.clone())));
+    let of_row = letter(3);
+    let row = AlarmRow { letters: vec![Arc::clone(&of_row), letter(0)], ..alarms.next_write().unwrap() };
+    ledger.alarm(row);
+    let behind = letter(4);
+    ledger.letter(Arc::clone(&behind));
+    assert!(!of_row.is_committed() && !behind.is_committed());
+    ledger.commit().unwrap();
+    assert!(of_row.is_committed() && behind.is_committed());
+    drop(ledger);
+    let mut ledger = Ledger::open(&state, limits()).unwrap();
+    let left = ledger.undelivered().unwrap();
+    assert_eq!(left.iter().map(|l| l.number).collect::<Vec<_>>(), [3, 4], "0 is no number");
+    assert_eq!(*left[0].alarm, alarm);
+    ledger.delivered(3);
+    ledger.commit().unwrap();
+    assert_eq!(ledger.undelivered().unwrap().len(), 1);
+    ledger.delivered(u64::MAX);
+    ledger.commit().unwrap();
+    assert!(ledger.undelivered().unwrap().is_empty());
+}

@@ -67,12 +67,21 @@ pub struct Metrics {
     bytes: Numbers<OfBytes>,
     records: Counter,
     dropped: Counter,
+    now: Now,
     processes: Numbers<OfProcess>,
     findings: Numbers<OfFinding>,
     alarms: Family<OfAlarm, Gauge>,
     /// What was ever said of the list: states that no alarm is in any more are 0.
     listed: Arc<Mutex<HashSet<OfAlarm>>>,
     sinks: OfSinks,
+}
+
+/// How the daemon keeps up.
+#[derive(Clone, Default)]
+struct Now {
+    pressure: Gauge,
+    lag: Gauge,
+    sessions: Gauge,
 }
 
 #[derive(Clone, Default)]
@@ -95,6 +104,12 @@ impl Default for Metrics {
         let (records, dropped) = (Counter::default(), Counter::default());
         r.register("records", "Records read from the lanes of observed programs", records.clone());
         r.register("records_dropped", "Records that found no room in a lane", dropped.clone());
+        let now = Now::default();
+        let words = "How full the fullest lane was in the last second";
+        r.register_with_unit("lane_pressure", words, Unit::Other("percent".into()), now.pressure.clone());
+        let words = "How late the daemon read its lanes at most in the last second";
+        r.register_with_unit("lag", words, Unit::Other("milliseconds".into()), now.lag.clone());
+        r.register("sessions", "Sockets, pipes and TLS sessions that are open", now.sessions.clone());
         let processes = Numbers::default();
         r.register("processes", "Processes that were observed, or were not, and why", processes.clone());
         let findings = Numbers::default();
@@ -114,7 +129,7 @@ impl Default for Metrics {
         r.register("build", "This program", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
         let registry = Arc::new(r);
         let listed = Arc::default();
-        Self { registry, transfers, bytes, records, dropped, processes, findings, alarms, listed, sinks }
+        Self { registry, transfers, bytes, records, dropped, now, processes, findings, alarms, listed, sinks }
     }
 }
 
@@ -145,6 +160,9 @@ impl Metrics {
     pub fn counts(&self, counts: &Counts) {
         self.records.inner().store(counts.records, Ordering::Relaxed);
         self.dropped.inner().store(counts.dropped, Ordering::Relaxed);
+        self.now.pressure.set(counts.pressure.into());
+        self.now.lag.set(i64::try_from(counts.lag).unwrap_or(i64::MAX));
+        self.now.sessions.set(i64::try_from(counts.sessions).unwrap_or(i64::MAX));
     }
 
     /// A process is, or is not, observed.
@@ -254,6 +272,7 @@ mod tests {
         m.transfer(&sample::transfer(Verdict::Intact));
         let mut counts = Counts::default();
         (counts.records, counts.dropped) = (17, 3);
+        (counts.pressure, counts.lag, counts.sessions) = (40, 7, 12);
         m.counts(&counts);
         m.coverage(&Coverage { pid: 1, exe: None, observed: false, reason: Some("static".into()) });
         let a = crate::sinks::tests::alarm();
@@ -271,6 +290,9 @@ mod tests {
             "counterfoil_transfers_total{verdict=\"intact\",channel=\"tls\"} 2",
             "counterfoil_records_total 17",
             "counterfoil_records_dropped_total 3",
+            "counterfoil_lane_pressure_percent 40",
+            "counterfoil_lag_milliseconds 7",
+            "counterfoil_sessions 12",
             "counterfoil_processes_total{observed=\"false\",reason=\"static\"} 1",
             "counterfoil_findings_total{analytic=\"AN0703\",rule=\"payload-altered\",severity=\"critical\"} 2",
             "counterfoil_alarms{rule=\"payload-altered\",severity=\"critical\",state=\"unacknowledged\"} 0",

@@ -24,9 +24,10 @@ pub use jsonl::{JsonLines, alarm_json, transfer_json};
 pub use throttle::Withheld;
 
 use crate::config::{self, JsonShape, SinkKind, SyslogShape};
+use crate::ledger::Letter;
 use crate::metrics::{Metrics, SinkMetrics};
 use crate::model::{Alarm, Coverage, Transfer};
-use crate::spool::Spool;
+use crate::spool::{self, Spool};
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
 use post::{Post, Shape};
 use sha2::{Digest, Sha256};
@@ -38,7 +39,12 @@ use std::time::{Duration, Instant};
 use throttle::Throttle;
 
 /// Messages that may wait for a sink's thread.
-const QUEUE: usize = 16_384;
+pub(crate) const QUEUE: usize = 16_384;
+
+/// Messages that a sink takes up before it looks at its receiver.
+const AT_ONCE: usize = 256;
+/// The folder of the sinks' queues in a state directory.
+const SPOOL: &str = "spool";
 
 /// What is sent.
 #[derive(Clone, Debug)]
@@ -77,7 +83,10 @@ pub struct Sinks {
 }
 
 struct Running {
-    queue: Sender<Message>,
+    /// Messages with their letter's number, or 0.
+    queue: Sender<(u64, Message)>,
+    /// Letters up to this number are in its spool, or need no line there.
+    stored: Arc<AtomicU64>,
     /// It wants every event, not alarms alone.
     everything: bool,
     full: Arc<AtomicU64>,
@@ -89,7 +98,7 @@ impl Sinks {
     /// one. A receiver that isn't there yet is no error: it is tried again and again.
     #[must_use]
     pub fn start(configured: &[config::Sink], state: Option<&Path>, metrics: &Metrics) -> Self {
-        let spools = state.map(|s| s.join("spool"));
+        let spools = state.map(|s| s.join(SPOOL));
         if let Some(dir) = &spools
             && let Err(e) = crate::ledger::prepare(dir)
         {
@@ -107,11 +116,33 @@ impl Sinks {
         Self { running, end }
     }
 
+    /// There are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.running.is_empty()
+    }
+
+    /// Letters up to this number are in every sink's queue. None: there are no sinks.
+    #[must_use]
+    pub fn stored(&self) -> Option<u64> {
+        // With the Release in `serve`: what is stored is in the file by then.
+        self.running.iter().map(|s| s.stored.load(Ordering::Acquire)).min()
+    }
+
     /// Gives `message` to every sink. Never waits.
     pub fn send(&self, message: &Message) {
+        self.give(0, message);
+    }
+
+    /// Gives a letter to every sink that does not have it yet. Never waits.
+    pub fn letter(&self, letter: &Letter) {
+        self.give(letter.number, &Message::Alarm(Arc::clone(&letter.alarm)));
+    }
+
+    fn give(&self, number: u64, message: &Message) {
         let alarm = matches!(message, Message::Alarm(_));
         for sink in self.running.iter().filter(|s| alarm || s.everything) {
-            match sink.queue.try_send(message.clone()) {
+            match sink.queue.try_send((number, message.clone())) {
                 Ok(()) | Err(TrySendError::Disconnected(_)) => {}
                 Err(TrySendError::Full(_)) => {
                     sink.full.fetch_add(1, Ordering::Relaxed);
@@ -121,8 +152,9 @@ impl Sinks {
     }
 
     /// Sends what is queued, for at most `max`, and ends. What a receiver that is away has not got
-    /// stays in its spool.
-    pub fn finish(self, max: Duration) {
+    /// stays in its spool. Gives what [`stored`](Self::stored) would then.
+    pub fn finish(self, max: Duration) -> Option<u64> {
+        let stored: Vec<_> = self.running.iter().map(|s| Arc::clone(&s.stored)).collect();
         let end = Instant::now() + max;
         let _ = self.end.set(end);
         let threads: Vec<JoinHandle<()>> = self
@@ -143,7 +175,16 @@ impl Sinks {
                 let _ = thread.join();
             }
         }
+        stored.iter().map(|s| s.load(Ordering::Acquire)).min()
     }
+}
+
+/// The highest number that a letter may have had which a sink has, also one that is no longer configured.
+#[must_use]
+pub fn highest(state: &Path) -> u64 {
+    let noted = spool::highest(&state.join(SPOOL));
+    // A daemon that is killed has not noted what it took last.
+    if noted == 0 { 0 } else { noted + AT_ONCE as u64 }
 }
 
 /// What is wrong with the files that the sinks' settings name, for `check`.
@@ -200,6 +241,7 @@ fn open(sink: &config::Sink, spools: Option<&Path>) -> Post {
 fn run(post: Post, sink: &config::Sink, metrics: SinkMetrics, end: Arc<OnceLock<Instant>>) -> Running {
     let (queue, messages) = bounded(QUEUE);
     let full = Arc::new(AtomicU64::new(0));
+    let stored = Arc::new(AtomicU64::new(post.passed()));
     let everything = matches!(sink.kind, SinkKind::Jsonl { shape: JsonShape::Counterfoil, .. });
     let server = Server {
         post,
@@ -207,6 +249,7 @@ fn run(post: Post, sink: &config::Sink, metrics: SinkMetrics, end: Arc<OnceLock<
         every: sink.heartbeat,
         throttle: Throttle::new(sink.rate_limit),
         full: Arc::clone(&full),
+        stored: Arc::clone(&stored),
         metrics,
         end,
     };
@@ -214,7 +257,7 @@ fn run(post: Post, sink: &config::Sink, metrics: SinkMetrics, end: Arc<OnceLock<
         .name("sink".into())
         .spawn(move || server.serve(&messages))
         .expect("a thread can be started");
-    Running { queue, everything, full, thread }
+    Running { queue, stored, everything, full, thread }
 }
 
 /// One sink's thread.
@@ -224,12 +267,13 @@ struct Server {
     every: Option<Duration>,
     throttle: Throttle,
     full: Arc<AtomicU64>,
+    stored: Arc<AtomicU64>,
     metrics: SinkMetrics,
     end: Arc<OnceLock<Instant>>,
 }
 
 impl Server {
-    fn serve(mut self, messages: &Receiver<Message>) {
+    fn serve(mut self, messages: &Receiver<(u64, Message)>) {
         let started = Instant::now();
         let mut beat = Heartbeat { sequence: 0, sent: 0, dropped: 0, uptime: Duration::ZERO };
         let mut next = self.every.map(|e| started + e);
@@ -240,7 +284,7 @@ impl Server {
             if next.is_some_and(|n| n <= now) {
                 beat.sequence += 1;
                 beat.uptime = started.elapsed();
-                self.post.send(&Message::Heartbeat(beat));
+                self.post.send(&Message::Heartbeat(beat), 0);
                 next = self.every.map(|e| now + e);
             }
             self.say_withheld(now, false);
@@ -249,9 +293,15 @@ impl Server {
             match messages.recv_timeout(wait) {
                 Ok(message) => {
                     // All that is there, before a look at the receiver; but not for ever.
-                    for message in std::iter::once(message).chain(messages.try_iter()).take(256) {
-                        self.take(&message, &mut beat);
+                    for (number, message) in std::iter::once(message).chain(messages.try_iter()).take(AT_ONCE)
+                    {
+                        self.take(number, &message, &mut beat);
+                        // Also where it needs no line.
+                        self.post.pass(number);
                     }
+                    // Before anything of it is taken by the receiver, and its line is gone.
+                    self.post.note();
+                    self.stored.store(self.post.passed(), Ordering::Release);
                 }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
@@ -265,7 +315,11 @@ impl Server {
         self.account(&mut beat);
     }
 
-    fn take(&mut self, message: &Message, beat: &mut Heartbeat) {
+    fn take(&mut self, number: u64, message: &Message, beat: &mut Heartbeat) {
+        if number > 0 && number <= self.post.passed() {
+            // An earlier daemon had come so far.
+            return;
+        }
         if let Message::Alarm(alarm) = message {
             if alarm.finding.severity < self.min {
                 return;
@@ -277,12 +331,12 @@ impl Server {
         }
         beat.sent += 1;
         self.metrics.sent();
-        self.post.send(message);
+        self.post.send(message, number);
     }
 
     fn say_withheld(&mut self, now: Instant, last: bool) {
         if let Some(withheld) = self.throttle.summary(now, last) {
-            self.post.send(&Message::Withheld(Arc::new(withheld)));
+            self.post.send(&Message::Withheld(Arc::new(withheld)), 0);
         }
     }
 

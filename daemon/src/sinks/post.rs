@@ -67,11 +67,26 @@ impl Post {
         &self.name
     }
 
-    /// Takes a message up. Sending is [`pump`](Self::pump)'s.
-    pub(super) fn send(&mut self, message: &Message) {
+    /// Takes a message up, with its letter's number or 0. Sending is [`pump`](Self::pump)'s.
+    pub(super) fn send(&mut self, message: &Message, number: u64) {
         if let Some(line) = self.shape.line(message) {
-            self.spool.push(&line);
+            self.spool.push(&line, number);
         }
+    }
+
+    /// The highest number that came.
+    pub(super) fn passed(&self) -> u64 {
+        self.spool.passed()
+    }
+
+    /// A letter that may need no line.
+    pub(super) fn pass(&mut self, number: u64) {
+        self.spool.pass(number);
+    }
+
+    /// Keeps the highest number, also over `kill -9`.
+    pub(super) fn note(&mut self) {
+        self.spool.note();
     }
 
     /// Lines that wait or are under way.

@@ -398,10 +398,10 @@ fn json_lines_have_every_field_and_follow_rotation() {
     let kind = SinkKind::Jsonl { path: path.clone(), shape: JsonShape::Counterfoil };
     let mut post = open(&SinkConfig::of(kind), None);
     let transfer = sample::transfer(Verdict::Altered);
-    post.send(&Message::Transfer(Arc::new(transfer.clone())));
+    post.send(&Message::Transfer(Arc::new(transfer.clone())), 0);
     assert_eq!(post.pump(), None);
     std::fs::rename(&path, dir.path().join("out.1")).unwrap();
-    post.send(&message());
+    post.send(&message(), 0);
     assert_eq!(post.pump(), None);
     let read = |name: &str| -> serde_json::Value {
         serde_json::from_str(std::fs::read_to_string(dir.path().join(name)).unwrap().trim_end()).unwrap()
@@ -523,4 +523,46 @@ fn what_a_full_queue_gives_up_is_counted_and_said() {
     // The word about them cost a few lines more, which no word could be about any more.
     assert!(came[0] - 1 - withheld <= 2, "{withheld} said, {} missing", came[0] - 1);
     assert!(came.windows(2).all(|w| w[1] == w[0] + 1), "{came:?}");
+}
+
+#[test]
+fn a_letter_that_comes_again_is_queued_once_whatever_became_of_its_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("out.jsonl");
+    let kind = SinkKind::Jsonl { path: path.clone(), shape: JsonShape::Counterfoil };
+    let config = SinkConfig { min_severity: Severity::Medium, heartbeat: None, ..SinkConfig::of(kind) };
+    let away = syslog(SyslogAddress::Unix(dir.path().join("nobody")), None);
+    let letter = |number, severity| {
+        let mut alarm = alarm();
+        (alarm.count, alarm.finding.severity) = (number, severity);
+        Letter::new(number, Arc::new(alarm))
+    };
+    let run = |letters: &[Letter]| {
+        let sinks = Sinks::start(&[config.clone(), away.clone()], Some(dir.path()), &Metrics::default());
+        letters.iter().for_each(|letter| sinks.letter(letter));
+        sinks.finish(Duration::from_millis(200))
+    };
+    assert_eq!(run(&[letter(5, Severity::High), letter(6, Severity::High)]), Some(6));
+    // What has no line here, for it is not bad enough, is passed as well.
+    assert_eq!(run(&[letter(6, Severity::High), letter(7, Severity::Low)]), Some(7));
+    assert_eq!(run(&[letter(6, Severity::High), letter(8, Severity::High)]), Some(8));
+    let text = std::fs::read_to_string(&path).unwrap();
+    let counts: Vec<u64> = text
+        .lines()
+        .map(|l| serde_json::from_str::<serde_json::Value>(l).unwrap()["count"].as_u64().unwrap())
+        .collect();
+    assert_eq!(counts, [5, 6, 8]);
+    assert!(highest(dir.path()) >= 8);
+    assert_eq!(highest(&dir.path().join("nowhere")), 0);
+    // The one that is away has each of them once, too.
+    let receiver = UnixDatagram::bind(dir.path().join("nobody")).unwrap();
+    receiver.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+    let sinks = Sinks::start(&[config, away], Some(dir.path()), &Metrics::default());
+    let (mut came, mut buffer) = (vec![], [0; 8192]);
+    while let Ok(n) = receiver.recv(&mut buffer) {
+        let (_, elements, _) = take_apart(std::str::from_utf8(&buffer[..n]).unwrap());
+        came.push(param(&elements, "count").unwrap().to_owned());
+    }
+    sinks.finish(Duration::from_secs(5));
+    assert_eq!(came, ["5", "6", "7", "8"]);
 }
