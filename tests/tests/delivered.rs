@@ -101,7 +101,8 @@ fn a_file_that_is_not_the_expected_one() {
     daemon.until_reported("the good one", |r| r.on("file").len() == 1);
     std::fs::write(here.join("f"), payload(10, 1_000)).expect("bad");
     send("b");
-    let report = daemon.until_reported("the bad one", |r| r.on("file").len() == 2);
+    let report =
+        daemon.until_reported("the bad one", |r| r.on("file").len() == 2 && r.fired("payload-altered"));
     assert!(report.on("file").iter().all(|t| t.verdict() == "intact"), "{}", daemon.shown("both are intact"));
     let alarms: Vec<Value> =
         report.alarms().into_iter().filter(|a| a.rule() == "payload-altered").map(|a| a.0).collect();
