@@ -265,7 +265,9 @@ fn a_rejected_packet_that_only_syslog_hears_of() {
     need!("sshd", "ssh", "ssh-keygen");
     // Neither end writes a word to a descriptor.
     let sshd = Sshd::quiet();
-    for options in ["-c aes128-ctr -m hmac-sha2-256", "-c aes256-ctr -m hmac-sha2-512", "-c aes128-gcm@openssh.com"] {
+    for options in
+        ["-c aes128-ctr -m hmac-sha2-256", "-c aes256-ctr -m hmac-sha2-512", "-c aes128-gcm@openssh.com"]
+    {
         for (way, program) in [("up", "sshd"), ("down", "ssh")] {
             let run = on_the_way_to(&sshd, options, way, 300_000);
             truth::sound(&run);
