@@ -13,12 +13,7 @@ use counterfoil_abi::record::Channel as Kind;
 
 impl Assembler {
     /// A transfer that was judged just now. `crossing`: what is known of its content.
-    pub(super) fn lone(
-        &mut self,
-        transfer: &Transfer,
-        said: &model::Transfer,
-        crossing: Option<&Crossing>,
-    ) {
+    pub(super) fn lone(&mut self, transfer: &Transfer, said: &model::Transfer, crossing: Option<&Crossing>) {
         let (key, direction) = match (&said.origin, &said.destination) {
             (Some(_), None) => (transfer.origin, Direction::Out),
             (None, Some(_)) => (transfer.destination, Direction::In),

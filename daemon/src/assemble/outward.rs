@@ -62,7 +62,9 @@ fn class(origin: Option<&Object>, destination: Option<&Object>) -> Option<Class>
 
 /// Something else of the same length and kind arrived: no block of it is the same.
 fn replaced(transfer: &Transfer, ends: [Option<&End>; 2], objects: [Option<&Object>; 2]) -> bool {
-    let ([Some(sent), Some(arrived)], [Some(origin), Some(destination)]) = (ends, objects) else { return false };
+    let ([Some(sent), Some(arrived)], [Some(origin), Some(destination)]) = (ends, objects) else {
+        return false;
+    };
     let classes = (origin.content[Direction::Out as usize], destination.content[Direction::In as usize]);
     let one_kind = matches!(classes, (Some(a), Some(b)) if a.class == b.class);
     let pair = &transfer.pair;

@@ -102,7 +102,8 @@ impl Passed {
         };
         let mac = tags.kind() == Some(TagKind::Mac);
         mac && self.bodies.carry(bytes, tag)
-            || !self.framed() && self.content.as_ref().is_some_and(|c| Some(c.kind) == tags.kind() && c.is(bytes, tag))
+            || !self.framed()
+                && self.content.as_ref().is_some_and(|c| Some(c.kind) == tags.kind() && c.is(bytes, tag))
     }
 
     /// What it is counted as, in entries of eight bytes.

@@ -11,9 +11,9 @@
 
 use super::passed::{Found, How, Passed};
 use super::program::ArenaId;
+use super::taken::Taken;
 use crate::judged::Context;
 use crate::model::{Channel, Transfer};
-use super::taken::Taken;
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;

@@ -44,8 +44,7 @@ fn replaced(transfer: &Transfer, context: &Context) -> Finding {
     let mut f = altered(transfer, context);
     f.rule = "payload-replaced".into();
     f.severity = Severity::High;
-    let (origin, destination) =
-        (endpoint(transfer.origin.as_ref()), endpoint(transfer.destination.as_ref()));
+    let (origin, destination) = (endpoint(transfer.origin.as_ref()), endpoint(transfer.destination.as_ref()));
     f.title = format!("Something else arrived at {destination} than {origin} sent");
     f.message = format!(
         "What {destination} read over {}{} is of the length and kind ({}) of what {origin} wrote, and has nothing else in \

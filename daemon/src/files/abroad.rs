@@ -15,8 +15,8 @@ use super::matching::From;
 use super::open::{FileEnd, Way};
 use super::readings::Reading;
 use super::{Delivery, Files};
-use crate::assemble::program::ArenaId;
 use crate::assemble::passed::Passed;
+use crate::assemble::program::ArenaId;
 use crate::judged::{Context, Judged};
 use crate::model::{Bytes, Channel, Class, Reason, Tap, Transfer, Verdict};
 use std::collections::{HashMap, VecDeque};
@@ -243,10 +243,7 @@ impl Files {
             flow: None,
             assurance: None,
             class: class.or((said.bytes == 0).then_some(Class::Empty)),
-            bytes: Bytes {
-                origin: read.then_some(said.bytes),
-                destination: (!read).then_some(said.bytes),
-            },
+            bytes: Bytes { origin: read.then_some(said.bytes), destination: (!read).then_some(said.bytes) },
             altered: Vec::new(),
             origin,
             destination,

@@ -51,9 +51,12 @@ fn file(t: &Transfer, bytes: &str, more: &[String], style: &Style) -> String {
     // One host is not worth mentioning.
     let hosts = matches!((origin, destination), (Some(o), Some(d)) if o.host != d.host);
     // Of an end that nobody saw, its address is known.
-    let remote = origin.or(destination).and_then(|e| e.remote.as_deref()).map(|r| clip(&text(r), 64).into_owned());
+    let remote =
+        origin.or(destination).and_then(|e| e.remote.as_deref()).map(|r| clip(&text(r), 64).into_owned());
     let place = |e: Option<&Endpoint>| match e {
-        None => remote.as_ref().map_or_else(|| "(not observed)".to_owned(), |r| format!("{r} (not observed)")),
+        None => {
+            remote.as_ref().map_or_else(|| "(not observed)".to_owned(), |r| format!("{r} (not observed)"))
+        }
         Some(e) => {
             let host = if hosts { format!("{}:", clip(&text(&e.host), 64)) } else { String::new() };
             host + &clip(&text(e.path.as_deref().unwrap_or("?")), PATH)
