@@ -36,14 +36,17 @@ pub fn names(bits: u32) -> impl Iterator<Item = &'static str> {
     LIBRARIES.iter().enumerate().filter(move |(at, _)| bits & 1 << at != 0).map(|(_, (name, _))| *name)
 }
 
-/// The name is that of a picture.
+/// The name is that of a picture. Asked for each file that is opened, so in few instructions.
 pub fn named(path: &[u8]) -> bool {
-    const ENDS: [&[u8]; 14] = [
-        b"png", b"jpg", b"jpeg", b"jpe", b"gif", b"bmp", b"webp", b"tif", b"tiff", b"heic", b"heif", b"avif",
-        b"jp2", b"jxl",
+    const ENDS: [&[u8; 4]; 14] = [
+        b".png", b".jpg", b"jpeg", b".jpe", b".gif", b".bmp", b"webp", b".tif", b"tiff", b"heic", b"heif",
+        b"avif", b".jp2", b".jxl",
     ];
-    let end = path.rsplit(|&b| b == b'.').next().unwrap_or_default();
-    end.len() < path.len() && ENDS.iter().any(|known| known.eq_ignore_ascii_case(end))
+    let Some((rest, end)) = path.split_last_chunk::<4>() else { return false };
+    // Sets the bit of lower case, and leaves a dot or digit as it is.
+    let end = u32::from_ne_bytes(*end) | 0x2020_2020;
+    let dot = end.to_ne_bytes()[0] == b'.' || rest.last() == Some(&b'.');
+    dot && ENDS.iter().any(|known| u32::from_ne_bytes(**known) == end)
 }
 
 #[cfg(test)]
@@ -68,7 +71,9 @@ mod tests {
 
     #[test]
     fn pictures_by_name() {
-        assert!(named(b"/a/b.JPG") && named(b"x.png"));
-        assert!(!named(b"/a/png") && !named(b"/a.png/b") && !named(b""));
+        assert!(named(b"/a/b.JPG") && named(b"x.png") && named(b"/a/b.Jpeg") && named(b"a.jp2"));
+        for other in [&b"/a/png"[..], b"/a.png/b", b"", b"/a/jpeg", b"/a/notes.txt", b"/a/b.xjpeg", b"png"] {
+            assert!(!named(other), "{}", other.escape_ascii());
+        }
     }
 }

@@ -6,23 +6,16 @@ another one, of the same length: nothing is added). Needs cert.pem and key.pem i
 """
 import gzip
 import socket
-import ssl
 import sys
+
+# These files lie in the source tree.
+sys.dont_write_bytecode = True
+import between
 
 kind_in, kind_out, listen_port, port = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
 deeds = sys.argv[5:]
 
-listener = socket.create_server(("127.0.0.1", listen_port))
-near, _ = listener.accept()
-listener.close()
-if kind_in == "tls":
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain("cert.pem", "key.pem")
-    near = context.wrap_socket(near, server_side=True)
-far = socket.create_connection(("127.0.0.1", port))
-if kind_out == "tls":
-    context = ssl.create_default_context(cafile="cert.pem")
-    far = context.wrap_socket(far, server_hostname="localhost")
+near, far = between.connections(kind_in, kind_out, listen_port, port)
 
 
 class Stream:

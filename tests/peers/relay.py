@@ -5,25 +5,17 @@ and TEXT before all of it.
 Needs cert.pem and key.pem in the working directory for tls.
 """
 import socket
-import ssl
 import sys
+
+# These files lie in the source tree.
+sys.dont_write_bytecode = True
+import between
 
 kind_in, kind_out, listen_port, port = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
 flips = [int(offset) for offset in sys.argv[5:] if offset[0] != "+"]
 before = "".join(text[1:] for text in sys.argv[5:] if text[0] == "+")
 
-listener = socket.create_server(("127.0.0.1", listen_port))
-near, _ = listener.accept()
-listener.close()
-if kind_in == "tls":
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain("cert.pem", "key.pem")
-    near = context.wrap_socket(near, server_side=True)
-far = socket.create_connection(("127.0.0.1", port))
-if kind_out == "tls":
-    context = ssl.create_default_context(cafile="cert.pem")
-    far = context.wrap_socket(far, server_hostname="localhost")
-
+near, far = between.connections(kind_in, kind_out, listen_port, port)
 
 # One thread, one way: Python's TLS sockets are not made to be read and written at once (before 3.13 that
 # may even crash), and what comes back is not asked for.

@@ -42,6 +42,23 @@ fn sweep(channel: &str, point: &str, fixture: &str) {
 }
 
 #[test]
+fn all_of_it_is_another() {
+    // Nothing is left of it but its length and its kind.
+    for (channel, point, fixture) in [
+        ("tcp", "sock-out", "stream tcp send recv 50000 5000"),
+        ("tls", "tls-out", "tls 1.3 - write read 50000 5000"),
+    ] {
+        let run = Observed::fixture(fixture).tampered(&format!("{point}:flip:0:{SIZE}")).go();
+        truth::sound(&run);
+        let found = run.report.on(channel);
+        check!(run, found.len() == 1 && found[0].altered() == [(0, SIZE)], "{channel}: {found:?}");
+        let said = run.report.alarms().into_iter().find(|a| a.rule() == "payload-replaced");
+        let right = said.is_some_and(|a| a.0["severity"] == "high" && a.0["transfer"] == found[0].0["id"]);
+        check!(run, right, "{channel}: no payload-replaced");
+    }
+}
+
+#[test]
 fn tls13_below_the_sender() {
     sweep("tls", "tls-out", "tls 1.3 - write read 50000 5000");
 }

@@ -146,8 +146,32 @@ fn rsync_sends_differences() {
 #[test]
 fn tar_through_ssh() {
     need_sshd!();
+    // It opens no file that is empty.
     let run = beside_sshd(SIZES, "tar c -C src . | ssh far \"tar x -C $here/dst\"").go().well();
     all_intact(&run, SIZES, "dst", ("tar", "tar"), 3);
+}
+
+#[test]
+fn compressed_by_ssh_and_with_a_mac_before_encryption() {
+    need_sshd!();
+    for options in ["-C", "-o Compression=yes", "-c aes128-ctr -o MACs=hmac-sha2-256", "-C -O -c aes128-ctr"]
+    {
+        let run = beside_sshd(
+            &[300_000],
+            &format!(
+                "seq 60000 >src/text\nscp {options} src/text far:$here/dst/text\nscp {options} far:$here/src/f0 dst/f0\n\
+                 scp {options} far:$here/dst/text back"
+            ),
+        );
+        let run = run.go().well();
+        truth::blameless(&run);
+        check!(run, run.report.alarms().is_empty(), "{options}: {:?}", run.report.alarms());
+        let far = if options.contains("-O") { "scp" } else { "sftp-server" };
+        intact(&run, "src/text", "dst/text", ("scp", far), 3);
+        intact(&run, "src/f0", "dst/f0", (far, "scp"), 3);
+        intact(&run, "dst/text", "back", (far, "scp"), 3);
+        check!(run, files(&run).len() == 3, "{} files", files(&run).len());
+    }
 }
 
 #[test]
@@ -477,6 +501,35 @@ fn a_killed_scp_over_an_older_file_is_truncated() {
         let there = std::fs::read(run.scratch.at("dst/f0")).expect("dst/f0");
         let same = there.iter().zip(payload(3_000_001, 3_000_000)).take_while(|(a, b)| **a == *b).count();
         check!(run, arrived == same as u64, "{what}: {same} bytes arrived: {}", found[0].shown());
+    }
+}
+
+#[test]
+fn a_killed_receiver_over_an_older_file_is_truncated() {
+    need_sshd!();
+    // It has no last word.
+    for (options, receiver) in [("-O", "scp -t $here/dst/f0"), ("", "/usr/lib/openssh/sftp-server")] {
+        let run = beside_sshd(
+            &[3_000_000],
+            &format!(
+                "head -c 3000000 /dev/zero >dst/f0\n\
+                 command scp {options} -q -F ssh_config -l 8000 src/f0 far:$here/dst/f0 & copy=$!\n\
+                 await sh -c 'head -c 400000 dst/f0 | tail -c 1000 | tr -d \"\\000\" | grep -q .'\n\
+                 kill -9 $(for p in $(pgrep -xf \"{receiver}\"); do \
+                 grep -qF dst/f0 /proc/$p/cmdline || ls -l /proc/$p/fd | grep -qF $here/dst && echo $p; done)\n\
+                 wait $copy || true\n{UNUSED}"
+            ),
+        );
+        let run = run.go().well();
+        truth::blameless(&run);
+        let writes = |t: &Transfer| ["sftp-server", "scp"].contains(&t.program("destination"));
+        let found: Vec<_> = files(&run).into_iter().filter(writes).collect();
+        let right = found.len() == 1 && found[0].verdict() == "truncated";
+        check!(run, right, "{receiver}: {found:?}");
+        let there = std::fs::read(run.scratch.at("dst/f0")).expect("dst/f0");
+        let same = there.iter().zip(payload(3_000_001, 3_000_000)).take_while(|(a, b)| **a == *b).count();
+        let arrived = found[0].destination().unwrap_or(0);
+        check!(run, arrived > 0 && arrived.abs_diff(same as u64) < 16_384, "{same}: {}", found[0].shown());
     }
 }
 

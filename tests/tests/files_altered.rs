@@ -163,3 +163,19 @@ fn in_sshd_after_decryption() {
     need_sshd!();
     inside_ssh("sshd:open:500000", "inside sshd, after decryption");
 }
+
+#[test]
+fn another_kind_of_file_in_its_place() {
+    // As long, and nothing the same; but of another kind: altered, and not replaced by its like.
+    let run = Observed::script(
+        "mkdir -p dst; TAMPER=pipe-out:flip:0:1000000 LD_PRELOAD=\"$LD_PRELOAD:$FIXTURES/tamper.so\" cat src/f | cat | dd of=dst/f 2>/dev/null",
+    );
+    // What has its lowest bits turned is no gzip any more.
+    let mut content = vec![0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3];
+    content.extend(payload(5, SIZE - 10));
+    run.scratch.write("src/f", content);
+    let run = run.go().well();
+    altered(&run, 0, SIZE as u64);
+    place(&run, "payload-altered");
+    check!(run, !run.report.fired("payload-replaced"), "it is of another kind");
+}

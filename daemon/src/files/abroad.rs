@@ -37,6 +37,8 @@ const KEPT: u64 = 60_000_000_000;
 const BEFORE: u64 = 60_000_000_000;
 /// Fewer bytes may be in a body and in a file by chance.
 const TELLING: u64 = 64;
+/// Heads and cookies are no longer, mostly.
+const LITTLE: u64 = 4096;
 
 /// A connection of which one end is observed, in one direction.
 #[derive(Clone, Debug)]
@@ -201,7 +203,7 @@ impl Files {
             // curl reads its settings by stdio, and that is not in order.
             let fetches = self.nodes.get(&end.arena).is_some_and(|n| fetches_files(&n.facts.process));
             // And beside what it fetches it may write what it was told by the way: that is little.
-            let most = end.way == Way::Read || end.bytes >= lone.bytes / 2;
+            let most = end.way == Way::Read || end.bytes >= LITTLE && end.bytes >= lone.bytes / 2;
             return fetches && lone.unframed() && end.bytes > 0 && end.bytes <= lone.bytes && most;
         };
         let exact = |a: ArenaId| self.carrier(a) == Carrier::Exact;

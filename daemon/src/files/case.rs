@@ -288,13 +288,28 @@ fn cut_short(case: &mut FileCase<'_>, failed: bool) {
 fn stopped<'a>(case: &mut FileCase<'a>, d: &'a Delivery) {
     let equal = case.destination.digest.is_some() && case.destination.digest == case.origin.digest;
     let (end, kept) = (&d.end, case.kept);
-    if equal || kept <= end.bytes || end.digest.is_none() || end.bytes >= case.origin.bytes {
+    // Who was killed has not said what there was before.
+    let killed = end.digest.is_none() && end.finish == Finish::Killed;
+    if equal || kept <= end.bytes || end.digest.is_none() && !killed || end.bytes >= case.origin.bytes {
         return;
     }
     let compared = case.origin.tags.compared(&end.tags);
-    if compared.differ == 0 && compared.same > 0 && compared.same == end.bytes / BLOCK {
-        (case.destination.bytes, case.destination.digest) = (end.bytes, None);
-        case.destination.tags = &end.tags;
+    if compared.differ > 0 || compared.same == 0 || compared.same != end.bytes / BLOCK {
+        return;
+    }
+    if killed {
+        // Nor all that it wrote: what lies there up to the first difference came.
+        let there = case.origin.tags.compared(case.destination.tags);
+        let same = there.first_difference.unwrap_or(there.same) * BLOCK;
+        if same >= case.origin.bytes / BLOCK * BLOCK {
+            return;
+        }
+        case.destination.bytes = same.max(end.bytes);
+        case.prefix = Some(true);
+    } else {
+        case.destination.bytes = end.bytes;
         case.prefix = None;
     }
+    case.destination.digest = None;
+    case.destination.tags = &end.tags;
 }

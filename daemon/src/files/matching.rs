@@ -157,7 +157,8 @@ impl Files {
     /// accused: these look at others only.
     pub(super) fn by_likeness(&self, delivery: &Delivery, from: &From) -> Option<(u64, By)> {
         let near = |r: &Reading| {
-            may_be(r, delivery) && r.end.last.saturating_add(NEAR) >= delivery.end.opened && r.bytes() > 0
+            let late = r.end.last.saturating_add(NEAR) < delivery.end.opened;
+            may_be(r, delivery) && !late && r.bytes() > 0 && Self::was_read(r)
         };
         let others: Vec<(u64, &Reading)> = self
             .readings

@@ -29,6 +29,7 @@ mod rest;
 pub mod tags;
 #[cfg(test)]
 mod tests;
+mod unopened;
 
 use crate::assemble::program::ArenaId;
 use crate::host::facts::Facts;
@@ -106,6 +107,7 @@ pub struct Files {
     room: Room,
     readings: Readings,
     abroad: abroad::Abroad,
+    trees: unopened::Trees,
     deliveries: BTreeMap<u64, Delivery>,
     /// When each is looked at again.
     due: BTreeSet<(u64, u64)>,
@@ -142,6 +144,7 @@ impl Files {
             room: Room::new(room),
             readings: Readings::default(),
             abroad: abroad::Abroad::default(),
+            trees: unopened::Trees::new(),
             deliveries: BTreeMap::new(),
             due: BTreeSet::new(),
             chains: Chains::default(),

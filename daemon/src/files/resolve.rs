@@ -173,6 +173,9 @@ impl Files {
             }
             found = self.by_likeness(d, &from);
         }
+        if found.is_none() && !last && (self.guess(d, &from) || self.may_be_guessed(d, waited)) {
+            return again;
+        }
         match found {
             Some((reading, by)) => self.found(id, d, reading, by, &from, live, last),
             None if waited < PATIENCE && !hurry => again,
@@ -250,6 +253,10 @@ impl Files {
             }
         }
         let said = self.outward(d, r, judged, &legs, &spans, by);
+        if by == By::Digest {
+            let end = (r.end.arena, r.end.path.clone());
+            self.learn_tree(end, &d.path, d.end.arena);
+        }
         if let Some(r) = self.readings.get_mut(reading) {
             r.matched += 1;
         }
@@ -329,7 +336,7 @@ impl Files {
     }
 
     /// Whose rights a program's files are read with.
-    fn user(&self, arena: ArenaId, pid: u32) -> Option<User> {
+    pub(super) fn user(&self, arena: ArenaId, pid: u32) -> Option<User> {
         let node = self.nodes.get(&arena)?;
         let known = node.users.iter().find(|(p, _)| *p == pid).map(|(_, user)| user);
         known.or(node.facts.rights.as_ref()).or(node.users.first().map(|(_, user)| user)).cloned()

@@ -93,7 +93,15 @@ mod tests {
             let own = |at: *mut u8| libc::iovec { iov_base: at.cast(), iov_len: 3 };
             let (a, b) = (own(to.as_mut_ptr()), own(from.as_mut_ptr()));
             // All six arguments.
-            let got = call(libc::SYS_process_vm_readv, libc::getpid(), &raw const a, 1usize, &raw const b, 1usize, 0usize);
+            let got = call(
+                libc::SYS_process_vm_readv,
+                libc::getpid(),
+                &raw const a,
+                1usize,
+                &raw const b,
+                1usize,
+                0usize,
+            );
             assert_eq!((got, &to), (3, b"abc"));
             assert_eq!(call(libc::SYS_close, -1), -1);
             assert_eq!(std::io::Error::last_os_error().raw_os_error(), Some(libc::EBADF));
