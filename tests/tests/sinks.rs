@@ -522,7 +522,12 @@ listen = "127.0.0.1:{port}"
 
     // What the page says, a real parser reads, and it is what happened.
     let page = wait::until(Duration::from_secs(10), "the list on the page", || {
-        Some(get(port)).filter(|p| p.contains("counterfoil_alarms{rule=\"payload-altered\""))
+        // Totals come once a second.
+        let whole = |p: &String| {
+            p.contains("counterfoil_alarms{rule=\"payload-altered\"")
+                && !p.contains("counterfoil_records_total 0\n")
+        };
+        Some(get(port)).filter(whole)
     });
     let samples = samples(&page);
     let value = |name: &str, labels: Value| {

@@ -127,4 +127,47 @@ mod tests {
         assert_eq!(later["counterfoil.lag"], 0.0);
         assert_eq!(at(&mut own, 400)["counterfoil.volume"], 0.0);
     }
+
+    /// Issue of every limit: what hovers at it must not ring sixty times. Here for what we measure ourselves; for telemetry
+    /// see `tests/intake.rs`.
+    #[test]
+    fn a_transfer_variable_that_hovers_raises_one_alarm_not_sixty() {
+        use super::super::limits::Limits;
+        use crate::config::Limit;
+        let limit = |variable: &str, hi: f64, deadband: f64| Limit {
+            variable: format!("counterfoil.{variable}"),
+            hi: Some(hi),
+            deadband,
+            ..Limit::default()
+        };
+        let hovers = [
+            limit("rate", 89_500.0, 2000.0),
+            limit("sessions", 10.0, 2.0),
+            limit("lane_pressure", 50.0, 5.0),
+            limit("lag", 100.0, 20.0),
+        ];
+        let (mut own, mut limits, mut bytes) = (Own::default(), Limits::new(&hovers), 0);
+        let mut raised: HashMap<String, u32> = HashMap::new();
+        for second in 0..62 {
+            let high = second % 2 == 0;
+            let of = |up, down| if high { up } else { down };
+            bytes += of(90_000, 88_000);
+            let counts = Counts {
+                bytes,
+                sessions: of(11, 9),
+                pressure: if high { 52 } else { 48 },
+                lag: of(110, 90),
+                ..Counts::default()
+            };
+            own.counts(counts, Duration::ZERO);
+            let now = Duration::from_secs(second);
+            for (variable, value) in own.sample(now) {
+                for edge in limits.sample(variable, value, now).into_iter().filter(|e| e.holds) {
+                    *raised.entry(edge.variable).or_default() += 1;
+                }
+            }
+        }
+        let once = hovers.iter().map(|l| (l.variable.clone(), 1)).collect();
+        assert_eq!(raised, once);
+    }
 }
