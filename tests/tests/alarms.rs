@@ -276,7 +276,7 @@ fn what_can_not_be_is_said() {
 
 #[test]
 fn suppressed_by_design() {
-    const DESIGN: &str = "[[alarms.suppress]]\nrule = \"coverage-*\"\nexe = \"source_static\"\nowner = \"ann\"\n\
+    const DESIGN: &str = "[[alarms.suppress]]\nrule = \"coverage-*\"\nexe = \"start\"\nowner = \"ann\"\n\
         reason = \"its own disk only\"\nexpires = \"2100-12-31\"";
     let mut daemon = Daemon::start(DESIGN);
     let state = |daemon: &Daemon| counted(daemon, 1)["state"].as_str().unwrap().to_owned();
@@ -342,7 +342,7 @@ fn suppressed_by_design() {
     {
         check!(run, run.stdout.contains(words), "{words}");
     }
-    let run = dry(&DESIGN.replace("source_static", "other"));
+    let run = dry(&DESIGN.replace("\"start\"", "\"other\""));
     check!(run, run.stdout.contains("dry run: 0 of 1 alarms"), "it is about another");
 }
 

@@ -4,6 +4,9 @@ use super::Assembler;
 use super::program::ArenaId;
 use crate::content::Content;
 use counterfoil_abi::record::{Named, Naming, Opened, Record, Tap};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 impl Assembler {
     /// A file was opened, or was open when its program began.
@@ -22,11 +25,14 @@ impl Assembler {
             self.counts.dropped = self.counts.dropped.saturating_add(1);
             return;
         }
+        let (inode, time) = ((opened.device, opened.inode), opened.header.time);
         if let Some(trail) = &mut self.trail {
-            trail.opened(arena, pid, number, opened.fd, (opened.device, opened.inode), opened.header.time);
-        }
-        if let Some(gallery) = &mut self.gallery {
-            gallery.opened(arena, pid, number, (opened.device, opened.inode), opened.header.time);
+            trail.opened(arena, pid, number, opened.fd, inode, time);
+            if let Some(gallery) = &mut self.gallery {
+                let place = format!("/proc/{pid}/fd/{}", opened.fd);
+                let made_after = |moment| trail.made_after(moment, inode, Path::new(&place));
+                gallery.opened(arena, pid, number, inode, time, made_after);
+            }
         }
         for (_, by, record) in mine {
             match *record {
@@ -71,7 +77,9 @@ impl Assembler {
                 if let Some(path) = self.files.path_of(arena, number).filter(|p| !p.is_empty()) {
                     trail.named(arena, number, path);
                     if let Some(gallery) = &mut self.gallery {
-                        gallery.named(arena, number, path);
+                        let place = Path::new(OsStr::from_bytes(path));
+                        let made_after = |moment| trail.made_after(moment, inode, place);
+                        gallery.named(arena, number, path, made_after);
                     }
                 }
             }

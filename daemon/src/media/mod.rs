@@ -209,28 +209,46 @@ impl Gallery {
         }
     }
 
-    /// A file was opened.
-    pub fn opened(&mut self, arena: ArenaId, pid: u32, number: u32, inode: Inode, time: u64) {
+    /// A file was opened. `made_after`: it was made after that moment, so it isn't what had its inode then.
+    pub fn opened(
+        &mut self,
+        arena: ArenaId,
+        pid: u32,
+        number: u32,
+        inode: Inode,
+        time: u64,
+        made_after: impl Fn(u64) -> bool,
+    ) {
         if self.opens.len() >= OPENS {
             self.opens.pop_front();
         }
         self.opens.push_back(Open { arena, pid, number, inode, time, path: Vec::new(), read: None });
+        if self.origins.copy(inode).is_some_and(|copy| made_after(copy.written)) {
+            self.origins.overwritten(inode);
+            self.roots.remove(&inode);
+        }
         if let Some(copy) = self.origins.copy(inode) {
             let source = copy.source.clone();
             self.begin(arena, number, Some(source), false);
         }
     }
 
-    /// What an open file is called.
-    pub fn named(&mut self, arena: ArenaId, number: u32, path: &[u8]) {
+    /// What an open file is called. `made_after`: as for [`Self::opened`], when it may have been closed already.
+    pub fn named(&mut self, arena: ArenaId, number: u32, path: &[u8], made_after: impl Fn(u64) -> bool) {
         let Some(open) = self.opens.iter_mut().rev().find(|o| o.arena == arena && o.number == number) else {
             return;
         };
         open.path = path.to_vec();
         let text = path_text(path);
         if let Some(reading) = self.origins.of(arena, number) {
-            reading.opened_as = text;
-            return;
+            reading.opened_as = text.clone();
+            let (inode, copy) = (reading.inode, !reading.source.way.is_empty());
+            let another = copy && self.origins.copy(inode).is_some_and(|copy| made_after(copy.written));
+            if !another {
+                return;
+            }
+            self.origins.overwritten(inode);
+            self.origins.drop_reading(arena, number);
         }
         // What steghide or stegsnow work on is of interest, whatever it is.
         let tool = self.doing.get(&arena).is_some_and(|d| d.ran.tool == Some(Tool::Hides));
@@ -468,5 +486,31 @@ impl Gallery {
             self.known.clear();
             self.roots.clear();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_the_inode_of_a_copy_that_is_gone_did_not_come_of_it() {
+        let mut gallery = Gallery::new(Arc::new(RwLock::new(Media::default()))).unwrap();
+        let source = Source {
+            path: "cover.jpg".into(),
+            label: gallery.label.clone(),
+            owner: None,
+            sha256: None,
+            way: Arc::from([]),
+            same: true,
+        };
+        let (inode, copied) = ((1, 77), Copy { source, written: 100, made: true, modified: 0 });
+        gallery.came_of(inode, copied);
+        gallery.opened(1, 10, 5, inode, 200, |moment| moment < 50);
+        assert!(gallery.origins.of(1, 5).is_some(), "the copy");
+        gallery.opened(2, 11, 6, inode, 300, |moment| moment < 250);
+        assert!(gallery.origins.of(2, 6).is_none(), "made after the copy was");
+        gallery.opened(3, 12, 7, inode, 400, |_| false);
+        assert!(gallery.origins.of(3, 7).is_none(), "and the copy is forgotten");
     }
 }

@@ -249,10 +249,13 @@ impl Trail {
 
     /// The copy is gone, and its inode is another file's by now, which stands at `place`: that was made later.
     fn is_another(&self, inode: Inode, place: &Path) -> bool {
-        let Some(copy) = self.origins.copy(inode) else { return false };
-        let written = self.lineage.at(copy.written).as_nanosecond();
+        self.origins.copy(inode).is_some_and(|copy| self.made_after(copy.written, inode, place))
+    }
+
+    /// The file at `place` has this inode, and was made after that monotonic moment.
+    pub fn made_after(&self, moment: u64, inode: Inode, place: &Path) -> bool {
         let made = self.proc.made(place).filter(|(there, _)| *there == inode);
-        made.is_some_and(|(_, made)| i128::from(made) > written)
+        made.is_some_and(|(_, made)| i128::from(made) > self.lineage.at(moment).as_nanosecond())
     }
 
     /// Somebody opened a sensitive file, or what came of one.
