@@ -53,6 +53,7 @@ want_program zstd zstd
 want_program lz4 lz4
 want_program brotli brotli
 want_program gpg gpg
+want_program gpg-agent gpg-agent
 want_program age age
 # What runs on any server all day (the busy host), and questions to a resolver.
 want_program cron cron

@@ -419,7 +419,7 @@ fn conversions_accuse_nobody() {
 
 #[test]
 fn conversions_by_http_gpg_and_convert_accuse_nobody() {
-    need!("nginx", "curl", "gpg", "convert");
+    need!("nginx", "curl", "gpg", "gpg-agent", "convert");
     let port = peers::free_port();
     let session = Observed::script(&format!(
         "nginx -c \"$PWD/nginx.conf\" & server=$!\nlistening {port}\nurl=https://localhost:{port}\n\
