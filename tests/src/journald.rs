@@ -59,7 +59,7 @@ impl Journald {
     /// The entries of one identifier.
     pub fn entries(&self, identifier: &str) -> Vec<Value> {
         let out = Command::new("nsenter")
-            .args(["-m", "-t", &self.child.id().to_string()])
+            .args(["-m", "-r", "-t", &self.child.id().to_string()])
             .args(["journalctl", "--no-pager", "--quiet", "-o", "json", "-t", identifier])
             .output()
             .expect("journalctl");
