@@ -4,11 +4,10 @@
 //! connections; and who sends where, for the trail of sensitive files.
 #![forbid(unsafe_code)]
 
+use super::Assembler;
 use super::object::Direction;
 use super::program::ArenaId;
 use super::slab::Key;
-use super::{Assembler, outward};
-use crate::judged::{Judged, Reading};
 use counterfoil_abi::record::{self, Address, Channel, Ended};
 
 /// Destinations of one socket that are told apart; of more, those that come later count as the last of these.
@@ -118,43 +117,8 @@ impl Assembler {
             }
         }
         for (remote, totals, moved, first) in due {
-            self.tell_destination(key, remote, totals, moved, first, last);
+            self.tell_reading(key, Some(&remote), totals, moved, first, last);
         }
-    }
-
-    fn tell_destination(
-        &mut self,
-        key: Key,
-        remote: Address,
-        totals: [u64; 2],
-        moved: [u64; 2],
-        first: bool,
-        ended: bool,
-    ) {
-        let Some(object) = self.objects.get(key) else { return };
-        let Some(process) = self.process_at(object, Direction::Out) else { return };
-        let mut connection = self.connection(object, Direction::Out);
-        connection.remote = outward::text(&remote);
-        (connection.bytes_out, connection.bytes_in) = (Some(totals[0]), Some(totals[1]));
-        let content = object.content[Direction::Out as usize];
-        let reading = Reading {
-            seen: self.timestamp(self.now),
-            opened: self.timestamp(object.opened),
-            process,
-            connection,
-            channel: object.model_channel(),
-            flow: None,
-            transfer: None,
-            class: content.map(|c| c.class),
-            entropy: content.map(|c| c.bits()),
-            encoded: content.is_some_and(|c| c.magic == Some(record::Magic::Encoding)),
-            sealed: false,
-            sent: moved[0],
-            received: moved[1],
-            first,
-            ended,
-        };
-        self.out.push_back(Judged::Traffic(Box::new(reading)));
     }
 }
 

@@ -9,7 +9,7 @@ use super::slab::Key;
 use super::{Assembler, outward};
 use crate::detect::ends;
 use crate::judged::{Judged, Reading};
-use counterfoil_abi::record::{Channel, Magic};
+use counterfoil_abi::record::{Address, Channel, Magic};
 
 const SECOND: u64 = 1_000_000_000;
 /// A stirring connection is read this often …
@@ -128,15 +128,27 @@ impl Assembler {
             let first = !std::mem::replace(&mut meter.said, true);
             meter.told = totals;
             meter.told_at = now;
-            self.tell_reading(key, totals, moved, first, last);
+            self.tell_reading(key, None, totals, moved, first, last);
         }
         (!last).then_some(pause)
     }
 
-    fn tell_reading(&mut self, key: Key, totals: [u64; 2], moved: [u64; 2], first: bool, last: bool) {
+    /// What has moved, in all and since the last time. `to`: where it went, if the connection doesn't say.
+    pub(super) fn tell_reading(
+        &mut self,
+        key: Key,
+        to: Option<&Address>,
+        totals: [u64; 2],
+        moved: [u64; 2],
+        first: bool,
+        last: bool,
+    ) {
         let Some(object) = self.objects.get(key) else { return };
         let Some(process) = self.process_at(object, Direction::Out) else { return };
         let mut connection = self.connection(object, Direction::Out);
+        if let Some(to) = to {
+            connection.remote = outward::text(to);
+        }
         if connection.remote.is_none() {
             return;
         }

@@ -1,27 +1,15 @@
-//! `[[intake]]`, `[[alarms.limit]]` and `[[alarms.carrier]]`: what operations say, within which limits, and by which way.
+//! `[[intake]]`: where operations say what they know.
 //!
-//! Comes in: their tables. Goes out: [`Intake`]s, [`Limit`]s, [`Carrier`]s and mistakes. Called by `read`.
+//! Comes in: its tables. Goes out: [`Intake`]s and mistakes. Called by `read`.
 #![forbid(unsafe_code)]
 
-use super::section::{Mistakes, Section, article};
+use super::read::required;
+use super::section::{Mistakes, Section, article, nearest, tables};
 use super::values::{SyslogAddress, absolute, duration, one_of, syslog_address};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
-use toml::de::DeValue;
 
-/// Variables that Counterfoil measures of itself begin so; no intake may say one.
-pub const OWN: &str = "counterfoil.";
-/// Which there are.
-pub const OWN_VARIABLES: &[&str] = &[
-    "counterfoil.rate",
-    "counterfoil.volume",
-    "counterfoil.sessions",
-    "counterfoil.error_rate",
-    "counterfoil.lane_pressure",
-    "counterfoil.dropped",
-    "counterfoil.lag",
-];
 /// What can be mapped.
 const FIELDS: &[&str] =
     &["tag", "condition", "value", "limit", "unit", "state", "time", "severity", "message"];
@@ -139,73 +127,6 @@ impl Mapping {
     }
 }
 
-/// One `[[alarms.limit]]`.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Limit {
-    /// A tag, or one of [`OWN_VARIABLES`].
-    pub variable: String,
-    /// Above it is far too high.
-    pub hihi: Option<f64>,
-    /// Above it is too high.
-    pub hi: Option<f64>,
-    /// Below it is too low.
-    pub lo: Option<f64>,
-    /// Below it is far too low.
-    pub lolo: Option<f64>,
-    /// How far back a value must come until it counts as normal.
-    pub deadband: f64,
-    /// How long it must be beyond.
-    pub on_delay: Duration,
-    /// How long it must be back.
-    pub off_delay: Duration,
-    /// Shown with the value.
-    pub unit: Option<String>,
-}
-
-/// One `[[alarms.carrier]]`: the way by which process alarms travel.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Carrier {
-    /// The tag it is about; None: the topic is.
-    pub tag: Option<String>,
-    /// MQTT topic filters: messages are compared one by one.
-    pub topics: Vec<String>,
-    /// The origin's program, or the destination's: name or path.
-    pub program: Option<String>,
-    /// The service's address, `ip:port`, or its port alone.
-    pub service: Option<String>,
-    /// How long a message may be on its way.
-    pub wait: Duration,
-}
-
-/// How long a message may be on its way, unless configured.
-const WAIT: Duration = Duration::from_secs(30);
-
-pub(super) type Tables<'v, 'i> = Vec<Section<'v, 'i>>;
-
-/// The tables of an array `[[name]]`.
-pub(super) fn tables<'v, 'i>(
-    file: &mut Section<'v, 'i>,
-    key: &'static str,
-    name: &'static str,
-    m: &mut Mistakes,
-) -> Tables<'v, 'i> {
-    let Some((key_span, value, _)) = file.take(key) else { return vec![] };
-    let Some(array) = value.as_array() else {
-        m.at(&key_span, format!("{key} is written {name}, with two brackets, as there may be several"));
-        return vec![];
-    };
-    let mut found = Vec::new();
-    for element in array.iter() {
-        match element.get_ref().as_table() {
-            Some(table) => found.push(Section::new(name, table, element.span())),
-            None => {
-                m.at(&element.span(), format!("{name} must be a table, not {}", article(element.get_ref())))
-            }
-        }
-    }
-    found
-}
-
 /// All `[[intake]]`.
 pub(super) fn intakes(file: &mut Section<'_, '_>, m: &mut Mistakes) -> Vec<Intake> {
     let mut all: Vec<Intake> = Vec::new();
@@ -266,27 +187,9 @@ fn name(text: &str) -> Result<String, String> {
     }
 }
 
-fn needed<T>(
-    s: &mut Section<'_, '_>,
-    key: &'static str,
-    missing: &str,
-    m: &mut Mistakes,
-    read: impl FnOnce(&str) -> Result<T, String>,
-) -> Option<T> {
-    let span = s.span.clone();
-    match s.has(key) {
-        true => s.parsed(key, m, read),
-        false => {
-            s.known(key);
-            m.at(&span, missing);
-            None
-        }
-    }
-}
-
 fn listen(s: &mut Section<'_, '_>, m: &mut Mistakes) -> Option<SyslogAddress> {
     let missing = "it needs an address to listen on: listen = \"unix:/run/…\" or \"tcp:127.0.0.1:6514\"";
-    needed(s, "listen", missing, m, |text| match syslog_address(text)? {
+    required(s, "listen", missing, m, |text| match syslog_address(text)? {
         SyslogAddress::Tls(_) => {
             Err("an intake listens on \"unix:\", \"udp:\" or \"tcp:\"; let a syslog daemon end TLS before it"
                 .into())
@@ -308,7 +211,7 @@ fn access(s: &mut Section<'_, '_>, m: &mut Mistakes) -> Access {
 
 fn sql(s: &mut Section<'_, '_>, m: &mut Mistakes) -> Option<Sql> {
     let missing = "it needs a database: \"sqlite:/path\" or \"postgresql://user@host/name\"";
-    let database = needed(s, "database", missing, m, |text| match text.split_once(':') {
+    let database = required(s, "database", missing, m, |text| match text.split_once(':') {
         Some(("sqlite", path)) => absolute(path).map(Database::Sqlite),
         Some(("postgresql" | "postgres", _)) => {
             let config: postgres::Config = text.parse().map_err(|e| format!("no PostgreSQL URL: {e}"))?;
@@ -319,14 +222,14 @@ fn sql(s: &mut Section<'_, '_>, m: &mut Mistakes) -> Option<Sql> {
         }
         _ => Err(format!("`{text}`: write \"sqlite:/path\" or \"postgresql://user@host/name\"")),
     });
-    let table = needed(s, "table", "it needs a table, or a view", m, |text| {
+    let table = required(s, "table", "it needs a table, or a view", m, |text| {
         let parts: Vec<String> = text.split('.').map(str::to_owned).collect();
         match parts.iter().all(|p| !p.is_empty() && p.len() < 64 && !p.contains('\0')) && parts.len() <= 3 {
             true => Ok(parts),
             false => Err(format!("`{text}` is no name of a table")),
         }
     });
-    let key = needed(s, "key", "it needs a key: the column with a whole number that grows", m, |text| {
+    let key = required(s, "key", "it needs a key: the column with a whole number that grows", m, |text| {
         match text.is_empty() || text.len() > 63 || text.contains('\0') {
             true => Err(format!("`{text}` is no name of a column")),
             false => Ok(text.to_owned()),
@@ -342,7 +245,7 @@ fn sql(s: &mut Section<'_, '_>, m: &mut Mistakes) -> Option<Sql> {
     Some(Sql { database: database?, table: table?, key: key?, every, from_start, settle })
 }
 
-fn at_least(millis: u64) -> impl Fn(&str) -> Result<Duration, String> {
+pub(super) fn at_least(millis: u64) -> impl Fn(&str) -> Result<Duration, String> {
     move |text| match duration(text)? {
         d if d < Duration::from_millis(millis) => Err(format!("at least {millis}ms")),
         d => Ok(d),
@@ -351,7 +254,7 @@ fn at_least(millis: u64) -> impl Fn(&str) -> Result<Duration, String> {
 
 fn mqtt(s: &mut Section<'_, '_>, m: &mut Mistakes) -> Option<Mqtt> {
     let missing = "it needs a broker: \"tls:host:8883\" or \"tcp:host:1883\"";
-    let broker = needed(s, "broker", missing, m, |text| {
+    let broker = required(s, "broker", missing, m, |text| {
         let form = || format!("`{text}`: write \"tls:host:8883\" or \"tcp:host:1883\"");
         let (scheme, rest) = text.split_once(':').ok_or_else(form)?;
         let tls = one_of(scheme, &[("tls", true), ("tcp", false)]).map_err(|_| form())?;
@@ -372,7 +275,7 @@ fn mqtt(s: &mut Section<'_, '_>, m: &mut Mistakes) -> Option<Mqtt> {
     Some(Mqtt { host, port, tls, topics, client_id, user, access })
 }
 
-fn topics(s: &mut Section<'_, '_>, m: &mut Mistakes) -> Vec<String> {
+pub(super) fn topics(s: &mut Section<'_, '_>, m: &mut Mistakes) -> Vec<String> {
     let mut all = Vec::new();
     for (value, span) in s.array("topics", "topic filters", m).unwrap_or_default() {
         match value.as_str() {
@@ -413,7 +316,7 @@ fn pairs(
     let mut found = BTreeMap::new();
     for (name, value) in table {
         if !known.is_empty() && !known.contains(&name.get_ref().as_ref()) {
-            let near = super::section::nearest(name.get_ref(), known);
+            let near = nearest(name.get_ref(), known);
             m.at(
                 &name.span(),
                 format!("unknown field `{}` in {key}{near}", crate::escape::text(name.get_ref())),
@@ -426,102 +329,6 @@ fn pairs(
         }
     }
     found
-}
-
-/// All `[[alarms.limit]]`.
-pub(super) fn limits(alarms: &mut Section<'_, '_>, m: &mut Mistakes) -> Vec<Limit> {
-    let all = tables(alarms, "limit", "[[alarms.limit]]", m);
-    all.into_iter().filter_map(|s| limit(s, m)).collect()
-}
-
-fn limit(mut s: Section<'_, '_>, m: &mut Mistakes) -> Option<Limit> {
-    let span = s.span.clone();
-    let variable = needed(
-        &mut s,
-        "variable",
-        "a limit needs a variable: a tag, or one of counterfoil's own",
-        m,
-        |text| match text {
-            "" => Err("a tag is not empty".into()),
-            own if own.starts_with(OWN) && !OWN_VARIABLES.contains(&own) => {
-                Err(format!("`{own}` is not measured{}", super::section::nearest(own, OWN_VARIABLES)))
-            }
-            tag => Ok(tag.to_owned()),
-        },
-    );
-    let mut limit = Limit {
-        hihi: number(&mut s, "hihi", m),
-        hi: number(&mut s, "hi", m),
-        lo: number(&mut s, "lo", m),
-        lolo: number(&mut s, "lolo", m),
-        deadband: number(&mut s, "deadband", m).unwrap_or(0.0),
-        on_delay: s.parsed("on_delay", m, duration).unwrap_or_default(),
-        off_delay: s.parsed("off_delay", m, duration).unwrap_or_default(),
-        unit: s.string("unit", m).map(|(u, _)| u.to_owned()),
-        variable: String::new(),
-    };
-    let in_order: Vec<f64> = [limit.lolo, limit.lo, limit.hi, limit.hihi].into_iter().flatten().collect();
-    if in_order.is_empty() {
-        m.at(&span, "a limit needs at least one of hihi, hi, lo, lolo");
-    } else if !in_order.is_sorted() {
-        m.at(&span, "limits must be in order: lolo, lo, hi, hihi");
-    }
-    if limit.deadband < 0.0 {
-        m.at(&span, "deadband must not be below 0");
-    }
-    s.finish(m);
-    limit.variable = variable?;
-    Some(limit)
-}
-
-fn number(s: &mut Section<'_, '_>, key: &'static str, m: &mut Mistakes) -> Option<f64> {
-    let (_, value, span) = s.take(key)?;
-    let found = match value {
-        DeValue::Integer(i) => i.to_string().parse::<i64>().ok().map(|i| i as f64),
-        DeValue::Float(f) => f.to_string().replace('_', "").parse().ok(),
-        _ => None,
-    };
-    let found = found.filter(|n: &f64| n.is_finite());
-    if found.is_none() {
-        m.at(&span, format!("{key} must be a number, not {}", article(value)));
-    }
-    found
-}
-
-/// All `[[alarms.carrier]]`.
-pub(super) fn carriers(alarms: &mut Section<'_, '_>, m: &mut Mistakes) -> Vec<Carrier> {
-    let mut all = Vec::new();
-    for mut s in tables(alarms, "carrier", "[[alarms.carrier]]", m) {
-        let span = s.span.clone();
-        let service = s.parsed("service", m, |text| {
-            let port = text.parse::<u16>().is_ok_and(|p| p != 0);
-            match port || text.parse::<std::net::SocketAddr>().is_ok() {
-                true => Ok(text.to_owned()),
-                false => {
-                    Err(format!("`{text}`: write the service's address as `10.0.0.5:5432`, or its port"))
-                }
-            }
-        });
-        let carrier = Carrier {
-            tag: s.string("tag", m).map(|(t, _)| t.to_owned()),
-            topics: topics(&mut s, m),
-            program: s.string("program", m).map(|(p, _)| p.to_owned()),
-            service,
-            wait: s.parsed("wait", m, at_least(100)).unwrap_or(WAIT),
-        };
-        let by_flow = carrier.program.is_some() || carrier.service.is_some();
-        match (carrier.topics.is_empty(), by_flow) {
-            (true, false) => m.at(&span, "a carrier needs topics (MQTT), or a program or service"),
-            (false, true) => m.at(&span, "topics, or program and service: not both in one carrier"),
-            _ => {}
-        }
-        if by_flow && carrier.tag.is_none() {
-            m.at(&span, "a carrier with a program or service needs the tag that it carries");
-        }
-        s.finish(m);
-        all.push(carrier);
-    }
-    all
 }
 
 #[cfg(test)]

@@ -4,8 +4,10 @@
 //! once, each with line and column. Called by `commands` at the start and on SIGHUP.
 #![forbid(unsafe_code)]
 
+mod carrier;
 pub mod egress;
 pub mod intake;
+pub mod limit;
 pub mod media;
 mod read;
 mod section;
@@ -13,8 +15,10 @@ pub mod sink;
 pub mod suppress;
 pub(crate) mod values;
 
+pub use carrier::Carrier;
 pub use egress::{Egress, Sensitive};
-pub use intake::{Carrier, Intake, Limit, Mapping};
+pub use intake::{Intake, Mapping};
+pub use limit::Limit;
 pub use media::Media;
 pub use read::parse;
 pub use sink::{JsonShape, Rate, Sink, SinkKind, SyslogShape, Tls};

@@ -1,10 +1,12 @@
 //! TOML text to [`Parsed`], section by section; goes on after a mistake, so that all are found.
 #![forbid(unsafe_code)]
 
+use super::carrier;
 use super::egress;
 use super::intake;
+use super::limit;
 use super::media;
-use super::section::{Mistakes, Section, article};
+use super::section::{Mistakes, Section, article, tables};
 use super::suppress;
 use super::values::{absolute, cidr, duration, loopback, one_of, ports, size};
 use super::{Alarms, Config, Integrity, Metrics, Mistake, Parsed, Ports, StreamDigest};
@@ -59,9 +61,9 @@ pub fn parse(source: &str) -> Result<Parsed, Vec<Mistake>> {
         s.finish(&mut m);
     }
     if let Some(mut s) = section(&mut file, "alarms", "[alarms]", &mut m) {
-        config.limits = intake::limits(&mut s, &mut m);
-        config.carriers = intake::carriers(&mut s, &mut m);
-        let tables = intake::tables(&mut s, "suppress", "[[alarms.suppress]]", &mut m);
+        config.limits = limit::limits(&mut s, &mut m);
+        config.carriers = carrier::carriers(&mut s, &mut m);
+        let tables = tables(&mut s, "suppress", "[[alarms.suppress]]", &mut m);
         config.alarms.suppress = tables.into_iter().filter_map(|t| suppress::read(t, &mut m)).collect();
         alarms(s, &mut config.alarms, &mut m);
     }

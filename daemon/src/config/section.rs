@@ -68,16 +68,6 @@ impl<'v, 'i> Section<'v, 'i> {
         Self { name, span, left, known: Vec::new() }
     }
 
-    /// True if `key` is there and not taken yet.
-    pub(super) fn has(&self, key: &str) -> bool {
-        self.left.contains_key(key)
-    }
-
-    /// `key` could have been here.
-    pub(super) fn known(&mut self, key: &'static str) {
-        self.known.push(key);
-    }
-
     /// The value of `key`, its key's place and its own.
     pub(super) fn take(
         &mut self,
@@ -183,4 +173,28 @@ pub(super) fn article(value: &DeValue<'_>) -> String {
     let name = value.type_str();
     let an = if name.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" };
     format!("{an} {name}")
+}
+
+/// The tables of an array `[[name]]`.
+pub(super) fn tables<'v, 'i>(
+    file: &mut Section<'v, 'i>,
+    key: &'static str,
+    name: &'static str,
+    m: &mut Mistakes,
+) -> Vec<Section<'v, 'i>> {
+    let Some((key_span, value, _)) = file.take(key) else { return vec![] };
+    let Some(array) = value.as_array() else {
+        m.at(&key_span, format!("{key} is written {name}, with two brackets, as there may be several"));
+        return vec![];
+    };
+    let mut found = Vec::new();
+    for element in array.iter() {
+        match element.get_ref().as_table() {
+            Some(table) => found.push(Section::new(name, table, element.span())),
+            None => {
+                m.at(&element.span(), format!("{name} must be a table, not {}", article(element.get_ref())))
+            }
+        }
+    }
+    found
 }

@@ -190,7 +190,7 @@ impl Door {
     /// An object's report; None, and counted, if it is none.
     fn read(&mut self, object: &Value, around: Around<'_>) -> Option<Word> {
         match report::read(object, around, &self.settings.mapping) {
-            Ok(report) if report.tag.starts_with(crate::config::intake::OWN) => {
+            Ok(report) if report.tag.starts_with(crate::config::limit::OWN) => {
                 self.refuse("its tag begins with `counterfoil.`, as Counterfoil's own do");
                 None
             }

@@ -58,8 +58,10 @@ pub(super) struct Shots {
 }
 
 impl Shots {
+    /// Forgets all files.
     pub fn clear(&mut self) {
-        *self = Self::default();
+        let sent = std::mem::take(&mut self.sent);
+        *self = Self { sent, ..Self::default() };
     }
 
     fn make_room(&mut self) {

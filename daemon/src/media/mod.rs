@@ -379,11 +379,9 @@ impl Gallery {
         }
     }
 
-    /// A stream to somewhere else begins with this.
+    /// A stream to somewhere else begins with this. Remembered even if no picture was read yet: its sender's lane may be
+    /// read before the reader's.
     pub fn sent_first(&mut self, length: u32, tag: Value, sending: impl FnOnce() -> Option<Sending>) {
-        if self.origins.quiet() {
-            return;
-        }
         let Some(sending) = sending() else { return };
         if self.streams.len() >= OPENS {
             self.streams.pop_front();
@@ -398,9 +396,6 @@ impl Gallery {
         size: (u32, u32),
         sending: impl FnOnce() -> Option<Sending>,
     ) {
-        if self.origins.quiet() {
-            return;
-        }
         if let Some(sending) = sending() {
             self.shots.sent(format, size, sending);
         }

@@ -15,7 +15,7 @@ mod own;
 pub mod station;
 
 use crate::alarms::entry::{Returned, Said, Word as Outcome};
-use crate::config::{Config, intake::OWN};
+use crate::config::{Config, limit::OWN};
 use crate::detect::{finding, why};
 use crate::escape;
 use crate::intake::{Condition, Report, State, Word};

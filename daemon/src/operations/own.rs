@@ -92,7 +92,7 @@ impl Own {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::intake::OWN_VARIABLES;
+    use crate::config::limit::OWN_VARIABLES;
     use crate::sample;
     use std::collections::HashMap;
 

@@ -73,10 +73,6 @@ impl Trail {
             Some(secret) => Some(super::source(secret)),
             None => self.first.files.get(&first).cloned(),
         };
-        let unread = self.known.unread();
-        if source.is_none() && self.origins.quiet() && !unread {
-            return;
-        }
         let Some(sending) = sending() else { return };
         match source {
             Some(source) => self.begins_as(&source, &sending, length, out),

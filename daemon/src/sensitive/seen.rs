@@ -61,24 +61,21 @@ impl Trail {
     /// Prints of what a program sends. `sending`: who sends where, asked only if a sensitive file has one of them.
     pub fn printed(&mut self, stream: Stream, prints: &Prints, sending: impl FnOnce() -> Option<Sending>) {
         let samples = &prints.samples[..usize::from(prints.count).min(prints.samples.len())];
-        let Some(printer) = self.known.printer() else { return };
+        let Some(printer) = self.known.printer().filter(|_| !samples.is_empty()) else { return };
         let index = self.known.index();
-        let keep = !self.origins.quiet() || self.known.unread();
         let mut found = Vec::new();
         for sample in samples {
             let hidden = printer.hide(sample.print);
             let end = prints.offset.saturating_add(u64::from(sample.end));
             let before = found.len();
             found.extend(index.find(hidden).map(|place| (place, end)));
-            if found.len() == before && keep {
+            // The file's reader may be heard of later than who sends it, and the file itself be read later still.
+            if found.len() == before {
                 if self.seen.earlier.len() >= EARLIER {
                     self.seen.earlier.pop_front();
                 }
                 self.seen.earlier.push_back((hidden, stream, end, prints.header.time));
             }
-        }
-        if found.is_empty() && (!keep || samples.is_empty()) {
-            return;
         }
         if !self.seen.streams.contains_key(&stream) {
             let Some(sending) = sending() else { return };

@@ -4,26 +4,10 @@ use super::*;
 use crate::file::{self, Turn};
 use crate::record::shielded;
 use crate::stream::Offer;
-use crate::stream::tests as streams;
+use crate::stream::tests::{self as streams, Dice};
 use counterfoil_abi::record::Reason;
 use std::os::fd::AsRawFd;
 use std::sync::atomic::Ordering::Relaxed;
-
-/// xorshift64*.
-struct Dice(u64);
-
-impl Dice {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
-    }
-
-    fn below(&mut self, limit: u64) -> u64 {
-        self.next() % limit
-    }
-}
 
 /// Writes anything into an object, but for what says that it is there and free to be used.
 fn garble(object: &'static Object, dice: &mut Dice) {

@@ -151,13 +151,17 @@ fn tag_of(content: &[u8], from: u64, to: u64) -> Tag {
 }
 
 /// xorshift64: repeatable.
-struct Dice(u64);
+pub struct Dice(pub u64);
 impl Dice {
-    fn below(&mut self, limit: u64) -> u64 {
+    pub fn next(&mut self) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
-        self.0 % limit
+        self.0
+    }
+
+    pub fn below(&mut self, limit: u64) -> u64 {
+        self.next() % limit
     }
 }
 
