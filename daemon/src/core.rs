@@ -63,6 +63,8 @@ pub struct Newcomer {
     pub facts: Arc<Facts>,
     /// Tags were asked for.
     pub watched: bool,
+    /// When it said hello, monotonic nanoseconds: what it did and what was done to it meanwhile may be heard of first.
+    pub since: u64,
     /// What it had when it started.
     pub inherited: Vec<Inherited>,
     /// Where to say where that goes on.
@@ -85,6 +87,7 @@ impl Newcomer {
             uid,
             facts,
             watched,
+            since: now(),
             inherited: Vec::new(),
             answer: None,
             adopted: true,
@@ -213,6 +216,12 @@ pub struct Core {
 /// Monotonic nanoseconds, the clock of records.
 pub fn now() -> u64 {
     let t = clock_gettime(ClockId::Monotonic);
+    (t.tv_sec as u64).saturating_mul(1_000_000_000).saturating_add(t.tv_nsec as u64)
+}
+
+/// Nanoseconds that this thread has worked: how much a look costs, however busy the machine is.
+pub fn worked() -> u64 {
+    let t = clock_gettime(ClockId::ThreadCPUTime);
     (t.tv_sec as u64).saturating_mul(1_000_000_000).saturating_add(t.tv_nsec as u64)
 }
 
@@ -383,7 +392,8 @@ impl Core {
 
     fn welcome(&mut self, newcomer: Newcomer) {
         self.idle_ticks = 0;
-        let Newcomer { id, memfd, pidfd, uid, facts, watched, inherited, answer, adopted, said } = newcomer;
+        let Newcomer { id, memfd, pidfd, uid, facts, watched, since, inherited, answer, adopted, said } =
+            newcomer;
         // The same process with another image: the old image's arena has lost its owner.
         let same =
             |g: &Guest| g.facts.process.pid == facts.process.pid && g.facts.starttime == facts.starttime;
@@ -407,7 +417,7 @@ impl Core {
         let _ = epoll::add(&self.epoll, &pidfd, data, epoll::EventFlags::IN);
         self.collector.add(id, arena, now());
         self.last_record = now();
-        let resume = self.assembler.register(id, facts.clone(), watched, inherited);
+        let resume = self.assembler.register(id, facts.clone(), watched, since, inherited);
         if let Some(surround) = &self.surround {
             let pulse = self.collector.pulse(id).unwrap_or_default();
             surround.tell(Seen::Came { id, facts: facts.clone(), watched, adopted, pulse });

@@ -287,6 +287,7 @@ impl Listener {
         pidfd: OwnedFd,
         watched: bool,
     ) -> Option<()> {
+        let since = crate::core::now();
         let id = self.next_id;
         self.next_id += 1;
         let messages = self.deciders.read().unwrap_or_else(PoisonError::into_inner).messages;
@@ -319,6 +320,7 @@ impl Listener {
             uid,
             facts: facts.clone(),
             watched,
+            since,
             inherited,
             answer: known.then_some(answer),
             adopted: false,
