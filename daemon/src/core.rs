@@ -23,7 +23,7 @@ use counterfoil_abi::hello::Resume;
 use crossbeam::channel::{Receiver, Sender, TrySendError};
 use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
 use rustix::time::{ClockId, clock_gettime};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -207,6 +207,8 @@ pub struct Core {
     idle_ticks: u32,
     /// When those that turned themselves up were last looked for.
     swept: u64,
+    /// Turned up then, for no reason that is known.
+    idle: HashSet<ArenaId>,
     /// It has said its last words.
     ended: bool,
     /// Since when, how long without a record, how long at most.
@@ -266,6 +268,7 @@ impl Core {
             last_record: 0,
             idle_ticks: 0,
             swept: 0,
+            idle: HashSet::new(),
             ended: false,
             draining: None,
         };
@@ -488,8 +491,10 @@ impl Core {
             // Some turned themselves up, and read nothing.
             self.swept = now;
             let by_itself = |arena: &ArenaId| !self.assembler.is_turned_up(*arena);
-            let idle = self.collector.with_policy(POLICY_TURNED_UP).filter(by_itself);
-            turned.extend(idle.map(|arena| (arena, false)));
+            let idle = self.collector.with_policy(POLICY_TURNED_UP).filter(by_itself).collect();
+            // Not those that did so a moment ago.
+            let before = std::mem::replace(&mut self.idle, idle);
+            turned.extend(before.intersection(&self.idle).map(|&arena| (arena, false)));
         }
         for (arena, up) in turned {
             let watched = self.assembler.is_watched(arena);

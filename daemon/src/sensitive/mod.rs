@@ -12,6 +12,7 @@
 //! looked for.
 #![deny(unsafe_code)]
 
+pub mod boards;
 mod defaults;
 mod firsts;
 pub mod index;
