@@ -112,6 +112,8 @@ pub struct Parts {
     pub keeper: Option<Arc<dyn Keep>>,
     /// Which files are sensitive, for those who say hello.
     pub matcher: Option<Arc<Memory>>,
+    /// And the boards for their pipes.
+    pub boards: Boards,
     /// The number of the next arena.
     pub first_id: ArenaId,
 }
@@ -150,7 +152,7 @@ impl Listener {
             counts: parts.counts,
             keeper: parts.keeper,
             matcher: parts.matcher,
-            boards: Boards::default(),
+            boards: parts.boards,
             next_id: parts.first_id,
             ready: None,
             last_policy: parts.policy,
@@ -362,7 +364,7 @@ impl Listener {
 
     /// What goes with the reply: the arena, and where sensitive files are followed, what processes need for that.
     fn memories<'a>(&'a mut self, arena: &'a OwnedFd, uid: u32) -> Vec<BorrowedFd<'a>> {
-        let followed = self.matcher.as_deref().map(|matcher| (matcher.fd(), self.boards.of(uid)));
+        let followed = self.matcher.as_deref().map(|matcher| (matcher.theirs(), self.boards.of(uid)));
         let (matcher, board) = followed.map_or((None, None), |(matcher, board)| (Some(matcher), board));
         [Some(arena.as_fd()), matcher, board].into_iter().flatten().collect()
     }

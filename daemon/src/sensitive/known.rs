@@ -166,12 +166,6 @@ impl Known {
         self.printer.as_ref()
     }
 
-    /// What observed processes know of them.
-    #[must_use]
-    pub fn memory(&self) -> Option<Arc<Memory>> {
-        self.memory.clone()
-    }
-
     /// This file is a copy: who opens it is to be looked at closely, too.
     pub fn also(&self, inode: Inode) {
         let mut also = self.also.lock().unwrap_or_else(PoisonError::into_inner);
@@ -241,11 +235,15 @@ pub struct Keeper {
 }
 
 impl Keeper {
-    /// Looks for the files once, then goes on in a thread of its own.
+    /// Looks for the files once, then goes on in a thread of its own. `memory`: where programs are told.
     ///
     /// # Errors
     /// No eventfd, or no thread.
-    pub fn start(paths: Paths, keys: Option<(Tagger, Printer)>) -> std::io::Result<Self> {
+    pub fn start(
+        paths: Paths,
+        keys: Option<(Tagger, Printer)>,
+        memory: Option<Arc<Memory>>,
+    ) -> std::io::Result<Self> {
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         let (tagger, printer) = keys.unzip();
         let known = Arc::new(Known {
@@ -253,7 +251,7 @@ impl Keeper {
             held: RwLock::default(),
             index: RwLock::default(),
             printer,
-            memory: Memory::new().ok().map(Arc::new),
+            memory,
             also: Mutex::default(),
             generation: AtomicU64::new(1),
             unread: AtomicBool::new(true),
@@ -561,6 +559,7 @@ mod tests {
         Keeper::start(
             Paths::new(&egress, vec![]),
             Some((Tagger::new([7; 16], StreamDigest::Mac), Printer::new(&[7; 16]))),
+            None,
         )
         .unwrap()
     }
@@ -623,7 +622,7 @@ mod tests {
         fs::create_dir(home.join(".ssh")).unwrap();
         std::os::unix::fs::symlink("/etc/passwd", home.join(".ssh/id_evil")).unwrap();
         fs::write(home.join(".ssh/id_good"), "key").unwrap();
-        let keeper = Keeper::start(Paths::new(&Egress::default(), vec![home.clone()]), None).unwrap();
+        let keeper = Keeper::start(Paths::new(&Egress::default(), vec![home.clone()]), None, None).unwrap();
         let held = keeper.known.held();
         assert!(held.at(inode(Path::new("/etc/passwd"))).is_none());
         assert!(held.at(inode(&home.join(".ssh/id_good"))).is_some());
