@@ -14,6 +14,7 @@
 
 mod defaults;
 mod firsts;
+mod folders;
 pub mod index;
 pub mod known;
 pub mod lineage;
