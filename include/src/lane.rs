@@ -166,8 +166,8 @@ impl Consumer {
             return Err(Hostile);
         }
         // Mostly there is one line.
-        for at in 1..lines {
-            self.copy_line(at as u64, &mut out[at]);
+        for (line, at) in out[1..lines].iter_mut().zip(1..) {
+            self.copy_line(at, line);
         }
         self.tail = self.tail.wrapping_add(lines as u64);
         Ok(lines)
