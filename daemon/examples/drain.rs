@@ -41,7 +41,7 @@ fn program(id: u64, collector: &mut Collector, assembler: &mut Assembler) -> Pro
         })
         .collect();
     collector.add(id, Arena::map(fd).expect("an arena"), now());
-    assembler.register(id, Arc::new(Facts::default()), true, Vec::new());
+    assembler.register(id, Arc::new(Facts::default()), true, 0, Vec::new());
     Program { _map: map, producers }
 }
 

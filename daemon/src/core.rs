@@ -23,7 +23,7 @@ use counterfoil_abi::hello::Resume;
 use crossbeam::channel::{Receiver, Sender, TrySendError};
 use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
 use rustix::time::{ClockId, clock_gettime};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -63,6 +63,8 @@ pub struct Newcomer {
     pub facts: Arc<Facts>,
     /// Tags were asked for.
     pub watched: bool,
+    /// When it said hello, monotonic nanoseconds: what it did and what was done to it meanwhile may be heard of first.
+    pub since: u64,
     /// What it had when it started.
     pub inherited: Vec<Inherited>,
     /// Where to say where that goes on.
@@ -85,6 +87,7 @@ impl Newcomer {
             uid,
             facts,
             watched,
+            since: now(),
             inherited: Vec::new(),
             answer: None,
             adopted: true,
@@ -204,6 +207,8 @@ pub struct Core {
     idle_ticks: u32,
     /// When those that turned themselves up were last looked for.
     swept: u64,
+    /// Turned up then, for no reason that is known.
+    idle: HashSet<ArenaId>,
     /// It has said its last words.
     ended: bool,
     /// Since when, how long without a record, how long at most.
@@ -213,6 +218,12 @@ pub struct Core {
 /// Monotonic nanoseconds, the clock of records.
 pub fn now() -> u64 {
     let t = clock_gettime(ClockId::Monotonic);
+    (t.tv_sec as u64).saturating_mul(1_000_000_000).saturating_add(t.tv_nsec as u64)
+}
+
+/// Nanoseconds that this thread has worked: how much a look costs, however busy the machine is.
+pub fn worked() -> u64 {
+    let t = clock_gettime(ClockId::ThreadCPUTime);
     (t.tv_sec as u64).saturating_mul(1_000_000_000).saturating_add(t.tv_nsec as u64)
 }
 
@@ -257,6 +268,7 @@ impl Core {
             last_record: 0,
             idle_ticks: 0,
             swept: 0,
+            idle: HashSet::new(),
             ended: false,
             draining: None,
         };
@@ -383,7 +395,8 @@ impl Core {
 
     fn welcome(&mut self, newcomer: Newcomer) {
         self.idle_ticks = 0;
-        let Newcomer { id, memfd, pidfd, uid, facts, watched, inherited, answer, adopted, said } = newcomer;
+        let Newcomer { id, memfd, pidfd, uid, facts, watched, since, inherited, answer, adopted, said } =
+            newcomer;
         // The same process with another image: the old image's arena has lost its owner.
         let same =
             |g: &Guest| g.facts.process.pid == facts.process.pid && g.facts.starttime == facts.starttime;
@@ -407,7 +420,7 @@ impl Core {
         let _ = epoll::add(&self.epoll, &pidfd, data, epoll::EventFlags::IN);
         self.collector.add(id, arena, now());
         self.last_record = now();
-        let resume = self.assembler.register(id, facts.clone(), watched, inherited);
+        let resume = self.assembler.register(id, facts.clone(), watched, since, inherited);
         if let Some(surround) = &self.surround {
             let pulse = self.collector.pulse(id).unwrap_or_default();
             surround.tell(Seen::Came { id, facts: facts.clone(), watched, adopted, pulse });
@@ -478,8 +491,10 @@ impl Core {
             // Some turned themselves up, and read nothing.
             self.swept = now;
             let by_itself = |arena: &ArenaId| !self.assembler.is_turned_up(*arena);
-            let idle = self.collector.with_policy(POLICY_TURNED_UP).filter(by_itself);
-            turned.extend(idle.map(|arena| (arena, false)));
+            let idle = self.collector.with_policy(POLICY_TURNED_UP).filter(by_itself).collect();
+            // Not those that did so a moment ago.
+            let before = std::mem::replace(&mut self.idle, idle);
+            turned.extend(before.intersection(&self.idle).map(|&arena| (arena, false)));
         }
         for (arena, up) in turned {
             let watched = self.assembler.is_watched(arena);

@@ -1,9 +1,9 @@
 //! Hello: what a program image and the daemon say to each other once, when it starts.
 //!
 //! Over a SOCK_SEQPACKET Unix socket: one [`Request`] with its inherited descriptors, one
-//! [`Reply`] that carries the arena's memfd as SCM_RIGHTS, and behind it that of the [`crate::matcher`], where the daemon
-//! has one. Then both close. The daemon takes the
-//! asker's identity from SO_PEERCRED and nothing from the request's own word.
+//! [`Reply`] that carries the arena's memfd as SCM_RIGHTS, and behind it those of the [`crate::matcher`] and of the
+//! user's [`crate::board`], where sensitive files are followed. Then both close. The daemon takes the asker's identity from
+//! SO_PEERCRED and nothing from the request's own word.
 
 use crate::record::Opened;
 use bytemuck::{Pod, Zeroable};

@@ -6,6 +6,7 @@
 #![no_std]
 
 pub mod arena;
+pub mod board;
 pub mod class;
 pub mod hello;
 pub mod images;

@@ -12,6 +12,7 @@ mod class;
 mod fingerprints;
 mod messages;
 
+use crate::pipes;
 use crate::process;
 use crate::stream::Pieces;
 use crate::thread::Guard;
@@ -90,6 +91,7 @@ pub fn turn_up() {
     let all = POLICY_TURNED_UP | POLICY_WATCHED;
     if policy.load(Relaxed) & all != all {
         policy.fetch_or(all, Relaxed);
+        pipes::put_up();
     }
 }
 

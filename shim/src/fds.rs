@@ -2,10 +2,12 @@
 //!
 //! An entry is filled when a hooked call makes the descriptor, else when it is first used.
 
+use crate::content;
 use crate::file;
 use crate::kernel::{self, Identity};
 use crate::lanes;
 use crate::objects::{self, Name, Object};
+use crate::pipes;
 use crate::process;
 use crate::thread::Guard;
 use bytemuck::Zeroable;
@@ -204,6 +206,9 @@ fn create(fd: i32, channel: Channel, identity: &Identity) -> Option<(Name, &'sta
     object.inode.store(identity.inode, Ordering::Relaxed);
     if channel == Channel::Pipe {
         object.last.store(if identity.writes { objects::OUT } else { objects::IN }, Ordering::Relaxed);
+        if process::active() && content::turned_up() {
+            pipes::made(object);
+        }
     }
     Some((name, object))
 }

@@ -25,6 +25,7 @@ mod memory;
 mod names;
 mod objects;
 mod openssl;
+mod pipes;
 mod process;
 mod real;
 mod record;

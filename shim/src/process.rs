@@ -7,6 +7,7 @@ use core::cell::UnsafeCell;
 use core::ptr::null;
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
 use counterfoil_abi::arena::{ArenaHead, POLICY_OFF, POLICY_WATCHED};
+use counterfoil_abi::board::Board;
 use counterfoil_abi::matcher::Matcher;
 use counterfoil_abi::prints::Sampler;
 
@@ -22,6 +23,8 @@ pub struct Settings {
     pub sampler: Sampler,
     /// Which files are sensitive; null: that is not said.
     pub matcher: *const Matcher,
+    /// Pipes through which sensitive content may pass. Never null.
+    pub board: *const Board,
 }
 
 struct Once(UnsafeCell<Settings>);
@@ -34,6 +37,7 @@ static SETTINGS: Once = Once(UnsafeCell::new(Settings {
     function: Function::None,
     sampler: Sampler::NONE,
     matcher: null(),
+    board: &raw const crate::pipes::NONE,
 }));
 static ACTIVE: AtomicBool = AtomicBool::new(false);
 /// A page that the kernel wipes in a forked child: 0 there means "not noticed yet".

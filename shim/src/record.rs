@@ -10,6 +10,7 @@ use crate::file::{self, Turn};
 use crate::kernel;
 use crate::lanes;
 use crate::objects::{self, Object};
+use crate::pipes;
 use crate::process;
 use crate::ssh;
 use crate::stream::{Offer, Pieces};
@@ -172,6 +173,7 @@ pub fn begin_on(guard: &Guard, object: &'static Object, way: u8) -> Call {
     if object.carries.load(Ordering::Relaxed) != 0 || channel == Channel::UnixDatagram {
         return count;
     }
+    pipes::heed();
     let (out, into) = object.taps();
     let number = object.number();
     if channel == Channel::Datagram {

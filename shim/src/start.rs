@@ -8,13 +8,14 @@ use crate::process::{self, Settings};
 use crate::record::{keeping_errno, shielded};
 use crate::stream::offer;
 use crate::thread::{self, Guard};
-use crate::{fds, foreign, hooks, images, kernel, objects, reinject, scratch, sessions};
+use crate::{fds, foreign, hooks, images, kernel, objects, pipes, reinject, scratch, sessions};
 use bytemuck::Zeroable;
-use core::ptr::null_mut;
+use core::ptr::{null, null_mut};
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use counterfoil_abi::arena::{ARENA_BYTES, ArenaHead, LANES, MAGIC};
+use counterfoil_abi::board::BOARD_BYTES;
 use counterfoil_abi::hello::{self, GRANTED, MAX_INHERITED, Reply, Request};
-use counterfoil_abi::matcher::{MATCHER_BYTES, Matcher};
+use counterfoil_abi::matcher::MATCHER_BYTES;
 use counterfoil_abi::prints::Sampler;
 use counterfoil_abi::record::{CONNECTED, Channel, How, INHERITED, RESUMED};
 use counterfoil_abi::{ABI_VERSION, UNKNOWN};
@@ -171,14 +172,17 @@ fn activate(socket: OwnedFd) -> Option<()> {
         }
     }
     request.inherited_len = count as u32;
-    let (reply, memory, matcher) = ask(&socket, &request)?;
+    let (reply, memory, [matcher, board]) = ask(&socket, &request)?;
     drop(socket);
-    let arena = map_arena(&memory, &reply)?;
+    let arena = map_arena(&memory)?;
     drop(memory);
-    let matcher = matcher.and_then(|memory| map_matcher(&memory)).unwrap_or(core::ptr::null());
+    let read = ProtFlags::READ;
+    let matcher = matcher.and_then(|memory| map(&memory, MATCHER_BYTES, read)).map_or(null(), |m| m.cast());
+    let board = board.and_then(|memory| map(&memory, BOARD_BYTES, read | ProtFlags::WRITE));
+    let board = board.map_or(&raw const pipes::NONE, |b| b.cast());
     reinject::learn();
     let (function, sampler) = (Function::of_policy(reply.policy), Sampler::new(&reply.key));
-    process::activate(Settings { arena, key: reply.key, function, sampler, matcher }, mark);
+    process::activate(Settings { arena, key: reply.key, function, sampler, matcher, board }, mark);
     let guard = Guard::enter()?;
     for ((object, fd), resume) in told.iter().flatten().zip(&reply.resume) {
         let number = object.number();
@@ -260,21 +264,21 @@ pub fn map_memory() -> Option<*mut AtomicU32> {
     }
 }
 
-fn ask(socket: &OwnedFd, request: &Request) -> Option<(Reply, OwnedFd, Option<OwnedFd>)> {
+fn ask(socket: &OwnedFd, request: &Request) -> Option<(Reply, OwnedFd, [Option<OwnedFd>; 2])> {
     use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags};
     let bytes = bytemuck::bytes_of(request);
     if rustix::net::send(socket.as_fd(), bytes, SendFlags::NOSIGNAL).ok()? != bytes.len() {
         return None;
     }
     let mut reply: Reply = Zeroable::zeroed();
-    let mut space = [core::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
+    let mut space = [core::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(3))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let mut into = [std::io::IoSliceMut::new(bytemuck::bytes_of_mut(&mut reply))];
     let got = rustix::net::recvmsg(socket.as_fd(), &mut into, &mut control, RecvFlags::CMSG_CLOEXEC).ok()?;
-    let (mut memory, mut matcher) = (None, None);
+    let (mut memory, mut others) = (None, [None, None]);
     for message in control.drain() {
         if let RecvAncillaryMessage::ScmRights(mut fds) = message {
-            (memory, matcher) = (fds.next(), fds.next());
+            (memory, others) = (fds.next(), [fds.next(), fds.next()]);
         }
     }
     let right = got.bytes == size_of::<Reply>()
@@ -282,45 +286,24 @@ fn ask(socket: &OwnedFd, request: &Request) -> Option<(Reply, OwnedFd, Option<Ow
         && reply.abi == ABI_VERSION
         && reply.status == GRANTED
         && reply.arena_bytes == ARENA_BYTES as u64;
-    right.then_some((reply, memory?, matcher))
+    right.then_some((reply, memory?, others))
 }
 
-/// Which files are sensitive: read only, and never shorter than it is now.
-fn map_matcher(memory: &OwnedFd) -> Option<*const Matcher> {
+/// A memory that may shrink under us is a SIGBUS in the host: it must be as large as it is to be, and sealed so.
+fn map(memory: &OwnedFd, bytes: usize, access: ProtFlags) -> Option<*const u8> {
     let seals = rustix::fs::fcntl_get_seals(memory).ok()?;
     let size = rustix::fs::fstat(memory).ok()?.st_size;
-    if !seals.contains(rustix::fs::SealFlags::SHRINK) || size as usize != MATCHER_BYTES {
+    if !seals.contains(rustix::fs::SealFlags::SHRINK) || size as usize != bytes {
         return None;
     }
     // SAFETY: a new shared mapping, as long as the sealed memory.
-    let mapped = unsafe {
-        rustix::mm::mmap(null_mut(), MATCHER_BYTES, ProtFlags::READ, MapFlags::SHARED, memory, 0).ok()?
-    };
+    let mapped = unsafe { rustix::mm::mmap(null_mut(), bytes, access, MapFlags::SHARED, memory, 0).ok()? };
     Some(mapped.cast_const().cast())
 }
 
-fn map_arena(memory: &OwnedFd, reply: &Reply) -> Option<*const u8> {
-    // A memory that may shrink under us is a SIGBUS in the host: it must be as large as it says, and
-    // sealed so.
-    let seals = rustix::fs::fcntl_get_seals(memory).ok()?;
-    let size = rustix::fs::fstat(memory).ok()?.st_size;
-    if !seals.contains(rustix::fs::SealFlags::SHRINK) || size as u64 != reply.arena_bytes {
-        return None;
-    }
-    // SAFETY: a new shared mapping, as long as the sealed memory.
-    let arena = unsafe {
-        rustix::mm::mmap(
-            null_mut(),
-            ARENA_BYTES,
-            ProtFlags::READ | ProtFlags::WRITE,
-            MapFlags::SHARED,
-            memory,
-            0,
-        )
-        .ok()?
-    };
+fn map_arena(memory: &OwnedFd) -> Option<*const u8> {
+    let arena = map(memory, ARENA_BYTES, ProtFlags::READ | ProtFlags::WRITE)?;
     // SAFETY: just mapped; valid for any bytes.
     let head = unsafe { &*arena.cast::<ArenaHead>() };
-    (head.magic == MAGIC && head.abi == ABI_VERSION && head.lanes as usize == LANES)
-        .then_some(arena.cast_const().cast())
+    (head.magic == MAGIC && head.abi == ABI_VERSION && head.lanes as usize == LANES).then_some(arena)
 }

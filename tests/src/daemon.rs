@@ -155,14 +155,17 @@ impl Daemon {
     fn spawn(&mut self, environment: &[(&str, &str)]) {
         let log =
             std::fs::OpenOptions::new().create(true).append(true).open(self.scratch.at("log")).expect("log");
+        // As an engineer types it: from where he is.
+        let here = |path: PathBuf| path.strip_prefix(self.scratch.path()).map(Path::to_owned).unwrap_or(path);
         let child = Command::new(product::program())
             .arg("daemon")
             .arg("--config")
-            .arg(self.scratch.at("config.toml"))
+            .arg(here(self.scratch.at("config.toml")))
             .arg("--socket")
-            .arg(self.socket())
+            .arg(here(self.socket()))
             .arg("--state")
-            .arg(&self.state)
+            .arg(here(self.state.clone()))
+            .current_dir(self.scratch.path())
             .env_remove("LD_PRELOAD")
             .envs(self.home.iter().map(|home| ("HOME", home)))
             .envs(environment.iter().copied())

@@ -90,6 +90,16 @@ fn through_pipes_and_programs() {
     assert_eq!(chain(&alarm)[0], "base64");
 }
 
+/// A shell's forks of forks run nothing of their own, and may say nothing before they start something.
+#[test]
+fn through_forks_of_forks() {
+    need!("curl", "setsid");
+    let commands = "read x <secret/shadow; \
+        ( (setsid -w curl -sS -d hello http://127.0.0.1:$P/; true); true) </dev/null >got 2>&1";
+    let run = leaking(commands);
+    assert_eq!(chain(&left(&run, "curl", "correlated"))[..2], ["dash", "setsid"]);
+}
+
 #[test]
 fn through_files() {
     need!("curl", "gzip", "split");

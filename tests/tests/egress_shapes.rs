@@ -1,7 +1,8 @@
 //! More ways by which a sensitive file leaves (issue 4, items 1 and 2): in datagrams, in questions to a resolver, through
 //! ciphers and pipes, over connections that are much older or younger than the reading.
 
-use counterfoil_tests::leak::{chain, configured, exe, in_python, leaking, leaks, left, with_secret};
+use counterfoil_tests::leak::{SHADOW, chain, configured, exe, in_python, leaking, leaks, left, with_secret};
+use counterfoil_tests::observed::listening;
 use counterfoil_tests::plant::Service;
 use counterfoil_tests::sink::Sink;
 use counterfoil_tests::sshd::Sshd;
@@ -176,4 +177,45 @@ fn over_a_connection_that_was_there_minutes_before() {
         );
         left(&run, "python3", confidence);
     }
+}
+
+/// Padding and secret come from other processes through one pipe; by stdio, that passes no hook; by a shell's own
+/// words; twice through pipes; over TLS, on a connection that is old by then.
+#[test]
+fn behind_padding_that_comes_through_a_pipe() {
+    need!("nc", "head", "cat", "bash");
+    for commands in [
+        "(head -c 131072 /dev/urandom; cat secret/shadow) | nc -N 127.0.0.1 $P",
+        "(head -c 300000 /dev/urandom; head -n 9 secret/shadow; head -c 300000 /dev/urandom) | nc -N 127.0.0.1 $P",
+        "(head -c 300000 /dev/urandom; cat secret/shadow) | cat | cat | nc -N 127.0.0.1 $P",
+        "{ head -c 200000 /dev/urandom; while read -r line; do echo \"$line\"; done <secret/shadow; } | nc -N 127.0.0.1 $P",
+        "mkfifo way; nc -N 127.0.0.1 $P <way & exec 9>way; head -c 200000 /dev/urandom >&9; cat secret/shadow >&9; exec 9>&-; wait",
+    ] {
+        let run = leaking(commands);
+        let alarm = left(&run, "nc", "proven");
+        let seen = alarm.0["why"]["value"].as_u64().unwrap_or(0);
+        check!(
+            run,
+            seen as usize + 80 >= SHADOW.len(),
+            "{commands}: {seen} bytes of it: {}",
+            alarm.0["evidence"]
+        );
+    }
+}
+
+#[test]
+fn behind_padding_through_a_pipe_and_tls() {
+    need!("openssl", "head", "cat");
+    let scratch = Scratch::new();
+    peers::certificate(&scratch);
+    let port = peers::free_port();
+    let commands = format!(
+        "mkfifo hold\nopenssl s_server -accept 127.0.0.1:{port} -cert cert.pem -key key.pem -quiet -naccept 1 <hold >got & server=$!\n\
+         exec 9>hold\n{}\n\
+         (head -c 400000 /dev/urandom; cat secret/shadow) | openssl s_client -connect 127.0.0.1:{port} -quiet -no_ign_eof -nocommands >/dev/null 2>&1 || true\n\
+         wait $server || true",
+        listening(port)
+    );
+    let run = with_secret(scratch, &commands).limit(120).go().well();
+    left(&run, "openssl", "proven");
 }

@@ -11,6 +11,9 @@ use crate::host::facts::{Access, Inode};
 use crate::surround::{Seen, Tcp};
 use counterfoil_abi::record::{self, Address, Channel, Forked, Opened, Record, Tap};
 
+/// Forks remembered whose parent has not said yet that it is one.
+const MAX_STRAYS: usize = 64;
+
 /// IPv4 within IPv6 is IPv4, and unused bytes don't make a difference.
 pub fn normal(address: Address) -> Address {
     const MAPPED: [u8; 12] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff];
@@ -221,7 +224,7 @@ impl Assembler {
             user.proof = Proof::Held;
         }
         if channel == Channel::Pipe && user.access.is_none() && user.proof == Proof::Held {
-            user.access = proc.access(pid, user.fd);
+            user.access = proc.access_to(pid, user.fd, inode);
         }
     }
 
@@ -245,7 +248,7 @@ impl Assembler {
         if program.children.contains_key(&forked.pid) {
             return;
         }
-        let owner = program.facts.process.pid;
+        let (owner, time) = (program.facts.process.pid, forked.header.time);
         let depth = program.facts.nspid.len();
         let proc = &self.settings.proc;
         let agrees = |pid: u32| {
@@ -255,17 +258,33 @@ impl Assembler {
         // The owner may be gone and its children someone else's: then what is there must at least
         // have been forked by somebody of the family.
         let found = if same_namespace {
-            let parent_known = forked.parent == owner || program.children.contains_key(&forked.parent);
-            (parent_known && agrees(forked.pid)).then_some(forked.pid)
+            agrees(forked.pid).then_some(forked.pid)
         } else {
             proc.descendants(owner).into_iter().find(|&pid| agrees(pid))
         };
-        if let Some(pid) = found {
-            program.forked(forked.pid, pid);
+        let Some(pid) = found else { return };
+        let known =
+            !same_namespace || forked.parent == owner || program.children.contains_key(&forked.parent);
+        if !known {
+            // Its parent's own lane may be read after this one.
+            program.strays.push((forked.parent, pid, time));
+            program.strays.drain(..program.strays.len().saturating_sub(MAX_STRAYS));
+            return;
+        }
+        let mut new = vec![(forked.pid, pid, time)];
+        while let Some((name, pid, time)) = new.pop() {
+            let Some(program) = self.programs.get_mut(&arena) else { return };
+            program.forked(name, pid);
+            let strays = std::mem::take(&mut program.strays);
+            let (theirs, rest): (Vec<_>, Vec<_>) =
+                strays.into_iter().partition(|(parent, ..)| *parent == name);
+            program.strays = rest;
+            new.extend(theirs.into_iter().map(|(_, pid, time)| (pid, pid, time)));
+            let watched = program.watched;
             if let Some(trail) = &mut self.trail {
-                trail.forked(arena, pid);
+                trail.forked(arena, pid, time);
             }
-            if program.watched {
+            if watched {
                 self.see(Seen::Forked { id: arena, pid });
             }
         }

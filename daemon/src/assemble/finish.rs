@@ -264,7 +264,7 @@ impl Assembler {
 }
 
 /// From here on the connection carries TLS, and is no transfer of its own.
-fn tls_from(origin: Option<&Object>, destination: Option<&Object>) -> u64 {
+pub(super) fn tls_from(origin: Option<&Object>, destination: Option<&Object>) -> u64 {
     let of = |o: Option<&Object>, d: Direction| {
         o.and_then(|o| o.carries_tls).map_or(UNKNOWN, |from| from[d as usize])
     };

@@ -1,5 +1,6 @@
 //! Transfers as gifts from program to program, for the chains that `files` looks for.
 
+use super::finish::tls_from;
 use super::object::{Direction, Object, Use};
 use super::passed::How;
 use super::program::{ArenaId, Program};
@@ -73,8 +74,10 @@ fn gifts(objects: &Slab<Object>, transfer: &Transfer, judgement: Option<&Judgeme
     if origin.channel == Channel::Ssh {
         return Vec::new();
     }
-    let bytes = origin.total(Direction::Out).max(destination.total(Direction::In));
-    if judgement.is_some() && bytes == 0 {
+    // What is TLS of a connection is the session's gift, and no transfer of the connection's own.
+    let clip = tls_from(Some(origin), Some(destination));
+    let bytes = origin.total(Direction::Out).max(destination.total(Direction::In)).min(clip);
+    if bytes == 0 && (judgement.is_some() || clip == 0) {
         return Vec::new();
     }
     let mut found = Vec::new();

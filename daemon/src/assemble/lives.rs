@@ -22,12 +22,13 @@ const WEIGH_AFTER: u64 = 500_000;
 
 impl Assembler {
     /// A program said hello. All that its predecessors published has been recorded already, so the
-    /// answer says where each inherited object goes on, in the order of `inherited`.
+    /// answer says where each inherited object goes on, in the order of `inherited`. `since`: when it said so.
     pub fn register(
         &mut self,
         arena: ArenaId,
         facts: Arc<Facts>,
         watched: bool,
+        since: u64,
         inherited: Vec<Inherited>,
     ) -> Vec<Resume> {
         self.out.push_back(Judged::Coverage(Coverage {
@@ -37,10 +38,10 @@ impl Assembler {
             reason: None,
         }));
         if let Some(trail) = &mut self.trail {
-            trail.came(arena, &facts, crate::core::now());
+            trail.came(arena, &facts, since);
         }
         if let Some(gallery) = &mut self.gallery {
-            gallery.came(arena, &facts, crate::core::now());
+            gallery.came(arena, &facts, since);
         }
         self.programs.insert(arena, Program::new(facts, watched, inherited.clone()));
         inherited.iter().map(|i| self.take_over(arena, i)).collect()

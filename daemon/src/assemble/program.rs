@@ -50,6 +50,8 @@ pub struct Program {
     pub tunnels: Vec<Key>,
     /// Forks, by the pid that their namespace gives them.
     pub children: HashMap<u32, u32>,
+    /// Forks of somebody who is not known to be one: parent, pid, when.
+    pub strays: Vec<(u32, u32, u64)>,
     /// Other objects answer for TLS functions, GnuTLS functions, descriptor functions.
     pub foreign: [bool; 3],
     /// Its arena is not read any more.
@@ -87,6 +89,7 @@ impl Program {
             hellos: Vec::new(),
             tunnels: Vec::new(),
             children: HashMap::new(),
+            strays: Vec::new(),
             foreign: [false; 3],
             hostile: false,
             notes: 0,

@@ -96,6 +96,45 @@ fn an_unknown_gap_from_another_lane_comes_before_the_alarm() {
     assert_eq!(notices.count(), 0);
 }
 
+/// The connection carries more bytes than its session, and says nothing of its own.
+#[test]
+fn what_tls_carries_is_the_sessions_gift() {
+    let mut t = table(Told::default());
+    for (arena, ends) in [(1, [1, 2]), (2, [2, 1])] {
+        t.program(arena, 0);
+        let [local, remote] = ends.map(|end| address(end, u16::from(end)));
+        let inode = (9, 70 + arena);
+        t.say(
+            arena,
+            opened(2, Channel::Tcp, |o| {
+                (o.device, o.inode) = inode;
+                (o.local, o.remote) = (local, remote);
+            }),
+        );
+        let mut carrier: Carrier = bytemuck::Zeroable::zeroed();
+        (carrier.header, carrier.tls) = (header(Kind::Carrier, 2), 1);
+        t.say(arena, Record::Carrier(carrier));
+    }
+    for (arena, record) in connection(None, None) {
+        t.say(arena, record);
+    }
+    // One of the two has closed it.
+    t.say(1, ended(2, How::Closed, 20 * BLOCK, 20 * BLOCK, |_| {}));
+    t.assembler.tick(t.now);
+    let a = &t.assembler;
+    let standing = Standing {
+        programs: &a.programs,
+        objects: &a.objects,
+        transfers: &a.transfers,
+        passages: &a.passages,
+        relays: &a.relays,
+        proc: &*a.settings.proc,
+    };
+    let gifts = crate::files::chains::Live::gifts(&standing, 2);
+    let carried: Vec<_> = gifts.iter().map(|g| (g.channel, g.bytes)).collect();
+    assert_eq!(carried, [(crate::model::Channel::Tls, 12 * BLOCK + 7)]);
+}
+
 #[test]
 fn a_claim_to_anothers_socket_harms_only_the_claimant() {
     let inode = (9, 77);
@@ -235,7 +274,7 @@ fn overlapping_users_are_a_shared_descriptor() {
     t.say(1, ended(1, How::Checkpoint, 0, 0, |_| {}));
     let inherited =
         vec![Inherited { number: 1, inode, held: true, access: Some(Access { reads: false, writes: true }) }];
-    let resume = t.assembler.register(2, facts(2, 0), true, inherited);
+    let resume = t.assembler.register(2, facts(2, 0), true, t.now, inherited);
     assert_eq!((resume[0].out_offset, resume[0].in_offset), (0, 0));
     t.say(
         2,
@@ -264,7 +303,7 @@ fn a_forks_pid_is_believed_if_proc_agrees() {
     let mut t = table(told);
     let mut owner = Facts { nspid: vec![400, 10], ..Facts::default() };
     owner.process.pid = 400;
-    t.assembler.register(1, Arc::new(owner), true, Vec::new());
+    t.assembler.register(1, Arc::new(owner), true, t.now, Vec::new());
     for pid in [12, 13] {
         let mut forked: Forked = bytemuck::Zeroable::zeroed();
         forked.header = header(Kind::Forked, 0);
@@ -273,6 +312,24 @@ fn a_forks_pid_is_believed_if_proc_agrees() {
     }
     let program = &t.assembler.programs[&1];
     assert_eq!((program.pid(10), program.pid(12), program.pid(13)), (400, 500, 400));
+}
+
+#[test]
+fn a_forks_fork_is_believed_in_any_order() {
+    let told = Told { nspids: (11..15).map(|pid| (pid, vec![pid])).collect(), ..Told::default() };
+    let mut t = table(told);
+    let mut owner = Facts { nspid: vec![10], ..Facts::default() };
+    owner.process.pid = 10;
+    t.assembler.register(1, Arc::new(owner), true, t.now, Vec::new());
+    // Each is the child of the one before; 20 is nobody's.
+    for (pid, parent) in [(13, 12), (12, 11), (14, 20), (11, 10)] {
+        let mut forked: Forked = bytemuck::Zeroable::zeroed();
+        forked.header = header(Kind::Forked, 0);
+        (forked.pid, forked.parent) = (pid, parent);
+        t.say(1, Record::Forked(forked));
+    }
+    let program = &t.assembler.programs[&1];
+    assert_eq!([11, 12, 13, 14].map(|pid| program.pid(pid)), [11, 12, 13, 10]);
 }
 
 #[test]

@@ -86,8 +86,9 @@ pub fn daemon(args: &Args) -> anyhow::Result<u8> {
     let parsed = config::load(file.as_deref())?;
     warn(file.as_deref(), &parsed);
     let config = parsed.config;
-    let socket = args.socket.clone().unwrap_or_else(default_socket);
-    let state = args.state.clone().unwrap_or_else(default_state);
+    // The keeper, and whoever else is told of them, is somewhere else.
+    let socket = std::path::absolute(args.socket.clone().unwrap_or_else(default_socket))?;
+    let state = std::path::absolute(args.state.clone().unwrap_or_else(default_state))?;
     claim(&socket)?;
 
     raise_descriptor_limit();

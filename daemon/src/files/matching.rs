@@ -118,13 +118,22 @@ impl Files {
             .any(|r| may_be(r, delivery) && (from.remote(r) == Some(true) || r.bytes() == size))
     }
 
-    /// Somebody on the way still has a file open that it may come from.
-    pub(super) fn still_read(&self, delivery: &Delivery, from: &From) -> bool {
+    /// Somebody on the way still has a file open that it may come from. `named`: only one of its name counts.
+    pub(super) fn still_read(&self, delivery: &Delivery, from: &From, named: bool) -> bool {
         self.open.values().any(|file| {
             from.places.contains_key(&file.arena)
                 && file.inode != delivery.end.inode
                 && file.opened <= delivery.end.last
                 && file.reads()
+                && (!named || base(&file.path) == wanted(delivery))
+        })
+    }
+
+    /// This was read under another name, and is not all that was read with that content: the one that it comes from may be
+    /// heard of later.
+    pub(super) fn one_of_many(&self, delivery: &Delivery, reading: u64) -> bool {
+        self.readings.get(reading).is_some_and(|r| {
+            base(&r.end.path) != wanted(delivery) && r.digest().is_some_and(|d| self.readings.with(&d) > 1)
         })
     }
 

@@ -130,6 +130,11 @@ impl Readings {
         }
     }
 
+    /// How many have this content.
+    pub fn with(&self, digest: &[u8; 32]) -> usize {
+        self.by_digest.get(digest).map_or(0, Vec::len)
+    }
+
     /// The best one with this content, of those for which `suits` gives a rank. `path`: the written file's.
     pub fn with_digest<R: Ord>(
         &self,

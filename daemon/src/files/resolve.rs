@@ -150,7 +150,13 @@ impl Files {
             }
         }
         let mut found = self.by_digest(d, &from).map(|id| (id, By::Digest));
-        if found.is_none() && !hurry && waited < LONG_PATIENCE && self.still_read(d, &from) {
+        if found.is_none() && !hurry && waited < LONG_PATIENCE && self.still_read(d, &from, false) {
+            return again;
+        }
+        if let Some((reading, _)) = found.filter(|_| !hurry && waited < LONG_PATIENCE)
+            && self.one_of_many(d, reading)
+            && (waited < PATIENCE / 8 || self.still_read(d, &from, true))
+        {
             return again;
         }
         if found.is_none() {

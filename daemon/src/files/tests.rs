@@ -207,6 +207,36 @@ fn one_file_over_three_legs() {
     assert_eq!((origin.tap, destination.tap), (Tap::FileRead, Tap::FileWrite));
 }
 
+/// Who read it may be heard of after who wrote it, or close it later.
+#[test]
+fn of_files_of_one_content_the_one_of_that_name_is_waited_for() {
+    for open in [false, true] {
+        let mut t = table();
+        let origin = used(1, 3, "/a/2/x", Way::Read, &[1, 2]);
+        for (object, path) in [(1, "/a/1/y"), (2, "/a/1/z")] {
+            t.go(&used(1, object, path, Way::Read, &[1, 2]));
+        }
+        if open {
+            t.open(&origin);
+        }
+        t.go(&used(4, 1, "/b/2/x", Way::Written, &[1, 2]));
+        for _ in 0..if open { 20 } else { 3 } {
+            t.now += S / 20;
+            t.tick += 1;
+            t.files.tick(t.now, t.tick, &t.live, &mut t.out);
+        }
+        if !open {
+            t.now -= S;
+            t.open(&origin);
+            t.now += S;
+        }
+        t.move_and_close(&origin);
+        let all = t.wait(5);
+        let [(said, _)] = &all[..] else { panic!("{all:?}") };
+        assert_eq!(said.origin.as_ref().unwrap().path.as_deref(), Some("/a/2/x"), "open: {open}");
+    }
+}
+
 #[test]
 fn bytes_do_not_flow_backwards_nor_from_strangers() {
     let all = over(&used(4, 1, "/a/x", Way::Read, &[1, 2]), &used(1, 1, "/b/x", Way::Written, &[1, 2]));

@@ -92,6 +92,11 @@ pub trait Proc: Send + Sync {
     fn holds(&self, pid: u32, what: Inode) -> Option<bool>;
     /// How the descriptor was opened.
     fn access(&self, pid: u32, fd: i32) -> Option<Access>;
+    /// How this was opened; None if the descriptor is something else by now, for which its number was used again.
+    fn access_to(&self, pid: u32, fd: i32, what: Inode) -> Option<Access> {
+        // In this order: what it is afterwards it was when it was asked about.
+        self.access(pid, fd).filter(|_| self.descriptor(pid, fd) == Some(what))
+    }
     /// What a path leads to, and when that was made, nanoseconds of the realtime clock; None: not every file system knows.
     fn made(&self, _path: &Path) -> Option<(Inode, u64)> {
         None
@@ -341,6 +346,8 @@ mod tests {
         assert_eq!(proc.holds(pid, (pipe.0, u64::MAX)), Some(false));
         assert_eq!(proc.access(pid, reader.as_raw_fd()), Some(Access { reads: true, writes: false }));
         assert_eq!(proc.access(pid, writer.as_raw_fd()), Some(Access { reads: false, writes: true }));
+        assert!(proc.access_to(pid, writer.as_raw_fd(), pipe).is_some());
+        assert_eq!(proc.access_to(pid, writer.as_raw_fd(), (pipe.0, u64::MAX)), None, "something else");
         assert_eq!(proc.descriptor(pid, 1 << 30), None);
     }
 

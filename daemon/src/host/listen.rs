@@ -15,6 +15,7 @@ use crate::assemble::program::{ArenaId, Inherited};
 use crate::core::{Message, Newcomer, Outbox};
 use crate::files::carriers;
 use crate::rest::User;
+use crate::sensitive::boards::Boards;
 use crate::sensitive::memory::Memory;
 use counterfoil_abi::arena::ARENA_BYTES;
 use counterfoil_abi::hello::{DECLINED, GRANTED, MAGIC, MAX_INHERITED, Reply, Request, Resume, WRONG_ABI};
@@ -28,7 +29,7 @@ use rustix::net::{
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -83,6 +84,7 @@ pub struct Listener {
     counts: Arc<HelloCounts>,
     keeper: Option<Arc<dyn Keep>>,
     matcher: Option<Arc<Memory>>,
+    boards: Boards,
     next_id: ArenaId,
     /// An arena with that number and this policy, made while nobody waited.
     ready: Option<(u32, OwnedFd)>,
@@ -161,6 +163,7 @@ impl Listener {
             counts: parts.counts,
             keeper: parts.keeper,
             matcher: parts.matcher,
+            boards: Boards::default(),
             next_id: parts.first_id,
             ready: None,
             last_policy: parts.policy,
@@ -242,7 +245,7 @@ impl Listener {
         }
         if head(8, 4) != Some(&ABI_VERSION.to_ne_bytes()[..]) {
             self.counts.declined.fetch_add(1, Ordering::Relaxed);
-            send(client, &self.reply(WRONG_ABI, 0, no_resume()), None, None);
+            send(client, &self.reply(WRONG_ABI, 0, no_resume()), &[]);
             return true;
         }
         if got != size_of::<Request>() {
@@ -256,7 +259,7 @@ impl Listener {
         }
         if self.answer(client, &request, caller.take()).is_none() {
             self.counts.declined.fetch_add(1, Ordering::Relaxed);
-            send(client, &self.reply(DECLINED, 0, no_resume()), None, None);
+            send(client, &self.reply(DECLINED, 0, no_resume()), &[]);
         }
         true
     }
@@ -312,6 +315,7 @@ impl Listener {
         pidfd: OwnedFd,
         watched: bool,
     ) -> Option<()> {
+        let since = crate::core::now();
         let id = self.next_id;
         self.next_id += 1;
         let messages = self.deciders.read().unwrap_or_else(PoisonError::into_inner).messages;
@@ -333,7 +337,8 @@ impl Listener {
         if !known {
             // The program first: the core can hear of it while it runs.
             self.counts.granted.fetch_add(1, Ordering::Relaxed);
-            send(client, &self.reply(GRANTED, policy, no_resume()), Some(&memfd), self.matcher.as_deref());
+            let reply = self.reply(GRANTED, policy, no_resume());
+            send(client, &reply, &self.memories(&memfd, uid));
         }
         let theirs = if known { Some(memfd.try_clone().ok()?) } else { None };
         let (answer, resume) = crossbeam::channel::bounded(1);
@@ -344,6 +349,7 @@ impl Listener {
             uid,
             facts: facts.clone(),
             watched,
+            since,
             inherited,
             answer: known.then_some(answer),
             adopted: false,
@@ -359,7 +365,8 @@ impl Listener {
         let told: Vec<Resume> = resume.recv_timeout(CORE_PATIENCE).unwrap_or_default();
         let mut all = no_resume();
         all.iter_mut().zip(told).for_each(|(place, told)| *place = told);
-        send(client, &self.reply(GRANTED, policy, all), Some(&theirs), self.matcher.as_deref());
+        let reply = self.reply(GRANTED, policy, all);
+        send(client, &reply, &self.memories(&theirs, uid));
         self.core.wake();
         Some(())
     }
@@ -376,6 +383,13 @@ impl Listener {
             Inherited { number: opened.header.object, inode, held, access }
         })
         .collect()
+    }
+
+    /// What goes with the reply: the arena, and where sensitive files are followed, what processes need for that.
+    fn memories<'a>(&'a mut self, arena: &'a OwnedFd, uid: u32) -> Vec<BorrowedFd<'a>> {
+        let followed = self.matcher.as_deref().map(|matcher| (matcher.fd(), self.boards.of(uid)));
+        let (matcher, board) = followed.map_or((None, None), |(matcher, board)| (Some(matcher), board));
+        [Some(arena.as_fd()), matcher, board].into_iter().flatten().collect()
     }
 
     fn reply(&self, status: u32, policy: u32, resume: [Resume; MAX_INHERITED]) -> Reply {
@@ -398,12 +412,11 @@ fn no_resume() -> [Resume; MAX_INHERITED] {
 }
 
 /// One datagram; whoever is gone or does not read gets none.
-fn send(client: &OwnedFd, reply: &Reply, memfd: Option<&OwnedFd>, matcher: Option<&Memory>) {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
+fn send(client: &OwnedFd, reply: &Reply, descriptors: &[BorrowedFd<'_>]) {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(3))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
-    let descriptors: Vec<_> = memfd.map(AsFd::as_fd).into_iter().chain(matcher.map(Memory::fd)).collect();
     if !descriptors.is_empty() {
-        ancillary.push(SendAncillaryMessage::ScmRights(&descriptors));
+        ancillary.push(SendAncillaryMessage::ScmRights(descriptors));
     }
     let bytes = bytemuck::bytes_of(reply);
     let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;

@@ -98,7 +98,11 @@ impl Keeper {
         };
         wire.patience(std::time::Duration::from_secs(5))?;
         let nonsense = || io::Error::new(io::ErrorKind::InvalidData, "the keeper speaks nonsense");
-        let Some((ToDaemon::Start { key, returned }, _)) = wire.receive()? else { return Err(nonsense()) };
+        let (key, returned) = match wire.receive()? {
+            Some((ToDaemon::Start { key, returned }, _)) => (key, returned),
+            Some(_) => return Err(nonsense()),
+            None => return Err(io::Error::other("the keeper ended as soon as it began")),
+        };
         let mut kept = Vec::new();
         loop {
             match wire.receive()? {

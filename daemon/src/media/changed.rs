@@ -49,8 +49,8 @@ impl Shot {
 pub(super) struct Shots {
     /// As they were last read, by the file that a chain begins with.
     read: HashMap<Arc<str>, Shot>,
-    /// As they were last written.
-    written: HashMap<Inode, Shot>,
+    /// As they were last written, and when: who read what they were made of may be heard of later.
+    written: HashMap<Inode, (Shot, u64)>,
     /// As they were found.
     found: HashMap<String, Shot>,
     /// Format and size of those that were sent.
@@ -58,15 +58,16 @@ pub(super) struct Shots {
 }
 
 impl Shots {
-    /// Forgets all files.
+    /// Nobody reads a picture, or too many do: forgets all that were read or looked at.
     pub fn clear(&mut self) {
-        let sent = std::mem::take(&mut self.sent);
-        *self = Self { sent, ..Self::default() };
+        self.read.clear();
+        self.found.clear();
     }
 
     fn make_room(&mut self) {
         if self.read.len() + self.written.len() + self.found.len() > SHOTS {
             self.clear();
+            self.written.clear();
         }
     }
 
@@ -83,8 +84,9 @@ impl Shots {
         self.sent.push_back((format, size, sending));
     }
 
-    /// Forgets what was sent before `time`.
+    /// Forgets what was sent or written before `time`.
     pub fn forget_before(&mut self, time: u64) {
+        self.written.retain(|_, (_, last)| *last >= time);
         self.sent.retain(|(_, _, sending)| sending.grew >= time);
     }
 
@@ -109,7 +111,7 @@ impl Gallery {
         if let Some(wrote) = &closed.wrote {
             self.shots.found.remove(&wrote.path);
             match Shot::passed(closed.wrote_content, wrote.sha256) {
-                Some(shot) => _ = self.shots.written.insert(wrote.inode, shot),
+                Some(shot) => _ = self.shots.written.insert(wrote.inode, (shot, wrote.last)),
                 None => _ = self.shots.written.remove(&wrote.inode),
             }
         }
@@ -121,7 +123,7 @@ impl Gallery {
         // What lies there now is what was read if nobody has changed it since.
         let before =
             shots.read.get(root).or_else(|| shots.found.get(root).filter(|s| s.modified <= until))?;
-        let written = shots.written.get(&inode);
+        let written = shots.written.get(&inode).map(|(shot, _)| shot);
         let after = written.or_else(|| shots.found.get(path).filter(|_| path != root))?;
         before.changed(after).then(|| Link::Changed {
             path: Some(path.to_owned()),

@@ -415,10 +415,10 @@ impl Gallery {
         {
             return;
         }
-        let before = crate::core::now();
+        let before = crate::core::worked();
         self.walk(now, Turn::Usual, lineage, world, out);
         self.looked = now;
-        self.took = crate::core::now().saturating_sub(before);
+        self.took = crate::core::worked().saturating_sub(before);
     }
 
     /// Observation ends: nothing is waited for but what is being looked at, and that not for long.

@@ -264,7 +264,7 @@ impl Keeper {
             stop: AtomicBool::new(false),
             wake,
         });
-        let mut look = Look { known: known.clone(), tagger: None, folders: None, common: HashSet::new() };
+        let mut look = Look { known: known.clone(), tagger: None, folders: None, common: None };
         // Where they are is known before anything runs; what they contain takes longer.
         look.again();
         look.tagger = tagger;
@@ -295,18 +295,18 @@ struct Look {
     /// What tags content; None: it is not read yet.
     tagger: Option<Tagger>,
     folders: Option<Folders>,
-    /// Prints of what is no secret.
-    common: HashSet<u64>,
+    /// Prints of what is no secret; None: not looked for yet.
+    common: Option<HashSet<u64>>,
 }
 
 impl Look {
     fn on(mut self) {
         loop {
             // Anew each time: folders come and go. The watches stand before the look, so that nothing is missed.
-            let began = std::time::Instant::now();
+            let before = crate::core::worked();
             self.folders = Folders::watch(&self.known.paths());
             self.again();
-            let took = began.elapsed();
+            let took = Duration::from_nanos(crate::core::worked().saturating_sub(before));
             if !self.wait(AGAIN) {
                 return;
             }
@@ -411,7 +411,7 @@ impl Look {
             return;
         }
         let Some(printer) = self.known.printer.clone() else { return };
-        if self.common.is_empty() {
+        let common = self.common.take().unwrap_or_else(|| {
             let mut room = BESIDE;
             let texts: Vec<Vec<u8>> = beside(held)
                 .filter_map(|path| ordinary(&path, held))
@@ -427,12 +427,13 @@ impl Look {
                 let own: HashSet<u64> = printer.prints(text).into_iter().map(|(_, print)| print).collect();
                 secrets().all(|of| of.iter().filter(|(_, p)| own.contains(p)).count() * 2 <= of.len())
             });
-            self.common = printer.common(texts.map(Vec::as_slice));
-        }
+            printer.common(texts.map(Vec::as_slice))
+        });
         // In the order of their names, so that the same is always said.
         let mut secrets: Vec<&Arc<Secret>> = held.by_inode.values().collect();
         secrets.sort_by(|a, b| a.path.cmp(&b.path));
-        let index = Index::of(secrets.into_iter(), &self.common);
+        let index = Index::of(secrets.into_iter(), &common);
+        self.common = Some(common);
         *self.known.index.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(index);
     }
 

@@ -91,6 +91,8 @@ struct Node {
     facts: Arc<Facts>,
     born: u64,
     gone: Option<u64>,
+    /// The program that it comes from is known.
+    descends: bool,
     children: Vec<(ArenaId, u64)>,
     pids: Vec<u32>,
 }
@@ -167,36 +169,74 @@ impl Lineage {
     }
 
     /// A program said hello: an image of a process that was there before, or of a new child.
-    /// Gives the program that it comes from, where known.
-    pub fn came(&mut self, arena: ArenaId, facts: &Arc<Facts>, now: u64) -> Option<ArenaId> {
+    /// Gives the program that it comes from, where known. `since`: when it said so.
+    pub fn came(&mut self, arena: ArenaId, facts: &Arc<Facts>, since: u64) -> Option<ArenaId> {
         let pid = facts.process.pid;
         let image_before =
             |node: &Node| node.facts.process.pid != pid || node.facts.starttime == facts.starttime;
         let before = self.by_pid.get(&pid).copied().filter(|a| self.nodes.get(a).is_some_and(image_before));
-        let parent = before.or_else(|| self.by_pid.get(&facts.ppid).copied()).filter(|&a| a != arena);
-        if let Some(node) = parent.and_then(|p| self.nodes.get_mut(&p))
-            && node.children.len() < OF_ONE
-        {
-            node.children.push((arena, now));
+        let parent = before.or_else(|| self.by_pid.get(&facts.ppid).copied());
+        let parent = parent.or_else(|| self.forks_of(facts)).filter(|&a| a != arena);
+        if let Some(parent) = parent {
+            self.descends(parent, arena, since);
         }
         while self.nodes.len() >= NODES {
             let Some(oldest) = self.order.pop_front() else { break };
             self.forget(oldest);
         }
-        let node =
-            Node { facts: facts.clone(), born: now, gone: None, children: Vec::new(), pids: vec![pid] };
+        let node = Node {
+            facts: facts.clone(),
+            born: since,
+            gone: None,
+            descends: parent.is_some(),
+            children: Vec::new(),
+            pids: vec![pid],
+        };
         self.nodes.insert(arena, node);
         self.order.push_back(arena);
         self.by_pid.insert(pid, arena);
         parent
     }
 
-    /// It forked.
-    pub fn forked(&mut self, arena: ArenaId, pid: u32) {
-        let Some(node) = self.nodes.get_mut(&arena) else { return };
-        if node.pids.len() < OF_ONE {
-            node.pids.push(pid);
-            self.by_pid.insert(pid, arena);
+    fn descends(&mut self, parent: ArenaId, child: ArenaId, since: u64) {
+        if let Some(node) = self.nodes.get_mut(&parent)
+            && node.children.len() < OF_ONE
+        {
+            node.children.push((child, since));
+        }
+    }
+
+    /// The program whose forks a newcomer's ancestors are that have not said so, or not yet: they run what it runs.
+    fn forks_of(&self, facts: &Facts) -> Option<ArenaId> {
+        let exe = facts.process.parents.first()?.exe.as_ref()?;
+        let forks = facts.process.parents.iter().take_while(|p| p.exe.as_ref() == Some(exe));
+        let known = forks.filter_map(|p| self.by_pid.get(&p.pid)).next()?;
+        let same = |node: &Node| node.facts.process.exe.as_ref() == Some(exe);
+        self.nodes.get(known).is_some_and(same).then_some(*known)
+    }
+
+    /// It forked, at that time. What the fork runs by now may have said hello before this was heard: gives that program,
+    /// where it was not known to come from this one.
+    pub fn forked(&mut self, arena: ArenaId, pid: u32, time: u64) -> Option<ArenaId> {
+        let image = self.by_pid.get(&pid).copied().filter(|image| {
+            let its = |node: &Node| node.facts.process.pid == pid && node.born >= time;
+            *image != arena && self.nodes.get(image).is_some_and(its)
+        });
+        let node = self.nodes.get_mut(&arena)?;
+        match image {
+            None if node.pids.len() < OF_ONE => {
+                node.pids.push(pid);
+                self.by_pid.insert(pid, arena);
+                None
+            }
+            None => None,
+            Some(image) => {
+                let node = self.nodes.get_mut(&image).filter(|node| !node.descends)?;
+                node.descends = true;
+                let born = node.born;
+                self.descends(arena, image, born);
+                Some(image)
+            }
         }
     }
 
@@ -383,7 +423,7 @@ mod tests {
         let mut l = Lineage::default();
         l.came(1, &facts(10, 1), 0);
         l.came(2, &facts(11, 10), 5);
-        l.forked(1, 12);
+        l.forked(1, 12, 49);
         l.came(3, &facts(12, 10), 50);
         l.came(4, &facts(40, 1), 0);
         l.gave(3, given(4, 55, 60));
@@ -406,6 +446,47 @@ mod tests {
         again.starttime = 99;
         l.came(3, &Arc::new(again), 9);
         assert_eq!(reached(&l, &Still::default(), 2, 1), [2]);
+    }
+
+    /// What a fork runs says hello to one thread, and that it was forked stands in a lane: either may be heard first.
+    #[test]
+    fn a_fork_that_is_heard_of_after_what_it_runs() {
+        let mut l = Lineage::default();
+        l.came(1, &facts(10, 1), 0);
+        l.came(2, &facts(11, 10), 5);
+        assert_eq!(l.forked(1, 11, 4), None, "it is known to come from there");
+        l.came(3, &facts(12, 11), 7);
+        assert_eq!(reached(&l, &Still::default(), 2, 6), [2, 3], "its children are its own");
+        assert_eq!(reached(&l, &Still::default(), 1, 0), [1, 2, 3]);
+        // Whose parent was gone when it said hello.
+        l.came(4, &facts(13, 1), 9);
+        assert_eq!(reached(&l, &Still::default(), 1, 8), [1]);
+        assert_eq!(l.forked(1, 13, 8), Some(4));
+        assert_eq!(reached(&l, &Still::default(), 1, 8), [1, 4]);
+        // A number that is used again.
+        l.forked(1, 11, 20);
+        l.came(5, &facts(14, 11), 21);
+        assert_eq!(reached(&l, &Still::default(), 2, 15), [2]);
+        assert_eq!(reached(&l, &Still::default(), 1, 15), [1, 5]);
+    }
+
+    #[test]
+    fn forks_that_never_said_so() {
+        let of = |pid, exe: &str, parents: &[(u32, &str)]| {
+            let mut facts = (*facts(pid, parents[0].0)).clone();
+            facts.process.exe = Some(exe.into());
+            let name = |&(pid, exe): &(u32, &str)| ProcessName { pid, exe: Some(exe.into()) };
+            facts.process.parents = parents.iter().map(name).collect();
+            Arc::new(facts)
+        };
+        let mut l = Lineage::default();
+        l.came(1, &of(10, "/bin/sh", &[(2, "/sbin/init")]), 0);
+        l.came(2, &of(13, "/bin/cat", &[(12, "/bin/sh"), (11, "/bin/sh"), (10, "/bin/sh")]), 5);
+        assert_eq!(reached(&l, &Still::default(), 1, 0), [1, 2]);
+        // Through another program nothing is said to have gone.
+        l.came(3, &of(15, "/bin/cat", &[(14, "/bin/static"), (10, "/bin/sh")]), 6);
+        assert_eq!(reached(&l, &Still::default(), 1, 0), [1, 2]);
+        assert_eq!(reached(&l, &Still::default(), 3, 0), [3]);
     }
 
     #[test]

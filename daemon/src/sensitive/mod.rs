@@ -12,6 +12,7 @@
 //! looked for.
 #![deny(unsafe_code)]
 
+pub mod boards;
 mod defaults;
 mod firsts;
 mod folders;
@@ -135,9 +136,9 @@ impl Trail {
         }
     }
 
-    /// A program said hello.
-    pub fn came(&mut self, arena: ArenaId, facts: &Arc<Facts>, now: u64) {
-        let parent = self.lineage.came(arena, facts, now);
+    /// A program said hello, at that time.
+    pub fn came(&mut self, arena: ArenaId, facts: &Arc<Facts>, since: u64) {
+        let parent = self.lineage.came(arena, facts, since);
         if let Some(until) = parent.and_then(|p| self.up.get(&p).copied()) {
             self.turn_up(arena, until);
         }
@@ -173,9 +174,13 @@ impl Trail {
         &self.lineage
     }
 
-    /// It forked.
-    pub fn forked(&mut self, arena: ArenaId, pid: u32) {
-        self.lineage.forked(arena, pid);
+    /// It forked, at that time.
+    pub fn forked(&mut self, arena: ArenaId, pid: u32, time: u64) {
+        if let Some(image) = self.lineage.forked(arena, pid, time)
+            && let Some(until) = self.up.get(&arena).copied()
+        {
+            self.turn_up(image, until);
+        }
     }
 
     /// It is gone.
@@ -261,7 +266,7 @@ impl Trail {
 
     /// Somebody opened a sensitive file, or what came of one.
     fn begin(&mut self, open: &Open, source: Source) {
-        let access = self.proc.access(open.pid, open.fd);
+        let access = self.proc.access_to(open.pid, open.fd, open.inode);
         if access.is_some_and(|a| !a.reads) {
             return;
         }
@@ -418,10 +423,10 @@ impl Trail {
             self.say_seen(now, true, out);
         }
         self.lay_beside(out);
-        let before = crate::core::now();
+        let before = crate::core::worked();
         self.walk(now, world, out);
         self.looked = now;
-        self.took = crate::core::now().saturating_sub(before);
+        self.took = crate::core::worked().saturating_sub(before);
     }
 }
 

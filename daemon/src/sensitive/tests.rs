@@ -16,6 +16,7 @@ use counterfoil_abi::prints::{Sampler, Window};
 use counterfoil_abi::record::{MAX_SAMPLES, Prints, Sample};
 use std::collections::{HashMap, VecDeque};
 use std::fs;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -113,19 +114,7 @@ impl Case {
         self.trail.opened(arena, u32::MAX, 7, -1, inode, self.now);
         self.trail.named(arena, 7, path.as_bytes());
         self.now += 1000;
-        let closed = Closed {
-            arena,
-            number: 7,
-            pid: 1,
-            last: self.now,
-            read: Some(None),
-            wrote: None,
-            read_content: None,
-            wrote_content: None,
-            inode,
-            path: path.into_bytes(),
-        };
-        self.trail.closed(closed);
+        self.trail.closed(closed(arena, self.now, inode, path.into_bytes()));
     }
 
     fn sends(&mut self, arena: ArenaId) {
@@ -170,6 +159,22 @@ impl Case {
         };
         let content = |e: &SensitiveEgress| matches!(e.ground, Ground::Content { .. });
         self.said().iter().filter(|(e, _)| content(e)).map(|(e, _)| name(e)).collect()
+    }
+}
+
+/// The file with number 7 was read to its end.
+fn closed(arena: ArenaId, last: u64, inode: Inode, path: Vec<u8>) -> Closed {
+    Closed {
+        arena,
+        number: 7,
+        pid: 1,
+        last,
+        read: Some(None),
+        wrote: None,
+        read_content: None,
+        wrote_content: None,
+        inode,
+        path,
     }
 }
 
@@ -220,6 +225,21 @@ fn a_hundred_bytes_are_enough_and_thirty_are_not() {
         case.stream((2, 1), &[&noise(99, 1000)[..], secret].concat(), 3);
         assert_eq!(case.proven(), [name]);
     }
+}
+
+/// By the time that an open is heard of, its descriptor's number may be that of something else.
+#[test]
+fn the_number_of_its_descriptor_was_used_again() {
+    let mut case = Case::new(&[("secret", &noise(3, 500)), ("other", b"")]);
+    let other = fs::File::options().write(true).open(case.path("other")).unwrap();
+    case.program(1, 0);
+    let (inode, pid) = (case.inode("secret"), std::process::id());
+    case.trail.opened(1, pid, 7, other.as_raw_fd(), inode, case.now);
+    case.now += 1000;
+    let path = case.path("secret").to_str().unwrap().as_bytes().to_vec();
+    case.trail.closed(closed(1, case.now, inode, path));
+    case.sends(1);
+    assert_eq!(case.said().len(), 1, "it read the file and sent something");
 }
 
 #[test]

@@ -111,7 +111,9 @@ impl Watched {
 
     /// A watched program has one process more.
     pub fn forked(&mut self, id: ArenaId, pid: u32) {
-        if self.programs.contains_key(&id) {
+        // What it runs by now may have said hello before this was heard.
+        let image = |p: &Program| p.facts.process.pid == pid && p.members.iter().any(|m| m.pid == pid);
+        if self.programs.contains_key(&id) && !self.programs.values().any(image) {
             self.join(id, pid, tracer::starttime(pid));
         }
     }
@@ -337,6 +339,22 @@ mod tests {
         watched.gone(5);
         assert!(!rounds(&mut watched, 20).contains(&5));
         assert_eq!(watched.turns.len(), 99);
+    }
+
+    #[test]
+    fn a_fork_that_is_heard_of_after_what_it_runs() {
+        let mut watched = Watched::default();
+        for (id, pid) in [(1, 1000), (2, 1001)] {
+            let mut facts = Facts::default();
+            facts.process.pid = pid;
+            let program = Program { facts: Arc::new(facts), pulse: Pulse::default(), members: Vec::new() };
+            watched.programs.insert(id, program);
+            watched.join(id, pid, None);
+        }
+        watched.forked(1, 1001);
+        watched.forked(1, 1002);
+        let of = |id: ArenaId| watched.programs[&id].members.iter().map(|m| m.pid).collect::<Vec<_>>();
+        assert_eq!((of(1), of(2)), (vec![1000, 1002], vec![1001]));
     }
 
     #[test]

@@ -10,7 +10,7 @@ fn a_pipe_that_every_command_of_a_script_inherits_stays_small() {
     let access = Some(Access { reads: false, writes: true });
     for arena in 2..500 {
         let inherited = vec![Inherited { number: 1, inode: (9, 77), held: true, access }];
-        t.assembler.register(arena, facts(arena as u32, 0), true, inherited);
+        t.assembler.register(arena, facts(arena as u32, 0), true, t.now, inherited);
         t.assembler.gone(arena);
         t.wait(1);
     }

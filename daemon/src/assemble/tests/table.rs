@@ -68,7 +68,7 @@ pub(super) fn facts(pid: u32, uid: u32) -> Arc<Facts> {
 
 impl Table {
     pub(super) fn program(&mut self, arena: ArenaId, uid: u32) {
-        self.assembler.register(arena, facts(arena as u32, uid), true, Vec::new());
+        self.assembler.register(arena, facts(arena as u32, uid), true, self.now, Vec::new());
     }
     pub(super) fn say(&mut self, arena: ArenaId, record: Record) {
         self.assembler.record(arena, arena as u32, &record);
