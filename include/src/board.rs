@@ -26,14 +26,23 @@ pub struct Board {
     notices: [AtomicU64; NOTICES],
 }
 
+impl Default for Board {
+    fn default() -> Self {
+        Self::empty()
+    }
+}
+
 impl Board {
     /// With nothing on it.
-    pub const EMPTY: Self = Self {
-        magic: MAGIC,
-        count: AtomicU32::new(0),
-        pad: 0,
-        notices: [const { AtomicU64::new(0) }; NOTICES],
-    };
+    #[must_use]
+    pub const fn empty() -> Self {
+        Self {
+            magic: MAGIC,
+            count: AtomicU32::new(0),
+            pad: 0,
+            notices: [const { AtomicU64::new(0) }; NOTICES],
+        }
+    }
 
     /// Changes with every pipe that is put up.
     #[inline]
@@ -67,7 +76,7 @@ mod tests {
 
     #[test]
     fn the_latest_are_on_it() {
-        let board = Board::EMPTY;
+        let board = Board::empty();
         assert!(!board.has(key(13, 1)) && board.count() == 0);
         (1..=100).for_each(|pipe| board.put(key(13, pipe)));
         assert!((40..=100).all(|pipe| board.has(key(13, pipe))) && !board.has(key(13, 1)));

@@ -13,7 +13,7 @@ use counterfoil_abi::matcher::key;
 use counterfoil_abi::record::Channel;
 
 /// The board where the daemon gave none: nothing is ever put up.
-pub static NONE: Board = Board::EMPTY;
+pub static NONE: Board = Board::empty();
 /// [`state`] as it was last looked at.
 static HEEDED: AtomicU64 = AtomicU64::new(0);
 

@@ -41,7 +41,7 @@ static ARENA: LazyLock<Arena> = LazyLock::new(|| {
             function: mac::Function::Aegis,
             sampler: Sampler::new(KEY),
             matcher: core::ptr::null(),
-            board: Box::leak(Box::new(counterfoil_abi::board::Board::EMPTY)),
+            board: Box::leak(Box::new(counterfoil_abi::board::Board::empty())),
         },
         mark,
     );
