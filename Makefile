@@ -15,7 +15,7 @@ LIBRARY := $(RELEASE)/libcounterfoil.so
 TESTED  := COUNTERFOIL_BIN=$(abspath $(PROGRAM))
 
 # Cargo follows the sources; make only passes on.
-.PHONY: help build demo test classes test-long test-flood test-busy test-outage test-cpython loom miri bench install uninstall lint clean toolchain
+.PHONY: help build demo test classes test-long test-flood test-busy test-order test-outage test-cpython loom miri bench install uninstall lint clean toolchain
 .DEFAULT_GOAL := help
 
 help:
@@ -31,6 +31,7 @@ help:
 	@echo '  make test-long     what takes longer: ignored tests, the lane under loom'
 	@echo '  make test-flood    100,000 findings, and the daemon killed 200 times meanwhile'
 	@echo '  make test-busy     a scripted busy host, MINUTES=60: what it raises, which is to be nothing'
+	@echo '  make test-order    with a debug build that reads lanes in any order, and up to LATE=4 ms late'
 	@echo '  make classes       how well classes of content are told apart (SAMPLES="a.deb b.tar.gz" adds to the corpus)'
 	@echo '  make test-outage   ten minutes without the log server, under load: nothing is lost'
 	@echo "  make test-cpython  CPython's own network tests, with and without the library"
@@ -72,6 +73,11 @@ test-busy: build
 	  $(CARGO) test --locked -p counterfoil-tests --test busy_host -- --ignored --nocapture
 
 # rsyslog away for ten minutes, under load, over every transport.
+# What takes minutes in a debug build proves nothing here.
+test-order:
+	tests/install-peers.sh
+	COUNTERFOIL_TEST_ORDER=$(or $(LATE),4) $(CARGO) test --locked -p counterfoil-tests --no-fail-fast -- --skip four_gibibytes
+
 test-outage: build
 	tests/install-peers.sh
 	$(TESTED) $(CARGO) test --locked -p counterfoil-tests --test sinks -- --ignored --nocapture ten_minutes

@@ -162,7 +162,7 @@ fn main() {
             let began = cpu();
             for _ in 0..4 {
                 collector.look_at_all();
-                collector.tick(now(), &mut |a, by, r| assembler.record(a, by, r), &mut |_, word| {
+                collector.tick(now(), true, &mut |a, by, r| assembler.record(a, by, r), &mut |_, word| {
                     panic!("{word:?}");
                 });
                 assembler.tick(now());

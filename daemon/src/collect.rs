@@ -10,6 +10,8 @@
 
 #![forbid(unsafe_code)]
 
+mod order;
+
 use crate::arena::{Arena, ReadError};
 use crate::assemble::program::ArenaId;
 use crate::surround::Pulse;
@@ -17,6 +19,7 @@ use counterfoil_abi::arena::LANES;
 use counterfoil_abi::arena::POLICY_FINGERPRINTS;
 use counterfoil_abi::lane::LANE_LINES;
 use counterfoil_abi::record::Record;
+use order::Order;
 use std::sync::atomic::Ordering;
 
 /// Seats between the one that is looked at and the one whose bell is fetched meanwhile.
@@ -83,6 +86,7 @@ pub struct Collector {
     active: bool,
     /// Lines in the fullest lane that was read.
     fullest: u64,
+    order: Order,
 }
 
 impl Collector {
@@ -182,14 +186,17 @@ impl Collector {
     }
 
     /// Reads all that was published when it was called, and perhaps more. Returns the number of
-    /// records. `record` gets arena, producing process (as its namespace counts) and record.
+    /// records. `record` gets arena, producing process (as its namespace counts) and record. `all`: nothing may be read
+    /// later than now, not even in a test of [`order`].
     pub fn tick(
         &mut self,
         now: u64,
+        all: bool,
         record: &mut impl FnMut(ArenaId, u32, &Record),
         word: &mut impl FnMut(ArenaId, Word),
     ) -> u64 {
         let mut records = 0;
+        self.order.mix(&mut self.seats);
         let (mut gone, mut active) = (false, false);
         for at in 0..self.seats.len() {
             if let Some(soon) = self.seats.get(at + AHEAD) {
@@ -199,7 +206,8 @@ impl Collector {
             if !seat.active && !seat.stirs(now) {
                 continue;
             }
-            let read = seat.read(record, word);
+            let late = &mut |arena, lane| !all && self.order.late(arena, lane, now);
+            let read = seat.read(late, record, word);
             self.fullest = self.fullest.max(std::mem::take(&mut seat.rest.fullest));
             if read > 0 {
                 // Relaxed: nothing else is read by its word.
@@ -283,6 +291,7 @@ impl Seat {
 
     fn read(
         &mut self,
+        late: &mut impl FnMut(ArenaId, usize) -> bool,
         record: &mut impl FnMut(ArenaId, u32, &Record),
         word: &mut impl FnMut(ArenaId, Word),
     ) -> u64 {
@@ -296,9 +305,13 @@ impl Seat {
             // again, or is seen by the ticks that this arena stays active for.
             self.arena.clear_bell();
         }
-        let mut records = 0;
+        let (mut records, mut more) = (0, false);
         for lane in 0..LANES {
             if !self.arena.stirred(lane) {
+                continue;
+            }
+            if late(self.id, lane) {
+                more = true;
                 continue;
             }
             self.rest.used |= 1 << lane;
@@ -313,7 +326,7 @@ impl Seat {
                 }
             }
         }
-        if records == 0 && !rang {
+        if records == 0 && !rang && !more {
             self.quiet_ticks += 1;
         } else {
             self.quiet_ticks = 0;
@@ -373,7 +386,7 @@ impl Seat {
             self.rest.probe_wait = (self.rest.probe_wait * 2).min(PROBE_LAST);
             return false;
         }
-        self.read(record, word);
+        self.read(&mut |_, _| false, record, word);
         self.count_dropped(word);
         word(self.id, Word::Gone);
         self.gone = true;

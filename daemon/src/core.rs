@@ -330,7 +330,7 @@ impl Core {
             let began = now();
             this.wake_up(events);
             this.hear_all();
-            let read = this.tick();
+            let read = this.tick(false);
             this.idle_ticks = if read > 0 { 0 } else { this.idle_ticks.saturating_add(1) };
             this.say();
             if this.drained() {
@@ -406,8 +406,8 @@ impl Core {
         }
         if answer.is_some() {
             // Twice: a record may be on its way into a lane that was already passed.
-            self.tick();
-            self.tick();
+            self.tick(true);
+            self.tick(true);
         }
         let Ok(arena) = Arena::map(memfd) else {
             self.room.give(uid);
@@ -434,13 +434,14 @@ impl Core {
         }
     }
 
-    /// Reads everything once.
-    fn tick(&mut self) -> u64 {
+    /// Reads everything once. `all`: whatever a test says.
+    fn tick(&mut self, all: bool) -> u64 {
         let now = now();
         let assembler = &mut self.assembler;
         let mut words = Vec::new();
         let read = self.collector.tick(
             now,
+            all,
             &mut |arena, by, record| assembler.record(arena, by, record),
             &mut |arena, word| words.push((arena, word)),
         );
@@ -569,7 +570,7 @@ impl Core {
         self.ended = true;
         for _ in 0..4 {
             self.collector.look_at_all();
-            self.tick();
+            self.tick(true);
         }
         // With a keeper there may be another daemon after this one.
         if self.keeper.is_none() {

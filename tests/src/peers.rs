@@ -50,8 +50,15 @@ pub fn free_port() -> u16 {
         let n = start.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
         12_000 + u16::try_from(n % 20_000).expect("below 20,000")
     });
-    let free = |port: &u16| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok();
-    ports.find(free).expect("a free port")
+    ports.find(|&port| bindable(port)).expect("a free port")
+}
+
+/// As the strictest of the servers would: without SO_REUSEADDR, which std's own listener sets, what a server before it
+/// left in TIME_WAIT keeps the port for a minute.
+fn bindable(port: u16) -> bool {
+    use rustix::net::{AddressFamily, SocketType, bind, socket};
+    let address = std::net::SocketAddrV4::new(std::net::Ipv4Addr::LOCALHOST, port);
+    socket(AddressFamily::INET, SocketType::STREAM, None).is_ok_and(|socket| bind(&socket, &address).is_ok())
 }
 
 /// A script of `peers/`.

@@ -9,6 +9,7 @@ use counterfoil_abi::record::*;
 use counterfoil_abi::{BLOCK, UNKNOWN};
 
 mod inherited;
+mod orders;
 mod relayed;
 mod ssh;
 mod table;
