@@ -72,12 +72,12 @@ test-busy: build
 	MINUTES=$(or $(MINUTES),60) $(TESTED) nice \
 	  $(CARGO) test --locked -p counterfoil-tests --test busy_host -- --ignored --nocapture
 
-# rsyslog away for ten minutes, under load, over every transport.
 # What takes minutes in a debug build proves nothing here.
 test-order:
 	tests/install-peers.sh
 	COUNTERFOIL_TEST_ORDER=$(or $(LATE),4) $(CARGO) test --locked -p counterfoil-tests --no-fail-fast -- --skip four_gibibytes
 
+# rsyslog away for ten minutes, under load, over every transport.
 test-outage: build
 	tests/install-peers.sh
 	$(TESTED) $(CARGO) test --locked -p counterfoil-tests --test sinks -- --ignored --nocapture ten_minutes

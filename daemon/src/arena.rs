@@ -94,6 +94,19 @@ impl Arena {
         self.head().bell.load(Ordering::Relaxed) != 0
     }
 
+    /// The bell is looked at soon. Each is a page of its own, a miss of the cache and of the TLB: a thousand of them
+    /// cost less when several are fetched at once.
+    #[inline]
+    pub fn anticipate(&self) {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: a hint to the processor, which reads and faults nowhere. (Rust has one for other processors, but
+        // not in its stable library.)
+        unsafe {
+            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+            _mm_prefetch::<_MM_HINT_T0>((&raw const self.head().bell).cast());
+        }
+    }
+
     /// Clears the bell. The caller looks at the lanes again at least one tick later, so no fence is
     /// needed against a producer that saw the old value.
     pub fn clear_bell(&self) {

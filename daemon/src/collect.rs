@@ -22,6 +22,8 @@ use counterfoil_abi::record::Record;
 use order::Order;
 use std::sync::atomic::Ordering;
 
+/// Seats between the one that is looked at and the one whose bell is fetched meanwhile.
+const AHEAD: usize = 16;
 /// Ticks without a record until an arena counts as quiet.
 const QUIET_AFTER: u32 = 3;
 /// Nanoseconds between two looks at the used lanes of a quiet arena, and at all lanes.
@@ -196,7 +198,11 @@ impl Collector {
         let mut records = 0;
         self.order.mix(&mut self.seats);
         let (mut gone, mut active) = (false, false);
-        for seat in &mut self.seats {
+        for at in 0..self.seats.len() {
+            if let Some(soon) = self.seats.get(at + AHEAD) {
+                soon.arena.anticipate();
+            }
+            let seat = &mut self.seats[at];
             if !seat.active && !seat.stirs(now) {
                 continue;
             }

@@ -135,7 +135,7 @@ pub struct Range {
 }
 
 /// A process in few words.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ProcessName {
     /// Process id as the daemon's namespace counts it.
     pub pid: u32,

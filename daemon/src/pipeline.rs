@@ -13,17 +13,18 @@ use crate::config::{Egress, Media};
 use crate::core::{self, Core, Message, Newcomer, Outbox, SharedCounts};
 use crate::host::executables::Executables;
 use crate::host::facts::{Facts, Proc, RealProc, Redactor, Watch, WatchDecision};
-use crate::host::keep::{Keep, Kept};
+use crate::host::keep::{Keep, Kept, Shared};
 use crate::host::listen::{Deciders, HelloCounts, Listener, Parts};
 use crate::host::room::Room;
 use crate::judged::{Counts, Judged};
 use crate::ledger::Baseline;
-use crate::sensitive;
+use crate::sensitive::{self, boards::Boards, memory::Memory};
 use crate::surround::{self, Surround};
 use crate::tags::Tagger;
 use counterfoil_abi::arena::{POLICY_BLAKE3, POLICY_SHA256};
 use crossbeam::channel::Receiver;
 use rustix::event::{EventfdFlags, eventfd};
+use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -78,6 +79,8 @@ pub struct Options {
     pub keeper: Option<Arc<dyn Keep>>,
     /// Arenas of an earlier daemon, to go on with; their key must be `key`.
     pub kept: Vec<Kept>,
+    /// Memories that programs of an earlier daemon share.
+    pub shared: HashMap<Shared, OwnedFd>,
     /// Look around watched processes, with these.
     pub surround: Option<Around>,
     /// Which files are sensitive, and who may read them.
@@ -114,6 +117,7 @@ impl Options {
             peer_wait: Duration::from_secs(2),
             keeper: None,
             kept: Vec::new(),
+            shared: HashMap::new(),
             surround: None,
             egress: None,
             media: None,
@@ -165,12 +169,15 @@ impl Pipeline {
             None => random_key().map_err(system("random bytes for the key"))?,
         };
         let tagger = Tagger::new(key, options.stream_digest);
-        let sensitive = match &options.egress {
-            Some(egress) => {
-                Some(sensitive::Setup::start(egress, tagger.clone(), &key).map_err(system("a thread"))?)
-            }
-            None => None,
-        };
+        let mut before = options.shared;
+        // Without one, programs hear from us that they have to do with sensitive files, a moment later.
+        let matcher = options.egress.as_ref().and(Memory::new(before.remove(&Shared::Matcher)).ok());
+        let matcher = matcher.map(Arc::new);
+        if let (Some(matcher), Some(keeper)) = (&matcher, &options.keeper) {
+            keeper.share(Shared::Matcher, matcher.ours());
+        }
+        let start = |egress| sensitive::Setup::start(egress, tagger.clone(), &key, matcher.clone());
+        let sensitive = options.egress.as_ref().map(start).transpose().map_err(system("a thread"))?;
         let media = options.media.map(|media| Arc::new(RwLock::new(media)));
         if let Ok(mut core) = core.lock() {
             core.reads_at_rest(tagger, outbox.clone());
@@ -197,7 +204,8 @@ impl Pipeline {
             core: outbox.clone(),
             counts: hellos.clone(),
             keeper: options.keeper.clone(),
-            matcher: sensitive.as_ref().and_then(sensitive::Setup::memory),
+            matcher,
+            boards: Boards::new(before, options.keeper.clone()),
             first_id: options.kept.iter().map(|k| k.id + 1).max().unwrap_or(1),
         };
         let listener = Listener::bind(&options.socket, options.socket_mode, parts)

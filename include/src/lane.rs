@@ -158,19 +158,22 @@ impl Consumer {
 
     /// Copies the next record out of the ring. `waiting` is what [`Self::waiting`] returned, less
     /// what was taken since. The room is given back by [`Self::release`].
+    #[inline]
     pub fn next(&mut self, waiting: u64, out: &mut [Line; MAX_LINES]) -> Result<usize, Hostile> {
         self.copy_line(0, &mut out[0]);
         let lines = usize::from(out[0][0].to_le_bytes()[1]);
         if lines == 0 || lines > MAX_LINES || lines as u64 > waiting {
             return Err(Hostile);
         }
-        for (i, line) in out.iter_mut().enumerate().take(lines).skip(1) {
-            self.copy_line(i as u64, line);
+        // Mostly there is one line.
+        for (line, at) in out[1..lines].iter_mut().zip(1..) {
+            self.copy_line(at, line);
         }
         self.tail = self.tail.wrapping_add(lines as u64);
         Ok(lines)
     }
 
+    #[inline]
     fn copy_line(&self, ahead: u64, out: &mut Line) {
         let at = (self.tail.wrapping_add(ahead) & (LANE_LINES - 1)) as usize;
         // SAFETY: `at` is below LANE_LINES, which is how long the ring is.

@@ -56,18 +56,16 @@ impl Sampler {
         long[..16].copy_from_slice(key);
         let derived = |what: &[u8]| blake3::Hasher::new_keyed(&long).update(what).finalize_xof();
         let mut sampler = Self::NONE;
-        let mut own = derived(b"counterfoil prints");
-        for half in &mut sampler.keys {
-            let mut bytes = [0; 8];
-            own.fill(&mut bytes);
-            *half = u64::from_le_bytes(bytes);
-        }
-        let mut gear = derived(b"counterfoil gear");
-        for entry in &mut sampler.gear {
-            let mut bytes = [0; 4];
-            gear.fill(&mut bytes);
-            *entry = u32::from_le_bytes(bytes);
-        }
+        // Each derived in one piece: asked for a few bytes, BLAKE3 computes a whole block each time, and every
+        // program that starts waits for this.
+        let mut own = [0; 16];
+        derived(b"counterfoil prints").fill(&mut own);
+        let (halves, _) = own.as_chunks::<8>();
+        sampler.keys.iter_mut().zip(halves).for_each(|(half, bytes)| *half = u64::from_le_bytes(*bytes));
+        let mut gear = [0; 1024];
+        derived(b"counterfoil gear").fill(&mut gear);
+        let (entries, _) = gear.as_chunks::<4>();
+        sampler.gear.iter_mut().zip(entries).for_each(|(entry, bytes)| *entry = u32::from_le_bytes(*bytes));
         sampler
     }
 

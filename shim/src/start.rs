@@ -43,10 +43,12 @@ static FINISH: extern "C" fn() = finish;
 extern "C" fn start() {
     keeping_errno(|| {
         shielded((), || {
+            // First of all: the daemon finds out who has connected while all else is made ready here.
+            let socket = connect();
             hooks::resolve();
             // Should a recording panic, nothing may be printed on the host's stderr.
             std::panic::set_hook(Box::new(|_| {}));
-            let _ = connect_and_activate();
+            let _ = socket.and_then(activate);
         });
     });
 }
@@ -145,11 +147,7 @@ pub fn socket_path() -> &'static [u8] {
     variable(c"COUNTERFOIL_SOCKET").filter(|path| !path.is_empty()).unwrap_or(SYSTEM_SOCKET.to_bytes())
 }
 
-fn connect_and_activate() -> Option<()> {
-    if variable(c"COUNTERFOIL_OFF") == Some(b"1") || !thread::fits() {
-        return None;
-    }
-    let socket = connect()?;
+fn activate(socket: OwnedFd) -> Option<()> {
     let mark = map_memory()?;
     let mut request: Request = Zeroable::zeroed();
     request.magic = hello::MAGIC;
@@ -214,7 +212,11 @@ fn connect_and_activate() -> Option<()> {
     Some(())
 }
 
+/// None: nobody is to observe this program, or nobody is there.
 fn connect() -> Option<OwnedFd> {
+    if variable(c"COUNTERFOIL_OFF") == Some(b"1") || !thread::fits() {
+        return None;
+    }
     let address = SocketAddrUnix::new(socket_path()).ok()?;
     let socket =
         rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)

@@ -89,6 +89,11 @@ impl Daemon {
     /// Ends it, and starts it again on the same state with other sections beside `[watch]`.
     pub fn again_with(&mut self, more: &str) {
         self.stop();
+        self.launch_with(more);
+    }
+
+    /// Starts it again on the same state with other sections beside `[watch]`.
+    pub fn launch_with(&mut self, more: &str) {
         self.more = more.into();
         self.configure("");
         self.launch();

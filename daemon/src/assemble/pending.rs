@@ -13,6 +13,10 @@ const NEAR: u64 = 256;
 /// What an entry of the sparse part is counted as.
 const SPARSE_BYTES: usize = 96;
 
+/// Room that a stream keeps when nothing waits, in units: what the lanes hold of it when they are read is waiting
+/// again in a moment, and ten thousand streams may take 40 MB for that.
+const KEPT: usize = 256;
+
 /// Bytes of waiting tags, over all streams.
 #[derive(Debug)]
 pub struct Budget {
@@ -69,7 +73,11 @@ impl Pending {
                 return false;
             }
             if more == units {
-                self.dense.extend(&value[..units]);
+                // One by one: that needs no call to copy 16 bytes.
+                self.dense.push_back(value[0]);
+                if units == 2 {
+                    self.dense.push_back(value[1]);
+                }
             } else {
                 self.dense.resize(self.dense.len() + more, 0);
                 for (i, unit) in value[..units].iter().enumerate() {
@@ -137,7 +145,7 @@ impl Pending {
             dropped += units * 16;
         }
         self.unroom(dropped, budget);
-        if self.dense.is_empty() && self.dense.capacity() > 64 {
+        if self.dense.is_empty() && self.dense.capacity() > KEPT {
             self.dense = VecDeque::new();
         }
     }

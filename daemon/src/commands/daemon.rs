@@ -6,7 +6,7 @@ use crate::desk::{Desk, Reload};
 use crate::egress::Usual;
 use crate::expected;
 use crate::host::facts::RealProc;
-use crate::host::keep::Keep;
+use crate::host::keep::{Keep, Shared};
 use crate::judged::{Judged, Notice, What};
 use crate::keeper::{Beginning, Keeper};
 use crate::ledger::Baseline;
@@ -19,6 +19,8 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use sd_notify::NotifyState;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
+use std::collections::HashMap;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -105,7 +107,7 @@ pub fn daemon(args: &Args) -> anyhow::Result<u8> {
     let mut desk =
         desk.expecting(expected).controlled(&config, &socket).watching(&config, proc, redact(&redactor))?;
     desk.executables().look_up_packages();
-    let Kept { keeper, key, kept, returned } = keeper(&state);
+    let Kept { keeper, key, kept, shared, returned } = keeper(&state);
     let key = match key {
         Some(key) => key,
         None => random_key().context("random bytes for the key")?,
@@ -134,6 +136,7 @@ pub fn daemon(args: &Args) -> anyhow::Result<u8> {
         key: Some(key),
         keeper: keeper.clone().map(|k| k as Arc<dyn Keep>),
         kept,
+        shared,
         ..options(&config, socket.clone())
     };
     // Before READY: a signal that comes right after it must find its handler.
@@ -208,18 +211,19 @@ struct Kept {
     keeper: Option<Arc<Keeper>>,
     key: Option<[u8; 16]>,
     kept: Vec<crate::host::keep::Kept>,
+    shared: HashMap<Shared, OwnedFd>,
     returned: bool,
 }
 
 /// The keeper, and what it kept. Without one the daemon works as well; only a restart loses more.
 fn keeper(state: &Path) -> Kept {
     match Keeper::find(state) {
-        Ok(Beginning { keeper, key, kept, returned }) => {
-            Kept { keeper: Some(Arc::new(keeper)), key: Some(key), kept, returned }
+        Ok(Beginning { keeper, key, kept, shared, returned }) => {
+            Kept { keeper: Some(Arc::new(keeper)), key: Some(key), kept, shared, returned }
         }
         Err(e) => {
             tracing::error!("no keeper of arenas ({e}): a restart will lose what is open");
-            Kept { keeper: None, key: None, kept: vec![], returned: false }
+            Kept { keeper: None, key: None, kept: vec![], shared: HashMap::new(), returned: false }
         }
     }
 }

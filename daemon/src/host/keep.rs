@@ -1,11 +1,12 @@
-//! What must outlive the daemon: the arenas.
+//! What must outlive the daemon: the arenas, and the memories that programs share.
 //!
-//! Comes in: word of each arena that is granted, and of each that is done. Goes out: nothing; a
-//! later daemon gets [`Kept`] ones back through `pipeline::Options`. `listen` and the core call it,
+//! Comes in: word of each arena that is granted, and of each that is done; of each shared memory when it is made. Goes
+//! out: nothing; a later daemon gets all of them back through `pipeline::Options`. `listen` and the core call it,
 //! `keeper` implements it.
 
 use super::facts::Facts;
 use crate::assemble::program::ArenaId;
+use serde::{Deserialize, Serialize};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// An arena that was just made.
@@ -46,10 +47,21 @@ impl Kept {
     }
 }
 
-/// Keeps arenas through a restart. Neither call may wait: programs that start wait behind it.
+/// A memory that programs share, beside their arenas: those of an earlier daemon have it still.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Shared {
+    /// The [matcher](counterfoil_abi::matcher).
+    Matcher,
+    /// The [board](counterfoil_abi::board) of a user.
+    Board(u32),
+}
+
+/// Keeps arenas through a restart. No call may wait: programs that start wait behind it.
 pub trait Keep: Send + Sync {
     /// Keeps one.
     fn keep(&self, arena: &Keeping<'_>);
     /// Nobody writes into it any more, and all of it was read.
     fn forget(&self, id: ArenaId);
+    /// Keeps a memory, as long as there are arenas.
+    fn share(&self, what: Shared, memory: BorrowedFd<'_>);
 }

@@ -40,6 +40,8 @@ use std::time::{Duration, Instant};
 const MAX_SILENT: usize = 512;
 /// How long they may be silent.
 const SILENCE: Duration = Duration::from_secs(2);
+/// How long what was found out about one of them holds.
+const FRESH: Duration = Duration::from_millis(50);
 /// How long the core may take to say where inherited objects go on.
 const CORE_PATIENCE: Duration = Duration::from_millis(100);
 /// Connections that the kernel keeps for us.
@@ -112,6 +114,8 @@ pub struct Parts {
     pub keeper: Option<Arc<dyn Keep>>,
     /// Which files are sensitive, for those who say hello.
     pub matcher: Option<Arc<Memory>>,
+    /// And the boards for their pipes.
+    pub boards: Boards,
     /// The number of the next arena.
     pub first_id: ArenaId,
 }
@@ -119,6 +123,17 @@ pub struct Parts {
 struct Client {
     socket: OwnedFd,
     until: Instant,
+    caller: Option<Caller>,
+}
+
+/// Who has connected. Looked up while it prepares its request: it waits for less then.
+struct Caller {
+    uid: u32,
+    gid: u32,
+    pidfd: OwnedFd,
+    facts: Facts,
+    /// When that was.
+    at: Instant,
 }
 
 impl Listener {
@@ -150,7 +165,7 @@ impl Listener {
             counts: parts.counts,
             keeper: parts.keeper,
             matcher: parts.matcher,
-            boards: Boards::default(),
+            boards: parts.boards,
             next_id: parts.first_id,
             ready: None,
             last_policy: parts.policy,
@@ -175,10 +190,10 @@ impl Listener {
             drop(ready);
             let mut spoke = spoke.into_iter();
             let now = Instant::now();
-            clients.retain(|client| {
+            clients.retain_mut(|client| {
                 let speaks = spoke.next().unwrap_or(false);
                 if speaks {
-                    self.hear(&client.socket);
+                    self.hear(&client.socket, &mut client.caller);
                 }
                 !speaks && client.until > now
             });
@@ -201,19 +216,24 @@ impl Listener {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         for _ in 0..64 {
             let Ok(socket) = net::accept_with(&self.socket, flags) else { return };
-            // Mostly the request is there already: the shim sends it right after it connects.
-            if self.hear(&socket) {
+            // Mostly the request comes in a moment: the shim connects, prepares it, and sends it.
+            let mut caller = None;
+            if self.hear(&socket, &mut caller) {
+                continue;
+            }
+            caller = self.caller(&socket);
+            if self.hear(&socket, &mut caller) {
                 continue;
             }
             if clients.len() >= MAX_SILENT {
                 clients.remove(0);
             }
-            clients.push(Client { socket, until: Instant::now() + SILENCE });
+            clients.push(Client { socket, until: Instant::now() + SILENCE, caller });
         }
     }
 
     /// Reads a request and answers it. False: it has not come yet.
-    fn hear(&mut self, client: &OwnedFd) -> bool {
+    fn hear(&mut self, client: &OwnedFd, caller: &mut Option<Caller>) -> bool {
         let mut bytes = [0u8; size_of::<Request>() + 1];
         let got = match net::recv(client, &mut bytes, RecvFlags::DONTWAIT) {
             Ok((got, _)) => got,
@@ -239,28 +259,35 @@ impl Listener {
             self.counts.garbage.fetch_add(1, Ordering::Relaxed);
             return true;
         }
-        if self.answer(client, &request).is_none() {
+        if self.answer(client, &request, caller.take()).is_none() {
             self.counts.declined.fetch_add(1, Ordering::Relaxed);
             send(client, &self.reply(DECLINED, 0, no_resume()), &[]);
         }
         true
     }
 
-    /// None: declined.
-    fn answer(&mut self, client: &OwnedFd, request: &Request) -> Option<()> {
+    /// Who is at the other end. None: it is gone, or nobody who is listened to.
+    fn caller(&self, client: &OwnedFd) -> Option<Caller> {
         let who = net::sockopt::socket_peercred(client).ok()?;
         let pid = u32::try_from(who.pid.as_raw_nonzero().get()).ok()?;
-        let uid = who.uid.as_raw();
+        let (uid, gid) = (who.uid.as_raw(), who.gid.as_raw());
         if self.allowed_uids.as_ref().is_some_and(|allowed| !allowed.contains(&uid)) {
             return None;
         }
         let pidfd = pidfd_open(Pid::from_raw(i32::try_from(pid).ok()?)?, PidfdFlags::empty()).ok()?;
+        Some(Caller { uid, gid, pidfd, facts: self.proc.facts(pid)?, at: Instant::now() })
+    }
+
+    /// None: declined.
+    fn answer(&mut self, client: &OwnedFd, request: &Request, caller: Option<Caller>) -> Option<()> {
+        // Who took its time may be another program by now.
+        let fresh = caller.filter(|caller| caller.at.elapsed() < FRESH);
+        let Caller { uid, gid, pidfd, mut facts, .. } = fresh.or_else(|| self.caller(client))?;
         let deciders = self.deciders.read().unwrap_or_else(PoisonError::into_inner).clone();
-        let mut facts = self.proc.facts(pid)?;
         facts.converts = carriers::converts(&facts.process);
         facts.arguments = facts.process.argv.clone().unwrap_or_default().into();
         facts.process.argv = facts.process.argv.map(|argv| (deciders.redact)(argv));
-        facts.rights = Some(User { uid, gid: who.gid.as_raw(), groups: Vec::new() });
+        facts.rights = Some(User { uid, gid, groups: Vec::new() });
         let facts = Arc::new(facts);
         let watched = match (deciders.watch)(&facts) {
             Watch::Watched => true,
@@ -362,7 +389,7 @@ impl Listener {
 
     /// What goes with the reply: the arena, and where sensitive files are followed, what processes need for that.
     fn memories<'a>(&'a mut self, arena: &'a OwnedFd, uid: u32) -> Vec<BorrowedFd<'a>> {
-        let followed = self.matcher.as_deref().map(|matcher| (matcher.fd(), self.boards.of(uid)));
+        let followed = self.matcher.as_deref().map(|matcher| (matcher.theirs(), self.boards.of(uid)));
         let (matcher, board) = followed.map_or((None, None), |(matcher, board)| (Some(matcher), board));
         [Some(arena.as_fd()), matcher, board].into_iter().flatten().collect()
     }

@@ -4,6 +4,7 @@
 use super::store::Store;
 use super::wire::Wire;
 use super::{Entry, SOCKET, ToDaemon, ToKeeper};
+use crate::host::keep::Shared;
 use counterfoil_abi::arena::{ArenaHead, POLICY_OFF};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::collections::BTreeMap;
@@ -33,6 +34,7 @@ struct Holder {
     key: [u8; 16],
     store: Store,
     held: BTreeMap<u64, (Entry, OwnedFd, OwnedFd)>,
+    shared: BTreeMap<Shared, OwnedFd>,
 }
 
 /// Removes its socket at the end, unless another keeper has put its own there.
@@ -78,7 +80,7 @@ pub fn hold(state: &Path, first: OwnedFd) -> io::Result<()> {
     rustix::rand::getrandom(&mut key, rustix::rand::GetRandomFlags::empty())?;
     let store = Store::new();
     store.key(&key);
-    let mut holder = Holder { key, store, held: BTreeMap::new() };
+    let mut holder = Holder { key, store, held: BTreeMap::new(), shared: BTreeMap::new() };
     // A service manager ends all of a service's processes at once: the daemon shall find its keeper
     // until it has ended, and no longer.
     let told_to_end = Arc::new(AtomicBool::new(false));
@@ -106,6 +108,9 @@ impl Holder {
         for (entry, memfd, pidfd) in self.held.values() {
             daemon.send(&ToDaemon::Kept(Box::new(entry.clone())), &[memfd.as_fd(), pidfd.as_fd()])?;
         }
+        for (&what, memory) in &self.shared {
+            daemon.send(&ToDaemon::Shared(what), &[memory.as_fd()])?;
+        }
         daemon.send(&ToDaemon::Done, &[])
     }
 
@@ -123,6 +128,12 @@ impl Holder {
                 Ok(Some((ToKeeper::Forget(id), _))) => {
                     if let Some((entry, ..)) = self.held.remove(&id) {
                         self.store.forget(&entry);
+                    }
+                }
+                Ok(Some((ToKeeper::Share(what), descriptors))) => {
+                    if let Ok([memory]) = <[OwnedFd; 1]>::try_from(descriptors) {
+                        self.store.share(what, memory.as_fd());
+                        self.shared.insert(what, memory);
                     }
                 }
                 Ok(Some((ToKeeper::Key(key), _))) => {
@@ -161,5 +172,6 @@ impl Holder {
             let _ = rustix::io::pwrite(memfd, &off, offset_of!(ArenaHead, policy) as u64);
             self.store.forget(entry);
         }
+        self.shared.keys().for_each(|&what| self.store.unshare(what));
     }
 }

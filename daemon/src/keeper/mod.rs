@@ -1,6 +1,6 @@
 //! The keeper: a small process beside the daemon that only holds descriptors.
 //!
-//! Comes in: each arena that is granted. Goes out: all of them, to the next daemon on the same state
+//! Comes in: each arena that is granted, and what programs share. Goes out: all of them, to the next daemon on the same state
 //! directory. A daemon that is killed loses nothing that was published: programs go on writing into
 //! their arenas, and the next daemon reads on where this one stopped, with the same key. It is a
 //! process of its own and not the daemon's parent, so that whoever started the daemon (a service
@@ -17,11 +17,12 @@ mod wire;
 
 use crate::assemble::program::ArenaId;
 use crate::host::facts::Facts;
-use crate::host::keep::{Keep, Keeping, Kept};
+use crate::host::keep::{Keep, Keeping, Kept, Shared};
 use crate::model::Process;
 use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -37,6 +38,8 @@ enum ToKeeper {
     /// With memfd and pidfd.
     Keep(Box<Entry>),
     Forget(ArenaId),
+    /// With memfd.
+    Share(Shared),
     /// The key of the arenas that follow: they come from systemd's store.
     Key([u8; 16]),
     /// The daemon ends in order: it has read everything and said what was open.
@@ -50,6 +53,8 @@ enum ToDaemon {
     Start { key: [u8; 16], returned: bool },
     /// With memfd and pidfd.
     Kept(Box<Entry>),
+    /// With memfd.
+    Shared(Shared),
     /// That was all.
     Done,
 }
@@ -81,6 +86,8 @@ pub struct Beginning {
     pub key: [u8; 16],
     /// Arenas of an earlier daemon.
     pub kept: Vec<Kept>,
+    /// Memories that programs share.
+    pub shared: HashMap<Shared, OwnedFd>,
     /// An earlier daemon ended without a farewell.
     pub returned: bool,
 }
@@ -103,11 +110,14 @@ impl Keeper {
             Some(_) => return Err(nonsense()),
             None => return Err(io::Error::other("the keeper ended as soon as it began")),
         };
-        let mut kept = Vec::new();
+        let (mut kept, mut shared) = (Vec::new(), HashMap::new());
         loop {
             match wire.receive()? {
                 Some((ToDaemon::Kept(entry), descriptors)) => {
                     kept.extend(whole(*entry, descriptors, !returned))
+                }
+                Some((ToDaemon::Shared(what), descriptors)) => {
+                    shared.extend(descriptors.into_iter().next().map(|memory| (what, memory)));
                 }
                 Some((ToDaemon::Done, _)) => break,
                 _ => return Err(nonsense()),
@@ -119,9 +129,12 @@ impl Keeper {
             for kept in &stored.kept {
                 keeper.keep(&kept.keeping());
             }
-            return Ok(Beginning { keeper, key, kept: stored.kept, returned: true });
+            for (&what, memory) in &stored.shared {
+                keeper.share(what, memory.as_fd());
+            }
+            return Ok(Beginning { keeper, key, kept: stored.kept, shared: stored.shared, returned: true });
         }
-        Ok(Beginning { keeper, key, kept, returned })
+        Ok(Beginning { keeper, key, kept, shared, returned })
     }
 
     /// The daemon ends in order.
@@ -129,7 +142,7 @@ impl Keeper {
         let _ = self.wire.send(&ToKeeper::Farewell, &[]);
     }
 
-    fn tell(&self, message: &ToKeeper, descriptors: &[std::os::fd::BorrowedFd<'_>]) {
+    fn tell(&self, message: &ToKeeper, descriptors: &[BorrowedFd<'_>]) {
         let result = self.wire.offer(message, descriptors);
         if let Err(e) = result
             && !self.lost.swap(true, Ordering::Relaxed)
@@ -157,6 +170,10 @@ impl Keep for Keeper {
 
     fn forget(&self, id: ArenaId) {
         self.tell(&ToKeeper::Forget(id), &[]);
+    }
+
+    fn share(&self, what: Shared, memory: BorrowedFd<'_>) {
+        self.tell(&ToKeeper::Share(what), &[memory]);
     }
 }
 

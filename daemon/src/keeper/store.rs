@@ -7,12 +7,13 @@
 
 use super::Entry;
 use crate::host::facts::{Facts, Proc, RealProc};
-use crate::host::keep::Kept;
+use crate::host::keep::{Kept, Shared};
 use crate::model::Process;
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use sd_notify::NotifyState;
+use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 
@@ -24,6 +25,7 @@ const NAME: &str = "counterfoil";
 pub(super) struct Stored {
     pub(super) key: Option<[u8; 16]>,
     pub(super) kept: Vec<Kept>,
+    pub(super) shared: HashMap<Shared, OwnedFd>,
 }
 
 /// Takes what systemd passes. To be called once, before anything else opens descriptors.
@@ -39,6 +41,8 @@ pub(super) fn take() -> Stored {
             if rustix::io::pread(&fd, &mut key, 0) == Ok(16) {
                 stored.key = Some(key);
             }
+        } else if let Some(what) = shared(&name) {
+            stored.shared.insert(what, fd);
         } else {
             stored.kept.extend(arena(&name, fd));
         }
@@ -53,6 +57,20 @@ pub(super) fn take() -> Stored {
 fn name(entry: &Entry) -> String {
     let Entry { id, uid, watched, starttime, .. } = entry;
     format!("{NAME}-{id}-{uid}-{}-{}-{starttime}", u8::from(*watched), entry.process.pid)
+}
+
+fn name_of_shared(what: Shared) -> String {
+    match what {
+        Shared::Matcher => format!("{NAME}-matcher"),
+        Shared::Board(uid) => format!("{NAME}-board-{uid}"),
+    }
+}
+
+fn shared(name: &str) -> Option<Shared> {
+    match name.strip_prefix(NAME)?.strip_prefix('-')? {
+        "matcher" => Some(Shared::Matcher),
+        other => other.strip_prefix("board-")?.parse().ok().map(Shared::Board),
+    }
 }
 
 fn arena(name: &str, memfd: OwnedFd) -> Option<Kept> {
@@ -115,6 +133,17 @@ impl Store {
         let _ = self.tell("FDSTORE=1", &name(entry), &[memfd]);
     }
 
+    /// Stores a memory that programs share, in the place of an earlier one.
+    pub(super) fn share(&self, what: Shared, memory: BorrowedFd<'_>) {
+        self.unshare(what);
+        let _ = self.tell("FDSTORE=1", &name_of_shared(what), &[memory]);
+    }
+
+    /// Takes it out.
+    pub(super) fn unshare(&self, what: Shared) {
+        let _ = self.tell("FDSTOREREMOVE=1", &name_of_shared(what), &[]);
+    }
+
     /// Takes one out.
     pub(super) fn forget(&self, entry: &Entry) {
         let _ = self.tell("FDSTOREREMOVE=1", &name(entry), &[]);
@@ -165,6 +194,10 @@ mod tests {
         assert_eq!(rustix::event::poll(&mut ready, Some(&rustix::event::Timespec::default())), Ok(1), "gone");
         for other in ["", "counterfoil-", "counterfoil-1-2-3", "other-1-2-3-4-5", "counterfoil-a-b-c-d-e"] {
             assert!(arena(other, memfd()).is_none(), "{other}");
+            assert!(shared(other).is_none(), "{other}");
+        }
+        for what in [Shared::Matcher, Shared::Board(0), Shared::Board(65_534)] {
+            assert_eq!(shared(&name_of_shared(what)), Some(what));
         }
     }
 }

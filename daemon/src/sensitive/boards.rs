@@ -1,29 +1,48 @@
 //! The memory of the boards, one for each user, on which observed processes tell each other of their pipes.
 //!
 //! Comes in: whose process says hello. Goes out: a descriptor for its hello reply. The daemon reads nothing of it: what
-//! stands there is only the users' own word. Sealed: nobody can make it shorter.
+//! stands there is only the users' own word. Sealed: nobody can make it shorter. They outlive this daemon, as the
+//! [matcher's](super::memory) does.
 #![forbid(unsafe_code)]
 
+use crate::host::keep::{Keep, Shared};
 use counterfoil_abi::board::{BOARD_BYTES, MAGIC};
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 /// Users that have one: of those that come later nobody hears of the other's pipes.
 const USERS: usize = 256;
 
 /// See the module's text.
-#[derive(Debug, Default)]
-pub struct Boards(HashMap<u32, OwnedFd>);
+#[derive(Default)]
+pub struct Boards {
+    boards: HashMap<u32, OwnedFd>,
+    keeper: Option<Arc<dyn Keep>>,
+}
 
 impl Boards {
+    /// Those that an earlier daemon left, and where they are kept for the next.
+    pub fn new(before: HashMap<Shared, OwnedFd>, keeper: Option<Arc<dyn Keep>>) -> Self {
+        let of = |(what, board)| match what {
+            Shared::Board(uid) => Some((uid, board)),
+            Shared::Matcher => None,
+        };
+        Self { boards: before.into_iter().filter_map(of).take(USERS).collect(), keeper }
+    }
+
     /// This user's.
     pub fn of(&mut self, uid: u32) -> Option<BorrowedFd<'_>> {
-        if !self.0.contains_key(&uid) && self.0.len() < USERS {
-            self.0.insert(uid, board().ok()?);
+        if !self.boards.contains_key(&uid) && self.boards.len() < USERS {
+            let board = board().ok()?;
+            if let Some(keeper) = &self.keeper {
+                keeper.share(Shared::Board(uid), board.as_fd());
+            }
+            self.boards.insert(uid, board);
         }
-        self.0.get(&uid).map(AsFd::as_fd)
+        self.boards.get(&uid).map(AsFd::as_fd)
     }
 }
 
@@ -46,6 +65,9 @@ mod tests {
         let (mine, theirs) = (inode(boards.of(0).unwrap()), inode(boards.of(1000).unwrap()));
         assert!(mine != theirs && inode(boards.of(0).unwrap()) == mine);
         assert!(ftruncate(boards.of(0).unwrap(), 0).is_err());
+        let kept = boards.boards.remove(&1000).unwrap();
+        let mut next = Boards::new([(Shared::Board(1000), kept)].into(), None);
+        assert!(inode(next.of(1000).unwrap()) == theirs && inode(next.of(0).unwrap()) != mine);
         assert_eq!((0..2000).filter(|&uid| boards.of(uid).is_some()).count(), USERS);
     }
 }

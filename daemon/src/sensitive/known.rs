@@ -6,16 +6,16 @@
 //! it is his.
 #![forbid(unsafe_code)]
 
+use super::folders::{Folders, Lister};
 use super::index::{Index, PRINTS, Printer};
 use super::memory::Memory;
-use super::paths::{Label, Paths, STRICT};
+use super::paths::{Label, Paths};
 use super::readers;
 use crate::assemble::pending::Value;
 use crate::host::facts::Inode;
 use crate::tags::Tagger;
 use counterfoil_abi::BLOCK;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
-use rustix::fs::inotify;
 use sha2::{Digest, Sha256};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::fs::{File, Metadata};
@@ -30,8 +30,8 @@ use std::time::Duration;
 
 /// Files known.
 const FILES: usize = 20_000;
-/// Of one pattern.
-const OF_ONE: usize = 2_000;
+/// Of one folder, where common text is looked for.
+const OF_ONE: usize = 200;
 /// Larger ones are known by their place only.
 const LARGEST: u64 = 1 << 20;
 /// Files, and copies, that observed processes are told of.
@@ -41,12 +41,14 @@ const COPIES: usize = 1_000;
 const ALL: u64 = 64 << 20;
 /// Bytes read of what lies beside them.
 const BESIDE: usize = 16 << 20;
-/// Folders watched.
+/// Folders in which common text is looked for.
 const FOLDERS: usize = 4096;
 /// How often it is looked again, whatever the folders say.
 const AGAIN: Duration = Duration::from_secs(60);
 /// Changes come in crowds.
 const CROWD: Duration = Duration::from_millis(10);
+/// And what happens to other files in the same folders is listened to so often.
+const NOISE: Duration = Duration::from_millis(100);
 
 type Version = (u64, u64, u64, i64, i64, i64);
 
@@ -166,12 +168,6 @@ impl Known {
         self.printer.as_ref()
     }
 
-    /// What observed processes know of them.
-    #[must_use]
-    pub fn memory(&self) -> Option<Arc<Memory>> {
-        self.memory.clone()
-    }
-
     /// This file is a copy: who opens it is to be looked at closely, too.
     pub fn also(&self, inode: Inode) {
         let mut also = self.also.lock().unwrap_or_else(PoisonError::into_inner);
@@ -241,11 +237,15 @@ pub struct Keeper {
 }
 
 impl Keeper {
-    /// Looks for the files once, then goes on in a thread of its own.
+    /// Looks for the files once, then goes on in a thread of its own. `memory`: where programs are told.
     ///
     /// # Errors
     /// No eventfd, or no thread.
-    pub fn start(paths: Paths, keys: Option<(Tagger, Printer)>) -> std::io::Result<Self> {
+    pub fn start(
+        paths: Paths,
+        keys: Option<(Tagger, Printer)>,
+        memory: Option<Arc<Memory>>,
+    ) -> std::io::Result<Self> {
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         let (tagger, printer) = keys.unzip();
         let known = Arc::new(Known {
@@ -253,7 +253,7 @@ impl Keeper {
             held: RwLock::default(),
             index: RwLock::default(),
             printer,
-            memory: Memory::new().ok().map(Arc::new),
+            memory,
             also: Mutex::default(),
             generation: AtomicU64::new(1),
             unread: AtomicBool::new(true),
@@ -292,7 +292,7 @@ struct Look {
     known: Arc<Known>,
     /// What tags content; None: it is not read yet.
     tagger: Option<Tagger>,
-    folders: Option<OwnedFd>,
+    folders: Option<Folders>,
     /// Prints of what is no secret; None: not looked for yet.
     common: Option<HashSet<u64>>,
 }
@@ -301,9 +301,8 @@ impl Look {
     fn on(mut self) {
         loop {
             // Anew each time: folders come and go. The watches stand before the look, so that nothing is missed.
-            self.folders = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK).ok();
             let before = crate::core::worked();
-            self.watch();
+            self.folders = Folders::watch(&self.known.paths());
             self.again();
             let took = Duration::from_nanos(crate::core::worked().saturating_sub(before));
             if !self.wait(AGAIN) {
@@ -328,10 +327,10 @@ impl Look {
             let left = until.saturating_duration_since(std::time::Instant::now());
             let mut fds = vec![PollFd::new(&self.known.wake, PollFlags::IN)];
             if let Some(folders) = &self.folders {
-                fds.push(PollFd::new(folders, PollFlags::IN));
+                fds.push(PollFd::new(folders.fd(), PollFlags::IN));
             }
             let _ = poll(&mut fds, Timespec::try_from(left).ok().as_ref());
-            let changed = fds.get(1).is_some_and(|fd| !fd.revents().is_empty());
+            let stirred = fds.get(1).is_some_and(|fd| !fd.revents().is_empty());
             let woken = !fds[0].revents().is_empty();
             if woken {
                 let _ = rustix::io::read(&self.known.wake, &mut [0u8; 8]);
@@ -341,8 +340,12 @@ impl Look {
                 }
                 return true;
             }
-            if changed || left.is_zero() {
+            if left.is_zero() || stirred && self.folders.as_ref().is_some_and(Folders::changed) {
                 return true;
+            }
+            if stirred {
+                // Nothing that matters; but somebody is at work there, and each time costs a wake-up.
+                std::thread::park_timeout(NOISE);
             }
         }
     }
@@ -360,33 +363,19 @@ impl Look {
         }
     }
 
-    /// Watches the folders in which sensitive files may appear.
-    fn watch(&self) {
-        use inotify::WatchFlags as W;
-        let Some(folders) = &self.folders else { return };
-        let flags =
-            W::CREATE | W::MOVED_TO | W::MOVED_FROM | W::DELETE | W::CLOSE_WRITE | W::ATTRIB | W::ONLYDIR;
-        let mut seen: HashSet<PathBuf> = HashSet::new();
-        let paths = self.known.paths();
-        for (pattern, _) in paths.to_look_for() {
-            let folder = Path::new(&pattern).parent().map(|p| p.to_string_lossy().into_owned());
-            let found = folder.and_then(|f| glob::glob_with(&f, STRICT).ok()).into_iter().flatten().flatten();
-            for folder in found.take(OF_ONE) {
-                if seen.len() < FOLDERS && seen.insert(folder.clone()) {
-                    let _ = inotify::add_watch(folders, &folder, flags);
-                }
-            }
-        }
-    }
-
     /// Looks for the files, and reads those that are new.
     fn again(&mut self) {
         let (paths, before) = (self.known.paths(), self.known.held());
         let mut held = Held::default();
         let mut room = Room { bytes: ALL, prints: PRINTS };
+        let mut lister = Lister::default();
         for (pattern, home) in paths.to_look_for() {
+            let found = lister.list(&pattern);
+            if found.is_empty() {
+                continue;
+            }
             let owner = home.and_then(|home| std::fs::metadata(home).ok()).map(|m| m.uid());
-            for path in glob::glob_with(&pattern, STRICT).into_iter().flatten().flatten().take(OF_ONE) {
+            for path in found {
                 if held.by_inode.len() >= FILES {
                     break;
                 }
@@ -504,7 +493,7 @@ fn beside(held: &Held) -> impl Iterator<Item = PathBuf> {
     let mut folders: Vec<PathBuf> = folders.into_iter().map(Path::to_owned).collect();
     folders.push("/usr/share/common-licenses".into());
     let inside = folders.into_iter().take(FOLDERS).flat_map(|folder| {
-        std::fs::read_dir(folder).into_iter().flatten().flatten().take(OF_ONE / 10).map(|entry| entry.path())
+        std::fs::read_dir(folder).into_iter().flatten().flatten().take(OF_ONE).map(|entry| entry.path())
     });
     EVERYONES.iter().map(PathBuf::from).chain(inside)
 }
@@ -561,6 +550,7 @@ mod tests {
         Keeper::start(
             Paths::new(&egress, vec![]),
             Some((Tagger::new([7; 16], StreamDigest::Mac), Printer::new(&[7; 16]))),
+            None,
         )
         .unwrap()
     }
@@ -623,7 +613,7 @@ mod tests {
         fs::create_dir(home.join(".ssh")).unwrap();
         std::os::unix::fs::symlink("/etc/passwd", home.join(".ssh/id_evil")).unwrap();
         fs::write(home.join(".ssh/id_good"), "key").unwrap();
-        let keeper = Keeper::start(Paths::new(&Egress::default(), vec![home.clone()]), None).unwrap();
+        let keeper = Keeper::start(Paths::new(&Egress::default(), vec![home.clone()]), None, None).unwrap();
         let held = keeper.known.held();
         assert!(held.at(inode(Path::new("/etc/passwd"))).is_none());
         assert!(held.at(inode(&home.join(".ssh/id_good"))).is_some());

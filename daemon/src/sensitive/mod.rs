@@ -15,6 +15,7 @@
 pub mod boards;
 mod defaults;
 mod firsts;
+mod folders;
 pub mod index;
 pub mod known;
 pub mod lineage;

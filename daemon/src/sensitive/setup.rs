@@ -3,6 +3,7 @@
 
 use super::index::Printer;
 use super::known::{Keeper, Known};
+use super::memory::Memory;
 use super::paths::{Paths, homes};
 use super::readers::Readers;
 use crate::config::Egress;
@@ -19,20 +20,19 @@ pub struct Setup {
 }
 
 impl Setup {
-    /// Looks for the sensitive files, and goes on with that.
+    /// Looks for the sensitive files, and goes on with that. `memory`: where programs are told which they are.
     ///
     /// # Errors
     /// No thread.
-    pub fn start(egress: &Egress, tagger: Tagger, key: &[u8; 16]) -> std::io::Result<Self> {
-        let keeper = Keeper::start(Paths::new(egress, homes()), Some((tagger, Printer::new(key))))?;
+    pub fn start(
+        egress: &Egress,
+        tagger: Tagger,
+        key: &[u8; 16],
+        memory: Option<Arc<Memory>>,
+    ) -> std::io::Result<Self> {
+        let keeper = Keeper::start(Paths::new(egress, homes()), Some((tagger, Printer::new(key))), memory)?;
         let readers = (Readers::new(&egress.known_benign_processes), egress.time_window);
         Ok(Self { known: keeper.known.clone(), readers: Arc::new(RwLock::new(readers)), _keeper: keeper })
-    }
-
-    /// What observed processes know of the sensitive files.
-    #[must_use]
-    pub fn memory(&self) -> Option<Arc<super::memory::Memory>> {
-        self.known.memory()
     }
 
     /// Another configuration holds from now on.

@@ -79,7 +79,7 @@ impl Case {
         let path = dir.path().join("secret*").to_str().unwrap().to_owned();
         let own = Sensitive { path, label: "mine".into(), severity: Severity::Critical };
         let egress = Egress { sensitive: vec![own], sensitive_paths: Some(vec![]), ..Egress::default() };
-        let setup = Setup::start(&egress, Tagger::new(KEY, StreamDigest::Mac), &KEY).unwrap();
+        let setup = Setup::start(&egress, Tagger::new(KEY, StreamDigest::Mac), &KEY, None).unwrap();
         let clock = crate::core::clock_offset() + i128::from(crate::core::now());
         let offset = clock + (seconds - 1000) * i128::from(SECOND);
         let trail = Trail::new(&setup, Arc::new(RealProc::default()), offset);

@@ -7,12 +7,13 @@ use super::witness::Witness;
 use super::{Done, KIND, Workflow};
 use crate::aside::{Aside, Inbox};
 use crate::config::Watch;
-use crate::host::facts::{Proc, Redactor};
+use crate::host::facts::{Facts, Proc, Redactor};
 use crate::judged::Judged;
 use crate::ledger::Memory;
-use crate::model::{Channel, Finding};
+use crate::model::{Channel, Finding, Process, ProcessName};
 use crossbeam::channel::{RecvTimeoutError, Sender};
 use jiff::Timestamp;
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,6 +23,10 @@ const SOON: Duration = Duration::from_millis(1500);
 /// Between looks where none is due; a reload may change that.
 const LONGEST_SLEEP: Duration = Duration::from_secs(60);
 
+/// So long a program stands for those that are like it, and so many of them are remembered.
+const CROWD: Duration = Duration::from_secs(2);
+const MANY: usize = 256;
+
 enum Word {
     /// A program is observed.
     Program(u32),
@@ -29,6 +34,30 @@ enum Word {
     Reload(Watch, Redactor),
     /// Somebody wrote, by fanotify's word.
     Seen(Box<Done>),
+}
+
+/// Programs of one kind, started by the same processes, that come one right after the other. What they are workflow
+/// to is found out once: it takes ten times as long as all else that is done for one that starts.
+struct Crowd {
+    since: Instant,
+    seen: HashSet<(Option<String>, Option<String>, Vec<ProcessName>)>,
+}
+
+impl Default for Crowd {
+    fn default() -> Self {
+        Self { since: Instant::now(), seen: HashSet::new() }
+    }
+}
+
+impl Crowd {
+    /// None like it came just now. (Later its parents may run other scripts, under the same name.)
+    fn first(&mut self, facts: &Facts) -> bool {
+        if self.since.elapsed() > CROWD || self.seen.len() >= MANY {
+            *self = Self::default();
+        }
+        let Process { exe, unit, parents, .. } = &facts.process;
+        self.seen.insert((exe.clone(), unit.clone(), parents.clone()))
+    }
 }
 
 /// The stage, running.
@@ -110,6 +139,7 @@ fn work(
     // After the witness, which would inherit it: a writer may be gone in a moment.
     crate::rest::give_way();
     let mut due = Instant::now();
+    let mut crowd = Crowd::default();
     loop {
         if let Some(every) = every
             && Instant::now() >= due
@@ -134,7 +164,7 @@ fn work(
         };
         match word {
             Ok(Word::Program(pid)) => {
-                if let Some(facts) = proc.facts(pid) {
+                if let Some(facts) = proc.facts(pid).filter(|facts| crowd.first(facts)) {
                     workflow.program(&facts, |pid| proc.facts(pid));
                 }
             }

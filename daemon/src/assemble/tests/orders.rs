@@ -76,7 +76,7 @@ fn sender() -> Vec<Record> {
 fn what_is_proven_is_proven_in_any_order() {
     let own = Sensitive { path: FILE.into(), label: "mine".into(), severity: Severity::Critical };
     let egress = Egress { sensitive: vec![own], sensitive_paths: Some(vec![]), ..Egress::default() };
-    let setup = Setup::start(&egress, Tagger::new([7; 16], StreamDigest::Mac), &[7; 16]).unwrap();
+    let setup = Setup::start(&egress, Tagger::new([7; 16], StreamDigest::Mac), &[7; 16], None).unwrap();
     let mut state = 88172645463325252;
     for round in 0..100 {
         let mut t = table(Told::default());
