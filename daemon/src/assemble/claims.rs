@@ -234,9 +234,9 @@ impl Assembler {
             return;
         }
         let all = std::mem::take(&mut program.early);
-        let (mine, rest): (Vec<_>, Vec<_>) = all.into_iter().partition(|(n, _, _)| *n == number);
+        let (mine, rest): (Vec<_>, Vec<_>) = all.into_iter().partition(|(n, ..)| *n == number);
         program.early = rest;
-        for (_, by, record) in mine {
+        for (_, by, record, _) in mine {
             self.apply(arena, by, number, key, &record as &Record);
         }
     }

@@ -18,7 +18,7 @@ impl Assembler {
         }
         let pid = program.pid(by);
         let early = if program.early.is_empty() { Vec::new() } else { std::mem::take(&mut program.early) };
-        let (mine, rest): (Vec<_>, Vec<_>) = early.into_iter().partition(|(n, _, _)| *n == number);
+        let (mine, rest): (Vec<_>, Vec<_>) = early.into_iter().partition(|(n, ..)| *n == number);
         program.early = rest;
         self.files.program(arena, &program.facts);
         if !self.files.opened(arena, pid, opened) {
@@ -34,7 +34,7 @@ impl Assembler {
                 gallery.opened(arena, pid, number, inode, time, made_after);
             }
         }
-        for (_, by, record) in mine {
+        for (_, by, record, _) in mine {
             match *record {
                 Record::Named(named) => self.file_named(arena, by, &named),
                 record => _ = self.file_told(arena, by, &record),

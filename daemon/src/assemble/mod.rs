@@ -53,7 +53,8 @@ use gifts::Standing;
 use object::Object;
 use pair::Pair;
 use pending::Budget;
-use program::{ArenaId, MAX_EARLY, Program};
+use program::{ArenaId, MAX_EARLY, MOST_EARLY, Program};
+use samples::Taken;
 use slab::{Key, Slab};
 pub use ssh::{Outcome, Passage};
 use std::collections::{BTreeSet, HashMap, VecDeque};
@@ -70,6 +71,8 @@ const SETTLE: u64 = 2;
 
 /// Fingerprints and bodies' tags of all streams, bytes.
 const CONTENT_BYTES: usize = 64 << 20;
+/// Records that came before their object, bytes.
+const EARLY_BYTES: usize = 16 << 20;
 /// Objects that are found without a look into the tables.
 const RECENT: usize = 128;
 /// Of the time between two ticks at most so much is time waited, nanoseconds: a daemon that was held up has not looked.
@@ -165,6 +168,8 @@ pub struct Assembler {
     pub relaying: Vec<ArenaId>,
     /// Room for what is kept of streams' content.
     shelf: samples::Shelf,
+    /// And for records that came before their object.
+    early: samples::Shelf,
     counts: Counts,
     /// Records when the tables were last weighed.
     weighed: u64,
@@ -220,6 +225,7 @@ impl Assembler {
             relays: relay::Relays::default(),
             relaying: Vec::new(),
             shelf: samples::Shelf::new(CONTENT_BYTES),
+            early: samples::Shelf::new(EARLY_BYTES),
             counts: Counts::default(),
             weighed: 0,
             lines: 0,
@@ -284,8 +290,10 @@ impl Assembler {
     fn keep_early(&mut self, arena: ArenaId, by: u32, number: u32, record: &Record) {
         self.note_lost(arena, by, number, record);
         let Some(program) = self.programs.get_mut(&arena) else { return };
-        if program.early.len() < MAX_EARLY {
-            program.early.push((number, by, Box::new(*record)));
+        let mut taken = Taken::default();
+        let more = program.early.len() < MOST_EARLY && taken.more(size_of::<Record>(), &self.early);
+        if more || program.early.len() < MAX_EARLY {
+            program.early.push((number, by, Box::new(*record), taken));
             program.early_age = 0;
         }
     }

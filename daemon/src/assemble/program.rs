@@ -1,6 +1,7 @@
 //! A program: one image and its forks, writing into one arena.
 
 use super::lost::Lost;
+use super::samples::Taken;
 use super::slab::Key;
 use crate::host::facts::{Access, Facts, Inode};
 use crate::model::{Process, ProcessName};
@@ -12,8 +13,11 @@ use std::sync::Arc;
 /// An arena's number; never used twice.
 pub type ArenaId = u64;
 
-/// Records kept that came before their object's `Opened`.
+/// Records kept that came before their object's `Opened`: a thread that says much in a burst writes several lanes in turn.
+/// Of each program the first ones, and more while there is room.
 pub const MAX_EARLY: usize = 256;
+/// See [`MAX_EARLY`].
+pub const MOST_EARLY: usize = 4096;
 /// Forked children remembered.
 const MAX_CHILDREN: usize = 4096;
 
@@ -41,7 +45,7 @@ pub struct Program {
     /// What it had at hello.
     pub inherited: Vec<Inherited>,
     /// Records whose `Opened` has not come: lanes are read one after the other.
-    pub early: Vec<(u32, u32, Box<Record>)>,
+    pub early: Vec<(u32, u32, Box<Record>, Taken)>,
     /// How many ticks `early` has waited.
     pub early_age: u32,
     /// ClientHello tags that its sockets were seen to carry.

@@ -136,6 +136,24 @@ fn what_tls_carries_is_the_sessions_gift() {
     assert_eq!(carried, [(crate::model::Channel::Tls, 12 * BLOCK + 7)]);
 }
 
+/// A thread in a burst writes several lanes in turn.
+#[test]
+fn what_many_objects_did_before_they_were_heard_of() {
+    let mut t = table(Told::default());
+    t.program(1, 0);
+    for object in 1..600 {
+        t.say(1, block(object, Tap::SockSend, 0, 1));
+        t.say(1, ended(object, How::Closed, BLOCK, 0, |_| {}));
+    }
+    for object in 1..600 {
+        let ends = |o: &mut Opened| (o.local, o.remote) = (address(1, object as u16), address(2, 80));
+        t.say(1, opened(object, Channel::Tcp, ends));
+    }
+    assert_eq!(t.assembler.early.left(), EARLY_BYTES, "all of it is given back");
+    t.wait(5);
+    assert_eq!(t.transfers().len(), 599);
+}
+
 #[test]
 fn a_claim_to_anothers_socket_harms_only_the_claimant() {
     let inode = (9, 77);
