@@ -491,6 +491,45 @@ struct counterfoil_class {
     uint8_t pad[16];
 };
 
+/* ---- matcher: which files are sensitive, by device and inode -------------------------------- */
+
+#define COUNTERFOIL_MATCHER_MAGIC 0x74616d6c696f6663ULL /* "cfoilmat" */
+#define COUNTERFOIL_PLACES 8192
+#define COUNTERFOIL_PROBES 16 /* places where one file may stand */
+
+/* In the memory that comes behind the arena's in the hello reply, read only. */
+struct counterfoil_matcher {
+    uint64_t magic;
+    uint64_t pad[7];
+    uint64_t places[COUNTERFOIL_PLACES]; /* shared: 0, or a file's key */
+};
+
+#define COUNTERFOIL_MATCHER_BYTES sizeof(struct counterfoil_matcher)
+
+/* What stands for a file: in place (key >> 1) + n, n below COUNTERFOIL_PROBES, modulo COUNTERFOIL_PLACES. */
+static inline uint64_t counterfoil_key(uint64_t device, uint64_t inode) {
+    const uint64_t odd = 0x9e3779b97f4a7c15ULL;
+    uint64_t mixed = device * odd;
+    mixed = (mixed << 29 | mixed >> 35) ^ inode;
+    mixed = (mixed ^ mixed >> 32) * odd;
+    return (mixed ^ mixed >> 29) | 1;
+}
+
+/* ---- board: pipes through which sensitive content may pass ---------------------------------- */
+
+#define COUNTERFOIL_BOARD_MAGIC 0x6472626c696f6663ULL /* "cfoilbrd" */
+#define COUNTERFOIL_NOTICES 62 /* pipes that it holds: the latest */
+
+/* In the memory that comes behind the matcher's in the hello reply, shared by one user's programs. */
+struct counterfoil_board {
+    uint64_t magic;
+    uint32_t count; /* shared: how often something was put up */
+    uint32_t pad;
+    uint64_t notices[COUNTERFOIL_NOTICES]; /* shared: 0, or a pipe's key */
+};
+
+#define COUNTERFOIL_BOARD_BYTES sizeof(struct counterfoil_board)
+
 /* ---- lanes and arena ----------------------------------------------------------------------- */
 
 #define COUNTERFOIL_LANES 64

@@ -4,7 +4,9 @@
 //! [`Consumer`]s. `host` makes arenas, `collect` reads them. Control words and rings are two
 //! mappings: a quiet arena costs three pages, and its rings are never mapped.
 
-use counterfoil_abi::arena::{ARENA_BYTES, ArenaHead, LANE_HEADS_AT, LANES, MAGIC, RING_BYTES, RINGS_AT};
+use counterfoil_abi::arena::{
+    ARENA_BYTES, ArenaHead, LANE_HEADS_AT, LANES, MAGIC, POLICY_OFF, RING_BYTES, RINGS_AT,
+};
 use counterfoil_abi::lane::{Consumer, Hostile, LaneHead, Slot};
 use counterfoil_abi::record::{Line, MAX_LINES};
 use memmap2::{MmapOptions, MmapRaw};
@@ -31,6 +33,27 @@ pub fn create(id: u64, policy: u32) -> io::Result<OwnedFd> {
     }
     fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::GROW)?;
     Ok(fd)
+}
+
+/// The ABI version of an arena that another daemon made. None: it is none.
+pub fn version(fd: &OwnedFd) -> Option<u32> {
+    let mut head = [0u8; 12];
+    let whole = rustix::io::pread(fd, &mut head, 0).ok()? == head.len();
+    let (magic, abi) = head.split_first_chunk()?;
+    (whole && u64::from_ne_bytes(*magic) == MAGIC)
+        .then(|| u32::from_ne_bytes(abi.try_into().unwrap_or_default()))
+}
+
+/// It is of this daemon's version, and as large as that.
+pub fn fits(fd: &OwnedFd) -> bool {
+    let large = rustix::fs::fstat(fd).is_ok_and(|stat| stat.st_size as u64 == ARENA_BYTES as u64);
+    large && version(fd) == Some(counterfoil_abi::ABI_VERSION)
+}
+
+/// Nobody will read it: its programs need not record. (Where the policy stands is the same in all versions.)
+pub fn give_up(fd: &OwnedFd) {
+    let at = std::mem::offset_of!(ArenaHead, policy) as u64;
+    let _ = rustix::io::pwrite(fd, &POLICY_OFF.to_ne_bytes(), at);
 }
 
 /// A mapped arena. Small, so that a thousand bells can be looked at without touching much else.
@@ -308,6 +331,18 @@ mod tests {
         assert!(arena.bell());
         assert!(!arena.stirred(63));
         assert_eq!(arena.read(63, |_| true).unwrap(), 0);
+    }
+
+    #[test]
+    fn an_arena_of_another_version_is_known_and_given_up() {
+        let fd = create(7, 0).unwrap();
+        assert!(fits(&fd));
+        rustix::io::pwrite(&fd, &77u32.to_ne_bytes(), 8).unwrap();
+        assert!(version(&fd) == Some(77) && !fits(&fd));
+        give_up(&fd);
+        assert_eq!(Arena::map(fd).unwrap().policy(), POLICY_OFF);
+        let other = memfd_create("x", MemfdFlags::CLOEXEC).unwrap();
+        assert_eq!(version(&other), None);
     }
 
     #[test]

@@ -5,19 +5,21 @@
 
 #![forbid(unsafe_code)]
 
-use crate::arena::Arena;
+use crate::arena::{self, Arena};
 use crate::assemble::program::{ArenaId, Inherited};
 use crate::assemble::{Assembler, Settings};
 use crate::collect::{Collector, Word};
 use crate::config::Media;
 use crate::host::facts::{Facts, Proc};
 use crate::host::keep::{Keep, Kept};
+use crate::host::listen::OTHER_VERSION;
 use crate::host::room::Room;
 use crate::judged::{Counts, Judged};
 use crate::rest::{Answer, Reader, Refusal};
 use crate::sensitive;
 use crate::surround::{Seen, Surround};
 use crate::tags::Tagger;
+use counterfoil_abi::ABI_VERSION;
 use counterfoil_abi::arena::{POLICY_TURNED_UP, POLICY_WATCHED};
 use counterfoil_abi::hello::Resume;
 use crossbeam::channel::{Receiver, Sender, TrySendError};
@@ -100,8 +102,8 @@ impl Newcomer {
 pub enum Message {
     /// A program said hello.
     Newcomer(Box<Newcomer>),
-    /// A program was declined.
-    Declined(Arc<Facts>),
+    /// A program was declined, for this reason.
+    Declined(Arc<Facts>, &'static str),
     /// A file was read at rest.
     AtRest(Box<Answer>),
     /// End when no record has come for `quiet`, or after `max`.
@@ -385,7 +387,7 @@ impl Core {
         match message {
             Message::Newcomer(newcomer) => self.welcome(*newcomer),
             Message::AtRest(answer) => self.assembler.files.at_rest(*answer),
-            Message::Declined(facts) => self.assembler.declined(&facts),
+            Message::Declined(facts, why) => self.assembler.declined(&facts, why),
             Message::Drain { quiet, max } => {
                 let nanos = |d: Duration| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX);
                 self.draining = Some((now(), nanos(quiet), nanos(max)));
@@ -409,7 +411,18 @@ impl Core {
             self.tick(true);
             self.tick(true);
         }
-        let Ok(arena) = Arena::map(memfd) else {
+        let other = adopted && !arena::fits(&memfd);
+        if other {
+            tracing::warn!(
+                "process {} runs on with the library of another version (ABI {}, this daemon's is {ABI_VERSION}): it is not \
+                 observed until it is started again",
+                facts.process.pid,
+                arena::version(&memfd).unwrap_or_default(),
+            );
+            arena::give_up(&memfd);
+            self.assembler.declined(&facts, OTHER_VERSION);
+        }
+        let Some(arena) = Arena::map(memfd).ok().filter(|_| !other) else {
             self.room.give(uid);
             if let Some(keeper) = &self.keeper {
                 keeper.forget(id);

@@ -20,10 +20,10 @@ pub struct Board {
     /// [`MAGIC`].
     pub magic: u64,
     /// How often something was put up.
-    count: AtomicU32,
+    pub count: AtomicU32,
     pad: u32,
     /// Zero, or a pipe's [`crate::matcher::key`].
-    notices: [AtomicU64; NOTICES],
+    pub notices: [AtomicU64; NOTICES],
 }
 
 impl Default for Board {

@@ -16,8 +16,13 @@ pub mod prints;
 pub mod record;
 pub mod sha256;
 
-/// Version of everything in this crate. A daemon refuses a shim of another version, and the
-/// shim then stays inert.
+/// Version of everything in this crate. A daemon refuses a shim of another version and says so; the
+/// shim then stays inert. A daemon that takes the place of one of another version gives up the arenas of that one.
+///
+/// It goes up with the first change after a release of any layout, code or meaning in this crate. Still 1, as there was no
+/// release yet: until then library and daemon fit if they were built from the same sources, and nothing but the sizes of
+/// the arena and of the messages tells others apart. What stays as it is in every version: the `magic` and `abi` of each
+/// message, the status of a reply, and the arena's head up to and with `policy`.
 pub const ABI_VERSION: u32 = 1;
 
 /// Bytes in one block of a stream; blocks lie at multiples of this from the stream's start.

@@ -22,7 +22,7 @@ pub struct Matcher {
     pub magic: u64,
     pad: [u64; 7],
     /// Zero, or a file's [`key`].
-    places: [AtomicU64; PLACES],
+    pub places: [AtomicU64; PLACES],
 }
 
 /// What stands for a file. Never zero.

@@ -3,7 +3,7 @@
 //! walked by their codes, so what is added here and forgotten there fails.
 #![cfg(not(loom))]
 
-use counterfoil_abi::{ABI_VERSION, BLOCK, UNKNOWN, arena, hello, lane, prints, record};
+use counterfoil_abi::{ABI_VERSION, BLOCK, UNKNOWN, arena, board, hello, lane, matcher, prints, record};
 use std::fmt::Write as _;
 use std::process::Command;
 
@@ -84,6 +84,8 @@ fn facts() -> Facts {
     });
     layout!(f, lane::LaneHead, "lane_head", { head, owner, dropped, tail }, ..);
     layout!(f, arena::ArenaHead, "arena_head", { magic, abi, lanes, id, policy, bell, no_lane, no_object }, ..);
+    layout!(f, matcher::Matcher, "matcher", { magic, places }, ..);
+    layout!(f, board::Board, "board", { magic, count, notices }, ..);
     layout!(f, hello::Request, "request", { magic, abi, pid, inherited_len, pad, inherited });
     layout!(f, hello::Resume, "resume", { out_offset, in_offset });
     layout!(f, hello::Reply, "reply", { magic, abi, status, arena_bytes, policy, pad, key, resume });
@@ -158,6 +160,11 @@ fn facts() -> Facts {
         arena::POLICY_FINGERPRINTS,
         arena::POLICY_TURNED_UP,
         arena::POLICY_MESSAGES,
+        board::NOTICES,
+        board::BOARD_BYTES,
+        matcher::PLACES,
+        matcher::PROBES,
+        matcher::MATCHER_BYTES,
         hello::MAX_INHERITED,
         hello::GRANTED,
         hello::WRONG_ABI,
@@ -170,12 +177,17 @@ fn facts() -> Facts {
         ("TAG_BYTES", size_of::<counterfoil_abi::Tag>() as u64),
         ("ARENA_MAGIC", arena::MAGIC),
         ("HELLO_MAGIC", hello::MAGIC),
+        ("MATCHER_MAGIC", matcher::MAGIC),
+        ("BOARD_MAGIC", board::MAGIC),
         ("LANE_HEAD_AT(0)", arena::lane_head_at(0) as u64),
         ("LANE_HEAD_AT(63)", arena::lane_head_at(63) as u64),
         ("RING_AT(0)", arena::ring_at(0) as u64),
         ("RING_AT(63)", arena::ring_at(63) as u64),
     ] {
         f.push((format!("COUNTERFOIL_{name}"), value));
+    }
+    for (device, inode) in [(0, 0), (1, 2), (64_769, 1_048_577), (u64::MAX, u64::MAX), (1 << 63, 1)] {
+        f.push((format!("counterfoil_key({device}ULL, {inode}ULL)"), matcher::key(device, inode)));
     }
     f.push(("sizeof(counterfoil_slot)".into(), size_of::<lane::Slot>() as u64));
     f

@@ -28,7 +28,8 @@ impl Sink {
 }
 
 fn take(mut stream: TcpStream) {
-    let _ = stream.set_read_timeout(Some(Duration::from_secs(30)));
+    // Longer than any test lasts: some send after minutes.
+    let _ = stream.set_read_timeout(Some(Duration::from_secs(600)));
     let mut got = Vec::new();
     let mut buffer = [0; 65536];
     let mut answered = false;

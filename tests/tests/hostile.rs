@@ -1,11 +1,14 @@
 //! A hostile client and a hostile daemon (issue 2, "Safe from the first day"): they may lie about
 //! themselves, but about nobody else, and they harm nobody.
 
+use counterfoil_abi::arena::{ArenaHead, POLICY_OFF};
 use counterfoil_abi::hello;
 use counterfoil_tests::daemon::Daemon;
 use counterfoil_tests::hostile::{self, Client, Liar, Lie};
+use counterfoil_tests::report::Report;
 use counterfoil_tests::undisturbed::{FIXTURE, undisturbed};
 use counterfoil_tests::{Scratch, wait};
+use std::mem::offset_of;
 use std::time::{Duration, Instant};
 
 #[test]
@@ -70,6 +73,31 @@ fn wrong_abi_is_told() {
     assert_eq!(reply.status, hello::WRONG_ABI);
     assert_eq!(reply.key, [0; 16], "the key went to somebody who is not served");
     assert!(answer.arena.is_none());
+    daemon.until_logged("has the library of another version (ABI 2, this daemon's is 1)");
+    let unobserved =
+        |r: &Report| r.coverage().iter().any(|c| c["observed"] == false && c["reason"] == "other-version");
+    daemon.until_reported("it runs unobserved", unobserved);
+}
+
+/// A daemon of another version was here before: what it left is not read, and who wrote it is told to stop.
+#[test]
+fn an_arena_of_another_version_is_given_up() {
+    let mut daemon = Daemon::start("");
+    let client = Client::connect(&daemon.socket()).expect("connect");
+    client.say(bytemuck::bytes_of(&Client::request())).expect("send");
+    let arena = client.hear().expect("an answer").arena.expect("an arena");
+    let at = |field: usize| u64::try_from(field).expect("small");
+    rustix::io::pwrite(&arena, &77u32.to_ne_bytes(), at(offset_of!(ArenaHead, abi))).expect("written");
+    daemon.kill();
+    daemon.launch();
+    daemon.until_logged("runs on with the library of another version (ABI 77, this daemon's is 1)");
+    let unobserved =
+        |r: &Report| r.coverage().iter().any(|c| c["observed"] == false && c["reason"] == "other-version");
+    daemon.until_reported("it runs unobserved", unobserved);
+    let mut policy = [0; 4];
+    assert_eq!(rustix::io::pread(&arena, &mut policy, at(offset_of!(ArenaHead, policy))), Ok(4));
+    assert_eq!(u32::from_ne_bytes(policy), POLICY_OFF);
+    daemon.good_session(2);
 }
 
 /// Clients that connect and say nothing don't keep others waiting.

@@ -77,12 +77,12 @@ impl Assembler {
     }
 
     /// A process that was declined at hello.
-    pub fn declined(&mut self, facts: &Facts) {
+    pub fn declined(&mut self, facts: &Facts, why: &str) {
         self.out.push_back(Judged::Coverage(Coverage {
             pid: facts.process.pid,
             exe: facts.process.exe.clone(),
             observed: false,
-            reason: Some("declined".into()),
+            reason: Some(why.into()),
         }));
     }
 

@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 use super::section::{Mistakes, Section};
+use crate::detect::CRITICAL;
 use crate::model::Finding;
 use jiff::civil::Date;
 use std::fmt;
@@ -29,6 +30,15 @@ impl Suppress {
     #[must_use]
     pub fn of_rule(&self, rule: &str) -> bool {
         self.by[0].as_ref().is_none_or(|p| like(p, rule))
+    }
+
+    /// Rules whose alarms can be critical, of which it can hold some back.
+    pub fn critical(&self) -> impl Iterator<Item = &'static str> {
+        // Tags and conditions are what alarms of a process have.
+        let tagged = self.by[5].is_some() || self.by[6].is_some();
+        let of_process =
+            |rule: &str| matches!(rule, "process-alarm" | "process-alarm-altered" | "alarm-suppressed");
+        CRITICAL.into_iter().filter(move |rule| self.of_rule(rule) && (!tagged || of_process(rule)))
     }
 
     /// It is about this finding.
@@ -129,6 +139,19 @@ pub(super) fn read(mut s: Section<'_, '_>, m: &mut Mistakes) -> Option<Suppress>
     let suppress = Suppress { by, owner, reason, expires };
     if !suppress.holds(jiff::Zoned::now().date()) {
         m.warn(&span, format!("the suppression of {suppress} expired on {expires}"));
+        return Some(suppress);
+    }
+    let critical: Vec<&str> = suppress.critical().collect();
+    if !critical.is_empty() {
+        let what = critical.join(", ");
+        m.warn(
+            &span,
+            format!(
+                "the suppression of {suppress} can hold back critical alarms ({what}): where it fits, nobody is told that \
+                 data is being changed, taken or hidden; name a rule that is none of these, or make it as narrow as can \
+                 be (exe, file, destination, user) and see with `counterfoil check --dry-run` what it would have held back"
+            ),
+        );
     }
     Some(suppress)
 }
@@ -218,5 +241,38 @@ mod tests {
         let text = "[[alarms.suppress]]\nrule=\"x\"\nowner=\"a\"\nreason=\"b\"\nexpires=\"2001-01-01\"";
         assert!(parse(text).unwrap().warnings[0].message.contains("expired on 2001-01-01"));
         assert!(parse("[alarms]\nsuppress = 1").is_err());
+    }
+
+    #[test]
+    fn what_can_hold_back_critical_alarms_is_said() {
+        let warnings = |lines: &str, expires: &str| {
+            let answer = format!("owner = \"a\"\nreason = \"b\"\nexpires = \"{expires}\"");
+            parse(&format!("# mine\n[[alarms.suppress]]\n{answer}\n{lines}\n")).expect(lines).warnings
+        };
+        for (lines, rules) in [
+            ("rule = \"payload-altered\"", "payload-altered"),
+            ("rule = \"payload-*\"\nexe = \"curl\"", "payload-altered"),
+            ("rule = \"*-egress\"", "sensitive-egress, media-egress"),
+            // No rule is all rules.
+            (
+                "exe = \"backup.sh\"",
+                "payload-altered, cipher-mismatch, sensitive-egress, media-script, media-egress, ",
+            ),
+            ("tag = \"T*\"", "process-alarm, process-alarm-altered, alarm-suppressed"),
+        ] {
+            let warned = warnings(lines, "2100-01-01");
+            assert_eq!(warned.len(), 1, "{lines} {warned:?}");
+            let (line, column, message) = (warned[0].line, warned[0].column, &warned[0].message);
+            assert_eq!((line, column), (2, 1), "{lines}");
+            assert!(message.contains(&format!("critical alarms ({rules}")), "{lines} {message}");
+            assert!(message.contains("check --dry-run"), "{message}");
+        }
+        for harmless in
+            ["rule = \"coverage-lost\"", "rule = \"bulk-*\"", "rule = \"payload-altered\"\ntag = \"T1\""]
+        {
+            assert_eq!(warnings(harmless, "2100-01-01"), [], "{harmless}");
+        }
+        let over = warnings("rule = \"payload-altered\"", "2001-01-01");
+        assert!(over.len() == 1 && over[0].message.contains("expired"), "it holds nothing back: {over:?}");
     }
 }

@@ -141,8 +141,21 @@ impl Rules {
     }
 }
 
+/// Rules whose alarms can be critical: who holds these back is to know that.
+pub const CRITICAL: [&str; 8] = [
+    "payload-altered",
+    "cipher-mismatch",
+    "sensitive-egress",
+    "media-script",
+    "media-egress",
+    "process-alarm",
+    "process-alarm-altered",
+    "alarm-suppressed",
+];
+
 /// A finding with what all findings have; the rule fills in the rest.
 pub(crate) fn finding(rule: &str, severity: Severity, seen: Timestamp) -> Finding {
+    debug_assert!(severity != Severity::Critical || CRITICAL.contains(&rule), "{rule} belongs into CRITICAL");
     Finding {
         analytic: Analytic::An0703,
         rule: rule.into(),

@@ -44,6 +44,10 @@ const SILENCE: Duration = Duration::from_secs(2);
 const FRESH: Duration = Duration::from_millis(50);
 /// How long the core may take to say where inherited objects go on.
 const CORE_PATIENCE: Duration = Duration::from_millis(100);
+/// Between two warnings that a library is of another version.
+const WARN_EVERY: Duration = Duration::from_secs(60);
+/// Why a program is not observed whose library is of another version than the daemon.
+pub const OTHER_VERSION: &str = "other-version";
 /// Connections that the kernel keeps for us.
 const PEER_BACKLOG: i32 = 1024;
 
@@ -90,6 +94,8 @@ pub struct Listener {
     ready: Option<(u32, OwnedFd)>,
     /// What the last arena was made with.
     last_policy: u32,
+    /// When a library of another version was warned of.
+    warned: Option<Instant>,
 }
 
 /// Parts of a [`Listener`] that the pipeline chooses.
@@ -169,6 +175,7 @@ impl Listener {
             next_id: parts.first_id,
             ready: None,
             last_policy: parts.policy,
+            warned: None,
         })
     }
 
@@ -248,6 +255,8 @@ impl Listener {
         if head(8, 4) != Some(&ABI_VERSION.to_ne_bytes()[..]) {
             self.counts.declined.fetch_add(1, Ordering::Relaxed);
             send(client, &self.reply(WRONG_ABI, 0, no_resume()), &[]);
+            let theirs = bytes[8..12].try_into().map_or(0, u32::from_ne_bytes);
+            self.other_version(client, theirs);
             return true;
         }
         if got != size_of::<Request>() {
@@ -278,6 +287,25 @@ impl Listener {
         Some(Caller { uid, gid, pidfd, facts: self.proc.facts(pid)?, at: Instant::now() })
     }
 
+    /// Says that a program's library is not of this daemon's version: it stays inert, so nothing else would.
+    fn other_version(&mut self, client: &OwnedFd, theirs: u32) {
+        let Ok(who) = net::sockopt::socket_peercred(client) else { return };
+        let Ok(pid) = u32::try_from(who.pid.as_raw_nonzero().get()) else { return };
+        if self.allowed_uids.as_ref().is_some_and(|allowed| !allowed.contains(&who.uid.as_raw())) {
+            return;
+        }
+        if self.warned.is_none_or(|at| at.elapsed() >= WARN_EVERY) {
+            self.warned = Some(Instant::now());
+            tracing::warn!(
+                "process {pid} has the library of another version (ABI {theirs}, this daemon's is {ABI_VERSION}) and runs \
+                 unobserved: install library and daemon of one version, and start it again"
+            );
+        }
+        if let Some(facts) = self.proc.facts(pid) {
+            self.core.offer(Message::Declined(Arc::new(facts), OTHER_VERSION));
+        }
+    }
+
     /// None: declined.
     fn answer(&mut self, client: &OwnedFd, request: &Request, caller: Option<Caller>) -> Option<()> {
         // Who took its time may be another program by now.
@@ -293,12 +321,12 @@ impl Listener {
             Watch::Watched => true,
             Watch::Unwatched => false,
             Watch::Declined => {
-                self.core.offer(Message::Declined(facts));
+                self.core.offer(Message::Declined(facts, "declined"));
                 return None;
             }
         };
         if !self.room.take(uid) {
-            self.core.offer(Message::Declined(facts));
+            self.core.offer(Message::Declined(facts, "declined"));
             return None;
         }
         let given = self.grant(client, request, &facts, uid, pidfd, watched);
