@@ -494,7 +494,7 @@ struct counterfoil_class {
 /* ---- matcher: which files are sensitive, by device and inode -------------------------------- */
 
 #define COUNTERFOIL_MATCHER_MAGIC 0x74616d6c696f6663ULL /* "cfoilmat" */
-#define COUNTERFOIL_PLACES 8192
+#define COUNTERFOIL_PLACES 32768
 #define COUNTERFOIL_PROBES 16 /* places where one file may stand */
 
 /* In the memory that comes behind the arena's in the hello reply, read only. */

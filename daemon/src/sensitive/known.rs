@@ -139,6 +139,8 @@ pub struct Known {
     /// Programs to be held against their packages, and those that were not what these brought.
     asked: Mutex<HashMap<PathBuf, Option<String>>>,
     altered: RwLock<HashSet<PathBuf>>,
+    /// The patterns are others than when it was looked last.
+    reconfigured: AtomicBool,
     stop: AtomicBool,
     wake: OwnedFd,
 }
@@ -206,6 +208,7 @@ impl Known {
     /// Other patterns from now on.
     pub fn reconfigure(&self, paths: Paths) {
         *self.paths.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(paths);
+        self.reconfigured.store(true, Ordering::Release);
         self.wake();
     }
 
@@ -258,6 +261,7 @@ impl Keeper {
             generation: AtomicU64::new(1),
             unread: AtomicBool::new(true),
             asked: Mutex::default(),
+            reconfigured: AtomicBool::new(false),
             altered: RwLock::default(),
             stop: AtomicBool::new(false),
             wake,
@@ -276,7 +280,6 @@ impl Drop for Keeper {
         self.known.stop.store(true, Ordering::Release);
         self.known.wake();
         if let Some(thread) = self.thread.take() {
-            thread.thread().unpark();
             let _ = thread.join();
         }
     }
@@ -301,6 +304,7 @@ impl Look {
     fn on(mut self) {
         loop {
             // Anew each time: folders come and go. The watches stand before the look, so that nothing is missed.
+            self.known.reconfigured.store(false, Ordering::Release);
             let before = crate::core::worked();
             self.folders = Folders::watch(&self.known.paths());
             self.again();
@@ -308,11 +312,17 @@ impl Look {
             if !self.wait(AGAIN) {
                 return;
             }
-            // Folders that change all the time are not looked at all the time.
-            std::thread::park_timeout(CROWD.max(took * 20).min(AGAIN));
-            if self.known.stop.load(Ordering::Acquire) {
-                return;
-            }
+            // Folders that change all the time are not looked at all the time. Who has another configuration waits for
+            // nothing.
+            self.rest(CROWD.max(took * 20).min(AGAIN));
+        }
+    }
+
+    /// Waits so long, or until somebody wants something.
+    fn rest(&self, time: Duration) {
+        if !self.known.reconfigured.load(Ordering::Acquire) {
+            let mut wake = [PollFd::new(&self.known.wake, PollFlags::IN)];
+            let _ = poll(&mut wake, Timespec::try_from(time).ok().as_ref());
         }
     }
 
@@ -322,6 +332,9 @@ impl Look {
         loop {
             if self.known.stop.load(Ordering::Acquire) {
                 return false;
+            }
+            if self.known.reconfigured.load(Ordering::Acquire) {
+                return true;
             }
             self.hold_programs();
             let left = until.saturating_duration_since(std::time::Instant::now());
@@ -334,11 +347,7 @@ impl Look {
             let woken = !fds[0].revents().is_empty();
             if woken {
                 let _ = rustix::io::read(&self.known.wake, &mut [0u8; 8]);
-                let asked = !self.known.asked.lock().unwrap_or_else(PoisonError::into_inner).is_empty();
-                if asked || self.known.stop.load(Ordering::Acquire) {
-                    continue;
-                }
-                return true;
+                continue;
             }
             if left.is_zero() || stirred && self.folders.as_ref().is_some_and(Folders::changed) {
                 return true;
