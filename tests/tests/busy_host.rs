@@ -1,5 +1,5 @@
 //! A busy host (issue 4, item 3): an hour of what servers do all day, all of it observed by one daemon with its default
-//! configuration, and not one alarm that would have to be explained to anybody. `make test-busy`.
+//! configuration (but for `connection_duration`), and not one alarm that would have to be explained to anybody. `make test-busy`.
 #![cfg(test)]
 
 use counterfoil_tests::busy::{APPROVED, CHORES, Chore, PRELUDE, Services};

@@ -95,6 +95,8 @@ struct Ancestor {
     number: u64,
     /// Its parent's pid and number.
     parent: Option<(u32, u64)>,
+    /// When it began, clock ticks since boot.
+    starttime: Option<u64>,
 }
 
 impl Ancestry {
@@ -102,7 +104,7 @@ impl Ancestry {
     /// changes by exec: as long as a parent lives, it stays the parent.
     pub(super) fn of(&mut self, mut pid: u32, text: &mut Vec<u8>) -> Vec<ProcessName> {
         let mut parents = Vec::new();
-        let mut seen = self.look(pid);
+        let mut seen = self.look(pid, text);
         while pid > 0 && parents.len() < MAX_PARENTS {
             let Some((exe, number)) = seen else {
                 parents.push(ProcessName { pid, exe: None });
@@ -115,7 +117,7 @@ impl Ancestry {
             }
             let known = self.known.get(&pid).filter(|a| a.number == number).and_then(|a| a.parent);
             if let Some((parent, its_number)) = known {
-                seen = self.look(parent);
+                seen = self.look(parent, text);
                 // A program that can be read belongs to a process that lives.
                 if matches!(seen, Some((Some(_), number)) if number == its_number) {
                     pid = parent;
@@ -123,7 +125,7 @@ impl Ancestry {
                 }
             }
             let Some(parent) = self.parent(pid, text) else { break };
-            seen = self.look(parent);
+            seen = self.look(parent, text);
             // Asked again: that pid was the parent's all the while that it was looked at.
             if self.parent(pid, text) == Some(parent)
                 && let (Some((_, number)), Some(child)) = (&seen, self.known.get_mut(&pid))
@@ -135,12 +137,17 @@ impl Ancestry {
         parents
     }
 
+    /// When one of those that [`of`](Self::of) just gave began, clock ticks since boot.
+    pub(super) fn starttime(&self, pid: u32) -> Option<u64> {
+        self.known.get(&pid)?.starttime
+    }
+
     fn parent(&self, pid: u32, text: &mut Vec<u8>) -> Option<u32> {
         Some(self.known.get(&pid)?.dir.stat(text)?.0)
     }
 
     /// A process's program and number; None if it is gone.
-    fn look(&mut self, pid: u32) -> Option<(Option<String>, u64)> {
+    fn look(&mut self, pid: u32, text: &mut Vec<u8>) -> Option<(Option<String>, u64)> {
         if let Some(known) = self.known.get(&pid) {
             match known.dir.exe() {
                 Ok(exe) => return Some((Some(exe), known.number)),
@@ -152,11 +159,12 @@ impl Ancestry {
         self.known.remove(&pid);
         let dir = Dir::open(pid)?;
         let exe = dir.exe().ok();
+        let starttime = dir.stat(text).map(|(.., starttime)| starttime);
         if self.known.len() >= MAX_KNOWN {
             self.known.clear();
         }
         self.last += 1;
-        self.known.insert(pid, Ancestor { dir, number: self.last, parent: None });
+        self.known.insert(pid, Ancestor { dir, number: self.last, parent: None, starttime });
         Some((exe, self.last))
     }
 }
@@ -241,6 +249,8 @@ mod tests {
             let parents = ancestry.of(orphan, &mut text);
             assert_eq!((parents[0].pid, parents[1].pid), (orphan, shell.id()));
         }
+        let [began, its] = [shell.id(), orphan].map(|pid| ancestry.starttime(pid).unwrap());
+        assert!(began <= its);
         shell.kill().unwrap();
         shell.wait().unwrap();
         let parents = ancestry.of(orphan, &mut text);

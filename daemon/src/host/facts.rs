@@ -26,6 +26,10 @@ pub struct Facts {
     pub ppid: u32,
     /// Start time in clock ticks since boot: with the pid it names a process for good.
     pub starttime: u64,
+    /// When it began, monotonic nanoseconds; 0: not known.
+    pub began: u64,
+    /// When each of its parents did: what has a parent's number, and began later than that was last heard of, is another.
+    pub parents_began: Vec<u64>,
     /// Inode of its network namespace.
     pub net_namespace: Option<u64>,
     /// Its pid in each nested pid namespace, the daemon's first.
@@ -156,6 +160,9 @@ impl Proc for RealProc {
             _ => nspid(dir.read("status", text).unwrap_or_default()),
         };
         let uid = dir.owner();
+        let parents = ancestry.of(ppid, text);
+        let parents_began =
+            parents.iter().map(|p| ancestry.starttime(p.pid).map_or(0, |t| self.moment(t))).collect();
         let (unit, container) = unit_and_container(dir.read("cgroup", text).unwrap_or_default());
         let process = Process {
             pid,
@@ -170,13 +177,15 @@ impl Proc for RealProc {
             session: Some(session),
             unit,
             container,
-            parents: ancestry.of(ppid, text),
+            parents,
         };
         let net_namespace = dir.link("ns/net").ok().and_then(|link| number_in(&link));
         Some(Facts {
             process,
             ppid,
             starttime,
+            began: self.moment(starttime),
+            parents_began,
             net_namespace,
             nspid,
             rights: None,
@@ -258,6 +267,18 @@ impl Proc for RealProc {
 }
 
 impl RealProc {
+    /// Clock ticks since boot as monotonic nanoseconds.
+    fn moment(&self, ticks: u64) -> u64 {
+        use rustix::time::{ClockId, clock_gettime};
+        let nanos = |clock| {
+            let t = clock_gettime(clock);
+            i128::from(t.tv_sec) * 1_000_000_000 + i128::from(t.tv_nsec)
+        };
+        let asleep = nanos(ClockId::Boottime) - nanos(ClockId::Monotonic);
+        let since_boot = i128::from(ticks) * 1_000_000_000 / i128::from(self.ticks);
+        u64::try_from(since_boot - asleep).unwrap_or(0)
+    }
+
     fn started(&self, starttime: u64) -> Option<Timestamp> {
         let millis = starttime.checked_mul(1000)? / self.ticks;
         Timestamp::from_millisecond(i64::try_from(self.boot?.checked_mul(1000)?.checked_add(millis)?).ok()?)

@@ -180,16 +180,7 @@ impl Keep for Keeper {
 fn whole(entry: Entry, descriptors: Vec<OwnedFd>, said: bool) -> Option<Kept> {
     let [memfd, pidfd]: [OwnedFd; 2] = descriptors.try_into().ok()?;
     let Entry { id, uid, watched, process, ppid, starttime, net_namespace, nspid } = entry;
-    let facts = Facts {
-        process,
-        ppid,
-        starttime,
-        net_namespace,
-        nspid,
-        rights: None,
-        converts: true,
-        arguments: Default::default(),
-    };
+    let facts = Facts { process, ppid, starttime, net_namespace, nspid, converts: true, ..Facts::default() };
     Some(Kept { id, uid, watched, facts, memfd, pidfd, said })
 }
 

@@ -284,11 +284,20 @@ impl Gallery {
         let since = self.opens.iter().filter(|o| o.inode == inode && o.time >= written);
         let since: Vec<_> = since.map(|o| (o.arena, o.number, o.read)).collect();
         for (arena, number, read) in since {
-            if self.origins.of(arena, number).is_none() {
-                self.begin(arena, number, Some(source.clone()), false);
-                if let Some(last) = read {
-                    self.origins.closed(arena, number, last, true);
+            if let Some(reading) = self.origins.of(arena, number) {
+                // It was heard of before the copy was: it looked like a picture of its own.
+                let own = reading.source.way.is_empty() && reading.source.path != source.path;
+                if own {
+                    let before = std::mem::replace(&mut reading.source, source.clone());
+                    self.known.values_mut().filter(|root| **root == before.path).for_each(|root| {
+                        *root = source.path.clone();
+                    });
                 }
+                continue;
+            }
+            self.begin(arena, number, Some(source.clone()), false);
+            if let Some(last) = read {
+                self.origins.closed(arena, number, last, true);
             }
         }
     }
@@ -487,6 +496,28 @@ impl Gallery {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Who reads the copy is heard of before who made it.
+    #[test]
+    fn a_copy_that_is_heard_of_late() {
+        let mut gallery = Gallery::new(Arc::new(RwLock::new(Media::default()))).unwrap();
+        let inode = (1, 77);
+        gallery.opened(2, 11, 6, inode, 200, |_| false);
+        gallery.named(2, 6, b"/tmp/other.jpg", |_| false);
+        assert_eq!(&*gallery.origins.of(2, 6).unwrap().source.path, "/tmp/other.jpg");
+        gallery.read_first(2, 6, 1000, [7, 7]);
+        let source = Source {
+            path: "/tmp/cover.jpg".into(),
+            label: gallery.label.clone(),
+            owner: None,
+            sha256: None,
+            way: Arc::from([]),
+            same: true,
+        };
+        gallery.came_of(inode, Copy { source, written: 100, made: true, modified: 0 });
+        assert_eq!(&*gallery.origins.of(2, 6).unwrap().source.path, "/tmp/cover.jpg");
+        assert!(gallery.known.values().all(|root| &**root == "/tmp/cover.jpg") && gallery.known.len() == 1);
+    }
 
     #[test]
     fn what_has_the_inode_of_a_copy_that_is_gone_did_not_come_of_it() {

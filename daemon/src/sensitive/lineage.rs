@@ -24,6 +24,8 @@ const OF_ONE: usize = 256;
 const WALK: usize = 256;
 /// Steps of the longest chain.
 const STEPS: usize = 24;
+/// How exactly the kernel says when a process began, nanoseconds.
+const TICK: u64 = 20_000_000;
 
 /// One program gave bytes to another one over a pipe or an unnamed pair of sockets.
 #[derive(Clone, Debug)]
@@ -112,7 +114,8 @@ pub struct Reach {
 #[derive(Debug, Default)]
 pub struct Lineage {
     nodes: HashMap<ArenaId, Node>,
-    by_pid: HashMap<u32, ArenaId>,
+    /// Whose process has, or had, that number, and when it was heard of.
+    by_pid: HashMap<u32, (ArenaId, u64)>,
     order: VecDeque<ArenaId>,
     gifts: Recent<Given>,
     sent: Recent<Sending>,
@@ -174,8 +177,9 @@ impl Lineage {
         let pid = facts.process.pid;
         let image_before =
             |node: &Node| node.facts.process.pid != pid || node.facts.starttime == facts.starttime;
-        let before = self.by_pid.get(&pid).copied().filter(|a| self.nodes.get(a).is_some_and(image_before));
-        let parent = before.or_else(|| self.by_pid.get(&facts.ppid).copied());
+        let before = self.whose(pid, facts.began).filter(|a| self.nodes.get(a).is_some_and(image_before));
+        let began = facts.parents_began.first().copied().unwrap_or(0);
+        let parent = before.or_else(|| self.whose(facts.ppid, began));
         let parent = parent.or_else(|| self.forks_of(facts)).filter(|&a| a != arena);
         if let Some(parent) = parent {
             self.descends(parent, arena, since);
@@ -194,8 +198,14 @@ impl Lineage {
         };
         self.nodes.insert(arena, node);
         self.order.push_back(arena);
-        self.by_pid.insert(pid, arena);
+        self.by_pid.insert(pid, (arena, since));
         parent
+    }
+
+    /// Whose process this is, which began then: numbers are used again, by who begins later.
+    fn whose(&self, pid: u32, began: u64) -> Option<ArenaId> {
+        let (arena, heard) = *self.by_pid.get(&pid)?;
+        (began <= heard.saturating_add(TICK)).then_some(arena)
     }
 
     fn descends(&mut self, parent: ArenaId, child: ArenaId, since: u64) {
@@ -209,16 +219,18 @@ impl Lineage {
     /// The program whose forks a newcomer's ancestors are that have not said so, or not yet: they run what it runs.
     fn forks_of(&self, facts: &Facts) -> Option<ArenaId> {
         let exe = facts.process.parents.first()?.exe.as_ref()?;
-        let forks = facts.process.parents.iter().take_while(|p| p.exe.as_ref() == Some(exe));
-        let known = forks.filter_map(|p| self.by_pid.get(&p.pid)).next()?;
+        let began = facts.parents_began.iter().copied().chain(std::iter::repeat(0));
+        let parents = facts.process.parents.iter().zip(began);
+        let mut forks = parents.take_while(|(p, _)| p.exe.as_ref() == Some(exe));
+        let known = forks.find_map(|(p, began)| self.whose(p.pid, began))?;
         let same = |node: &Node| node.facts.process.exe.as_ref() == Some(exe);
-        self.nodes.get(known).is_some_and(same).then_some(*known)
+        self.nodes.get(&known).is_some_and(same).then_some(known)
     }
 
     /// It forked, at that time. What the fork runs by now may have said hello before this was heard: gives that program,
     /// where it was not known to come from this one.
     pub fn forked(&mut self, arena: ArenaId, pid: u32, time: u64) -> Option<ArenaId> {
-        let image = self.by_pid.get(&pid).copied().filter(|image| {
+        let image = self.by_pid.get(&pid).map(|(image, _)| *image).filter(|image| {
             let its = |node: &Node| node.facts.process.pid == pid && node.born >= time;
             *image != arena && self.nodes.get(image).is_some_and(its)
         });
@@ -226,7 +238,7 @@ impl Lineage {
         match image {
             None if node.pids.len() < OF_ONE => {
                 node.pids.push(pid);
-                self.by_pid.insert(pid, arena);
+                self.by_pid.insert(pid, (arena, time));
                 None
             }
             None => None,
@@ -256,7 +268,7 @@ impl Lineage {
     fn forget(&mut self, arena: ArenaId) {
         let Some(node) = self.nodes.remove(&arena) else { return };
         for pid in node.pids {
-            if self.by_pid.get(&pid) == Some(&arena) {
+            if self.by_pid.get(&pid).is_some_and(|(of, _)| *of == arena) {
                 self.by_pid.remove(&pid);
             }
         }
@@ -468,6 +480,27 @@ mod tests {
         l.came(5, &facts(14, 11), 21);
         assert_eq!(reached(&l, &Still::default(), 2, 15), [2]);
         assert_eq!(reached(&l, &Still::default(), 1, 15), [1, 5]);
+    }
+
+    /// A server's worker is gone, which was never observed by itself, and its number is somebody else's by now.
+    #[test]
+    fn a_number_that_is_used_again_by_a_stranger() {
+        let mut l = Lineage::default();
+        l.came(1, &facts(10, 1), 1_000);
+        l.forked(1, 50, 2_000);
+        let since = |pid, ppid, began, parents_began| {
+            Arc::new(Facts { began, parents_began, ..(*facts(pid, ppid)).clone() })
+        };
+        const LATER: u64 = 1_000_000_000;
+        l.came(2, &since(60, 50, LATER + 9, vec![LATER]), LATER + 10);
+        l.came(3, &since(50, 7, LATER, vec![0]), LATER + 20);
+        assert_eq!(reached(&l, &Still::default(), 1, 0), [1], "neither its child nor it");
+        l.came(4, &since(61, 50, LATER + 30, vec![LATER]), LATER + 40);
+        assert_eq!(reached(&l, &Still::default(), 3, 0), [3, 4]);
+        // And while the worker lives, what it starts is the server's.
+        l.forked(1, 51, LATER);
+        l.came(5, &since(70, 51, LATER + 50, vec![LATER - 10]), LATER + 60);
+        assert_eq!(reached(&l, &Still::default(), 1, 0), [1, 5]);
     }
 
     #[test]
