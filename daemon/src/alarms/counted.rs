@@ -1,7 +1,7 @@
 //! What was counted towards an alarm already: a transfer counts once, however often it is spoken of.
 #![forbid(unsafe_code)]
 
-use crate::model::Finding;
+use crate::model::{Analytic, Finding};
 use std::collections::{HashSet, VecDeque};
 
 /// Pairs of an alarm and what was counted towards it once, remembered.
@@ -24,7 +24,10 @@ impl Counted {
         let process = process.map(|p| format!("{} {:?} {} {}", p.pid, p.started, by("tracer"), by("writer")));
         // A file can change many times after the one transfer that brought it.
         let transfer = finding.transfer.filter(|_| finding.rule != "delivered-file-changed");
-        let Some(what) = transfer.map(|t| t.to_string()).or(process) else { return true };
+        // One socket may send datagrams to many.
+        let to = finding.connection.as_ref().filter(|_| finding.analytic == Analytic::An0989);
+        let to = to.and_then(|c| c.remote.as_deref()).unwrap_or_default();
+        let Some(what) = transfer.map(|t| format!("{t} {to}")).or(process) else { return true };
         // The key, not the rule: two libraries in one process are two anomalies of one transfer.
         let pair = (finding.key.clone(), what);
         if !self.pairs.insert(pair.clone()) {

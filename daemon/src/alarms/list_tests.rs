@@ -56,6 +56,22 @@ fn one_transfer_counts_once_and_its_last_word_replaces_the_first() {
     assert_eq!(taken.alarm.finding.transfer, newer.transfer);
 }
 
+/// A socket that isn't connected is one transfer, whoever gets its datagrams.
+#[test]
+fn one_transfer_to_several_is_an_occurrence_for_each() {
+    let mut alarms = Alarms::default();
+    let to = |port: u16| {
+        let mut f = altered();
+        f.transfer = Some(Uuid::nil());
+        f.analytic = crate::model::Analytic::An0989;
+        let remote = Some(format!("192.0.2.1:{port}"));
+        f.connection = Some(crate::model::Connection { remote, ..Default::default() });
+        f
+    };
+    let counts: Vec<u64> = [1, 2, 1, 2, 3].map(|port| alarms.take(to(port)).alarm.count).to_vec();
+    assert_eq!(counts, [1, 2, 2, 2, 3]);
+}
+
 #[test]
 fn a_library_that_answers_for_many_functions_of_a_process_is_one_occurrence() {
     let mut alarms = Alarms::default();
