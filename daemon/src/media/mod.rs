@@ -43,6 +43,8 @@ use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant};
 
+/// Beginnings of streams remembered while nobody reads a picture: each is looked at for each sending of a walk.
+const LATELY: usize = 64;
 /// Opens and beginnings of files and streams remembered.
 const OPENS: usize = 4096;
 /// Programs remembered.
@@ -392,7 +394,8 @@ impl Gallery {
     /// read before the reader's.
     pub fn sent_first(&mut self, length: u32, tag: Value, sending: impl FnOnce() -> Option<Sending>) {
         let Some(sending) = sending() else { return };
-        if self.streams.len() >= OPENS {
+        let most = if self.origins.quiet() { LATELY } else { OPENS };
+        while self.streams.len() >= most {
             self.streams.pop_front();
         }
         self.streams.push_back(((length, tag), sending));
