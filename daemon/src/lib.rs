@@ -31,6 +31,7 @@ pub mod media;
 pub mod metrics;
 pub mod model;
 pub mod operations;
+pub mod pace;
 pub mod pipeline;
 pub mod place;
 pub mod portable;

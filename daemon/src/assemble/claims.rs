@@ -175,7 +175,7 @@ impl Assembler {
             let Some(other) = self.programs.get(&user.arena) else { continue };
             let related = program.descends_from(other.facts.process.pid)
                 || other.descends_from(program.facts.process.pid)
-                || other.children.values().any(|&c| program.descends_from(c));
+                || other.children.values().any(|c| program.descends_from(c.pid));
             family |= related && other.facts.process.uid == uid;
             others_hold |= user.proof >= Proof::Held;
         }
@@ -245,9 +245,6 @@ impl Assembler {
     /// if `/proc` has a descendant of the arena's owner whom that namespace calls so.
     pub(super) fn forked(&mut self, arena: ArenaId, forked: &Forked) {
         let Some(program) = self.programs.get_mut(&arena) else { return };
-        if program.children.contains_key(&forked.pid) {
-            return;
-        }
         let (owner, time) = (program.facts.process.pid, forked.header.time);
         let depth = program.facts.nspid.len();
         let proc = &self.settings.proc;
@@ -274,7 +271,8 @@ impl Assembler {
         let mut new = vec![(forked.pid, pid, time)];
         while let Some((name, pid, time)) = new.pop() {
             let Some(program) = self.programs.get_mut(&arena) else { return };
-            program.forked(name, pid);
+            let lives = |pid| self.settings.proc.thread_lives(pid, pid);
+            program.forked(name, pid, self.now, lives);
             let strays = std::mem::take(&mut program.strays);
             let (theirs, rest): (Vec<_>, Vec<_>) =
                 strays.into_iter().partition(|(parent, ..)| *parent == name);

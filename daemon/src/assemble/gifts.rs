@@ -17,7 +17,9 @@ use crate::judged::SshPlace;
 use crate::model::{self, Reason, Verdict};
 use crate::sensitive::lineage::Given;
 use counterfoil_abi::record::Channel;
+use std::cell::RefCell;
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::rc::Rc;
 use uuid::Uuid;
 
 /// Objects of one program that are looked at.
@@ -33,6 +35,8 @@ pub struct Standing<'a> {
     pub passages: &'a VecDeque<Passage>,
     pub relays: &'a Relays,
     pub proc: &'a dyn Proc,
+    /// Processes that live, of programs that were asked about.
+    pub(super) living: RefCell<HashMap<ArenaId, Rc<[u32]>>>,
 }
 
 /// Who moved bytes in a direction; while nobody is known to, who was given that end, else who came last.
@@ -57,6 +61,17 @@ fn users(object: &Object, direction: Direction) -> Vec<ArenaId> {
         }
     }
     arenas
+}
+
+impl<'a> Standing<'a> {
+    pub(super) fn of(
+        (programs, objects, transfers): (&'a HashMap<ArenaId, Program>, &'a Slab<Object>, &'a Slab<Transfer>),
+        passages: &'a VecDeque<Passage>,
+        relays: &'a Relays,
+        proc: &'a dyn Proc,
+    ) -> Self {
+        Self { programs, objects, transfers, passages, relays, proc, living: RefCell::default() }
+    }
 }
 
 impl Standing<'_> {

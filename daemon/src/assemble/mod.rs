@@ -47,6 +47,7 @@ use crate::judged::{Counts, Judged};
 use crate::media::Gallery;
 use crate::model::Reason;
 use crate::sensitive::Trail;
+use crate::sensitive::lineage::Asked;
 use crate::surround::Seen;
 use counterfoil_abi::record::{Address, Channel, Record};
 use gifts::Standing;
@@ -328,14 +329,12 @@ impl Assembler {
             self.look_at_suspects();
         }
         self.settle_relays(false);
-        let standing = Standing {
-            programs: &self.programs,
-            objects: &self.objects,
-            transfers: &self.transfers,
-            passages: &self.passages,
-            relays: &self.relays,
-            proc: &*self.settings.proc,
-        };
+        let standing = Standing::of(
+            (&self.programs, &self.objects, &self.transfers),
+            &self.passages,
+            &self.relays,
+            &*self.settings.proc,
+        );
         self.files.tick(now, self.tick, &standing, &mut self.out);
         if let Some(trail) = &mut self.trail {
             for closed in self.files.closed.drain(..) {
@@ -345,9 +344,10 @@ impl Assembler {
                 trail.closed(closed);
             }
             self.files.digested.drain(..).for_each(|(inode, digest)| trail.digested(inode, digest, now));
-            trail.tick(now, &standing, &mut self.out);
+            let mut asked = Asked::new(&standing);
+            trail.tick(now, &mut asked, &mut self.out);
             if let Some(gallery) = &mut self.gallery {
-                gallery.tick(now, trail.lineage(), &standing, &mut self.out);
+                gallery.tick(now, trail.lineage(), &mut asked, &mut self.out);
             }
         }
         if self.tick.is_multiple_of(64) {
@@ -393,14 +393,12 @@ impl Assembler {
             self.judge(key);
         }
         self.settle_relays(true);
-        let standing = Standing {
-            programs: &self.programs,
-            objects: &self.objects,
-            transfers: &self.transfers,
-            passages: &self.passages,
-            relays: &self.relays,
-            proc: &*self.settings.proc,
-        };
+        let standing = Standing::of(
+            (&self.programs, &self.objects, &self.transfers),
+            &self.passages,
+            &self.relays,
+            &*self.settings.proc,
+        );
         self.files.finish(&standing, &mut self.out);
         let with_lost: Vec<ArenaId> = self.programs.keys().copied().collect();
         for arena in with_lost {

@@ -20,6 +20,19 @@ pub const MAX_EARLY: usize = 256;
 pub const MOST_EARLY: usize = 4096;
 /// Forked children remembered.
 const MAX_CHILDREN: usize = 4096;
+/// So many are remembered whether they live or not.
+const FEW_CHILDREN: usize = 64;
+/// How long a fork that is gone is remembered, nanoseconds: what it said may not have been read.
+const LINGER: u64 = 10_000_000_000;
+
+/// A fork.
+#[derive(Clone, Copy, Debug)]
+pub struct Fork {
+    /// Its pid as the daemon counts it.
+    pub pid: u32,
+    /// When it was heard of, monotonic nanoseconds.
+    pub since: u64,
+}
 
 /// A socket or pipe that the program had when it started, as the kernel told at hello.
 #[derive(Clone, Copy, Debug)]
@@ -53,7 +66,9 @@ pub struct Program {
     /// Its ends of SSH channels.
     pub tunnels: Vec<Key>,
     /// Forks, by the pid that their namespace gives them.
-    pub children: HashMap<u32, u32>,
+    pub children: HashMap<u32, Fork>,
+    /// When there are so many, it is time to forget those that are gone.
+    most_children: usize,
     /// Forks of somebody who is not known to be one: parent, pid, when.
     pub strays: Vec<(u32, u32, u64)>,
     /// Other objects answer for TLS functions, GnuTLS functions, descriptor functions.
@@ -93,6 +108,7 @@ impl Program {
             hellos: Vec::new(),
             tunnels: Vec::new(),
             children: HashMap::new(),
+            most_children: FEW_CHILDREN,
             strays: Vec::new(),
             foreign: [false; 3],
             hostile: false,
@@ -114,13 +130,17 @@ impl Program {
         if by == 0 || self.facts.nspid.last() == Some(&by) {
             return owner;
         }
-        self.children.get(&by).copied().unwrap_or(owner)
+        self.children.get(&by).map_or(owner, |fork| fork.pid)
     }
 
-    /// Remembers a fork.
-    pub fn forked(&mut self, namespace_pid: u32, pid: u32) {
+    /// Remembers a fork, and forgets some that are gone: a server forks for years.
+    pub fn forked(&mut self, namespace_pid: u32, pid: u32, now: u64, lives: impl Fn(u32) -> bool) {
+        if self.children.len() >= self.most_children {
+            self.children.retain(|_, fork| now.saturating_sub(fork.since) < LINGER || lives(fork.pid));
+            self.most_children = (2 * self.children.len()).clamp(FEW_CHILDREN, MAX_CHILDREN);
+        }
         if self.children.len() < MAX_CHILDREN {
-            self.children.insert(namespace_pid, pid);
+            self.children.insert(namespace_pid, Fork { pid, since: now });
         }
     }
 

@@ -13,10 +13,11 @@ use crate::content::Content;
 use crate::files::chains::Gift;
 use crate::media::Gallery;
 use crate::model;
-use crate::sensitive::lineage::{Given, Sending, World};
+use crate::sensitive::lineage::{Asked, Given, Sending, World};
 use crate::sensitive::{Setup, Trail};
 use counterfoil_abi::record::{self, Blocks, Body, Channel, Classed, Ended, Prints, Tap};
 use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
 use std::sync::{Arc, RwLock};
 
 /// Objects of one program that are looked at.
@@ -121,12 +122,21 @@ impl Standing<'_> {
     /// Does the program, or a fork of it, still have that open? What can't be found out may be.
     fn held(&self, arena: ArenaId, object: &Object) -> bool {
         let (Some(program), Some(inode)) = (self.programs.get(&arena), object.inode) else { return true };
-        let pids: Vec<u32> =
-            std::iter::once(program.pid(0)).chain(program.children.values().copied()).collect();
+        let pids = self.living(arena, program);
         let fds = || object.uses.iter().filter(|u| u.arena == arena && u.fd >= 0).map(|u| u.fd);
         // Mostly it is where it was.
         pids.iter().any(|&pid| fds().any(|fd| self.proc.descriptor(pid, fd) == Some(inode)))
             || pids.iter().any(|&pid| self.proc.holds(pid, inode).unwrap_or(self.proc.thread_lives(pid, pid)))
+    }
+}
+
+impl Standing<'_> {
+    /// A program's process, and those of its forks that live.
+    fn living(&self, arena: ArenaId, program: &Program) -> Rc<[u32]> {
+        let lives = |pid: &u32| self.proc.thread_lives(*pid, *pid);
+        let forks = || program.children.values().map(|fork| fork.pid).filter(lives);
+        let pids = || std::iter::once(program.pid(0)).chain(forks()).collect();
+        self.living.borrow_mut().entry(arena).or_insert_with(pids).clone()
     }
 }
 
@@ -308,17 +318,16 @@ impl Assembler {
             }
             trail.closed(closed);
         }
-        let standing = Standing {
-            programs: &self.programs,
-            objects: &self.objects,
-            transfers: &self.transfers,
-            passages: &self.passages,
-            relays: &self.relays,
-            proc: &*self.settings.proc,
-        };
-        trail.look(u64::MAX, &standing, &mut self.out);
+        let standing = Standing::of(
+            (&self.programs, &self.objects, &self.transfers),
+            &self.passages,
+            &self.relays,
+            &*self.settings.proc,
+        );
+        let mut asked = Asked::new(&standing);
+        trail.finish(&mut asked, &mut self.out);
         if let Some(gallery) = &mut self.gallery {
-            gallery.finish(self.now, trail.lineage(), &standing, &mut self.out);
+            gallery.finish(self.now, trail.lineage(), &mut asked, &mut self.out);
         }
         self.trail = Some(trail);
     }

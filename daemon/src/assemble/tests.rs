@@ -123,14 +123,8 @@ fn what_tls_carries_is_the_sessions_gift() {
     t.say(1, ended(2, How::Closed, 20 * BLOCK, 20 * BLOCK, |_| {}));
     t.assembler.tick(t.now);
     let a = &t.assembler;
-    let standing = Standing {
-        programs: &a.programs,
-        objects: &a.objects,
-        transfers: &a.transfers,
-        passages: &a.passages,
-        relays: &a.relays,
-        proc: &*a.settings.proc,
-    };
+    let standing =
+        Standing::of((&a.programs, &a.objects, &a.transfers), &a.passages, &a.relays, &*a.settings.proc);
     let gifts = crate::files::chains::Live::gifts(&standing, 2);
     let carried: Vec<_> = gifts.iter().map(|g| (g.channel, g.bytes)).collect();
     assert_eq!(carried, [(crate::model::Channel::Tls, 12 * BLOCK + 7)]);
@@ -349,6 +343,17 @@ fn a_forks_fork_is_believed_in_any_order() {
     }
     let program = &t.assembler.programs[&1];
     assert_eq!([11, 12, 13, 14].map(|pid| program.pid(pid)), [11, 12, 13, 10]);
+}
+
+/// A server forks for years; those that live, and who came of late, are remembered.
+#[test]
+fn forks_that_are_gone_are_forgotten() {
+    let mut owner = Program::new(facts(10, 0), true, Vec::new());
+    for n in 0..100_000 {
+        owner.forked(n + 11, n + 11, u64::from(n) * 1_000_000_000, |pid| pid % 10_000 == 11);
+    }
+    assert!(owner.children.len() <= 128, "{}", owner.children.len());
+    assert_eq!([30_011, 100_010, 77_777].map(|pid| owner.pid(pid)), [30_011, 100_010, 10]);
 }
 
 #[test]

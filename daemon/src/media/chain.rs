@@ -11,6 +11,8 @@ use std::collections::BTreeSet;
 
 /// Steps that an alarm shows.
 const STEPS: usize = 64;
+/// Media files made of one that are looked at.
+const MADE: usize = 64;
 /// Links of one kind that an alarm shows.
 const OF_A_KIND: usize = 8;
 
@@ -72,10 +74,25 @@ impl Chain {
             }
             return;
         }
-        let same = self.links.iter().filter(|l| kind(l) == kind(&link)).count();
-        if same < OF_A_KIND && !self.links.contains(&link) {
-            self.links.push(link);
+        if self.links.contains(&link) {
+            return;
         }
+        if self.full(&kind(&link)) {
+            // What is proven is worth more than what is not.
+            let unproven = |l: &Link| matches!(l, Link::Socket { proven: false, .. });
+            if matches!(link, Link::Socket { proven: true, .. })
+                && let Some(at) = self.links.iter().position(unproven)
+            {
+                self.links[at] = link;
+            }
+            return;
+        }
+        self.links.push(link);
+    }
+
+    /// No more links of that kind are shown.
+    pub fn full(&self, of: &Kind) -> bool {
+        self.links.iter().filter(|l| kind(l) == *of).count() >= OF_A_KIND
     }
 
     pub fn tool(&mut self, name: &str, strong: bool, payload: bool) {
@@ -91,6 +108,13 @@ impl Chain {
             if self.steps.len() < 4 * STEPS && !self.steps.contains(&step) {
                 self.steps.push(step);
             }
+        }
+    }
+
+    /// One more file that was made of it.
+    pub fn made(&mut self, made: Made) {
+        if self.made.len() < MADE && !self.made.iter().any(|known| known.path == made.path) {
+            self.made.push(made);
         }
     }
 

@@ -6,12 +6,13 @@
 
 use super::Gallery;
 use super::told::Link;
+use super::ways::Ways;
 use crate::content::Content;
 use crate::host::facts::Inode;
 use crate::sensitive::Closed;
 use crate::sensitive::lineage::Sending;
 use counterfoil_abi::record::Magic;
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 /// Shorter beginnings are much the same in all pictures of one format and size.
@@ -54,7 +55,7 @@ pub(super) struct Shots {
     /// As they were found.
     found: HashMap<String, Shot>,
     /// Format and size of those that were sent.
-    sent: VecDeque<(Magic, (u32, u32), Sending)>,
+    sent: Ways<(Magic, (u32, u32))>,
 }
 
 impl Shots {
@@ -77,17 +78,14 @@ impl Shots {
     }
 
     /// One was sent.
-    pub fn sent(&mut self, format: Magic, size: (u32, u32), sending: Sending) {
-        if self.sent.len() >= SHOTS {
-            self.sent.pop_front();
-        }
-        self.sent.push_back((format, size, sending));
+    pub fn sent(&mut self, format: Magic, size: (u32, u32), sending: &Sending) {
+        self.sent.put((format, size), sending);
     }
 
     /// Forgets what was sent or written before `time`.
     pub fn forget_before(&mut self, time: u64) {
         self.written.retain(|_, (_, last)| *last >= time);
-        self.sent.retain(|(_, _, sending)| sending.grew >= time);
+        self.sent.forget_before(time);
     }
 
     /// One was looked at where it lies.
@@ -136,23 +134,14 @@ impl Gallery {
     /// by first blocks of one length.
     pub(super) fn changed_on_the_way(&self, root: &str, sending: &Sending) -> Option<Link> {
         let shot = self.shots.read.get(root)?;
-        let alike = |(format, size, other): &(Magic, (u32, u32), Sending)| {
-            (*format, *size) == (shot.format, shot.size) && same_way(other, sending)
-        };
-        self.shots.sent.iter().find(|sent| alike(sent))?;
-        let sent = || self.streams.iter().filter(|(_, way)| same_way(way, sending)).map(|(first, _)| first);
-        let read = |length: u32| self.known.iter().any(|(first, of)| first.0 == length && **of == *root);
-        let another = sent().all(|first| !self.known.contains_key(first));
-        let comparable = sent().any(|first| first.0 >= LEAST && read(first.0));
+        self.shots.sent.get(sending).find(|sent| *sent == (shot.format, shot.size))?;
+        let sent = self.streams.get(sending);
+        let read = |length: u32| self.known.iter().any(|(first, (of, _))| first.0 == length && **of == *root);
+        let another = sent.clone().all(|first| !self.known.contains_key(&first));
+        let comparable = sent.clone().any(|first| first.0 >= LEAST && read(first.0));
         let (format, size) = (shot.format, shot.size);
         (another && comparable).then_some(Link::Changed { path: None, format, size })
     }
-}
-
-/// One connection.
-pub(super) fn same_way(one: &Sending, other: &Sending) -> bool {
-    one.transfer.is_some() && one.transfer == other.transfer
-        || one.connection.local == other.connection.local && one.connection.remote == other.connection.remote
 }
 
 #[cfg(test)]

@@ -20,8 +20,12 @@ mod look;
 mod ordinary;
 pub mod picture;
 pub mod ran;
+mod round;
+#[cfg(test)]
+mod tests;
 pub mod told;
 mod walk;
+mod ways;
 
 use crate::assemble::pending::Value;
 use crate::assemble::program::ArenaId;
@@ -31,27 +35,29 @@ use crate::host::facts::{Facts, Inode};
 use crate::host::path_text;
 use crate::judged::Judged;
 use crate::model::{Class, Severity};
+use crate::pace::{Pace, Slice};
 use crate::rest::User;
 use crate::sensitive::Closed;
-use crate::sensitive::lineage::{Lineage, Sending, World};
+use crate::sensitive::lineage::{Asked, Lineage, Sending};
+use crate::sensitive::opens::{Open, Opens};
 use crate::sensitive::origins::{Copy, Origins, Reading, Source};
 use crate::sensitive::paths::Label;
 use counterfoil_abi::record::Magic;
 use look::{Looker, Seen};
 use ran::{Ran, Tool};
+use round::Round;
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant};
+use ways::Ways;
 
-/// Beginnings of streams remembered while nobody reads a picture: each is looked at for each sending of a walk.
-const LATELY: usize = 64;
-/// Opens and beginnings of files and streams remembered.
-const OPENS: usize = 4096;
+/// Beginnings of files remembered.
+const FIRSTS: usize = 4096;
 /// Programs remembered.
 const PROGRAMS: usize = 20_000;
 /// Chains remembered, and what was seen of files.
 const CHAINS: usize = 2048;
-/// Between two looks, nanoseconds; more where they take long.
+/// Between two looks, nanoseconds.
 const LOOK_EVERY: u64 = 200_000_000;
 /// How long it takes until a program's work with one picture can be told from its work with many.
 const SETTLE: u64 = 10_000_000_000;
@@ -62,23 +68,12 @@ const ANSWERS: u64 = 2_000_000_000;
 /// A script or program that was taken out of the picture.
 const CAME_OUT: &str = "came out of it";
 
-/// An open file, as it came.
-struct Open {
-    arena: ArenaId,
-    pid: u32,
-    number: u32,
-    inode: Inode,
-    time: u64,
-    path: Vec<u8>,
-    /// When it was closed, after bytes were read.
-    read: Option<u64>,
-}
-
 /// A program, as far as this goes.
 struct Doing {
     ran: Ran,
     exe: String,
-    ppid: u32,
+    /// Its parent and name: who works through a library may do it by a program for each picture.
+    batch: (u32, Arc<str>),
     born: u64,
     gone: Option<u64>,
     /// Different media files that it read.
@@ -124,21 +119,25 @@ pub struct Gallery {
     looker: Looker,
     label: Arc<Label>,
     origins: Origins,
-    opens: VecDeque<Open>,
+    opens: Opens,
     firsts: VecDeque<((ArenaId, u32), First)>,
-    streams: VecDeque<(First, Sending)>,
-    /// First blocks of media files, by the file that it began with.
-    known: HashMap<First, Arc<str>>,
+    /// What streams to somewhere else begin with.
+    streams: Ways<First>,
+    /// First blocks of media files: by the file that it began with, and when that was read.
+    known: HashMap<First, (Arc<str>, u64)>,
     roots: HashMap<Inode, Arc<str>>,
     doing: HashMap<ArenaId, Doing>,
+    /// Who runs a file, as its program or script.
+    runs: HashMap<String, Vec<ArenaId>>,
     /// What programs of one parent and name read, each of them one or a few.
-    batches: HashMap<(u32, String), HashSet<Arc<str>>>,
+    batches: HashMap<(u32, Arc<str>), HashSet<Arc<str>>>,
     said: HashMap<Arc<str>, Said>,
     scripts: HashMap<String, Option<Script>>,
     pictures: HashMap<String, Option<told::Link>>,
     shots: changed::Shots,
-    looked: u64,
-    took: u64,
+    /// As far as the last walk came.
+    round: Option<Round>,
+    pace: Pace,
     tidied: u64,
 }
 
@@ -153,19 +152,20 @@ impl Gallery {
             looker: Looker::start()?,
             label: Arc::new(Label { name: "media".into(), severity: Severity::Critical }),
             origins: Origins::default(),
-            opens: VecDeque::new(),
+            opens: Opens::default(),
             firsts: VecDeque::new(),
-            streams: VecDeque::new(),
+            streams: Ways::default(),
             known: HashMap::new(),
             roots: HashMap::new(),
             doing: HashMap::new(),
+            runs: HashMap::new(),
             batches: HashMap::new(),
             said: HashMap::new(),
             scripts: HashMap::new(),
             pictures: HashMap::new(),
             shots: changed::Shots::default(),
-            looked: 0,
-            took: 0,
+            round: None,
+            pace: Pace::new(LOOK_EVERY),
             tidied: 0,
         })
     }
@@ -184,10 +184,15 @@ impl Gallery {
             return;
         }
         let ran = ran::ran(&facts.process, &facts.arguments, &self.settings());
+        let exe = facts.process.exe.clone().unwrap_or_default();
+        for path in BTreeSet::from([exe.as_str(), ran.script().unwrap_or_default()]) {
+            self.runs.entry(path.to_owned()).or_default().push(arena);
+        }
+        let batch = (facts.ppid, ran.name.as_str().into());
         let doing = Doing {
             ran,
-            exe: facts.process.exe.clone().unwrap_or_default(),
-            ppid: facts.ppid,
+            exe,
+            batch,
             born: now,
             gone: None,
             media: HashSet::new(),
@@ -221,10 +226,8 @@ impl Gallery {
         time: u64,
         made_after: impl Fn(u64) -> bool,
     ) {
-        if self.opens.len() >= OPENS {
-            self.opens.pop_front();
-        }
-        self.opens.push_back(Open { arena, pid, number, inode, time, path: Vec::new(), read: None });
+        let path = Vec::new();
+        self.opens.put(Open { arena, pid, number, fd: -1, inode, time, path, read: None });
         if self.origins.copy(inode).is_some_and(|copy| made_after(copy.written)) {
             self.origins.overwritten(inode);
             self.roots.remove(&inode);
@@ -237,9 +240,7 @@ impl Gallery {
 
     /// What an open file is called. `made_after`: as for [`Self::opened`], when it may have been closed already.
     pub fn named(&mut self, arena: ArenaId, number: u32, path: &[u8], made_after: impl Fn(u64) -> bool) {
-        let Some(open) = self.opens.iter_mut().rev().find(|o| o.arena == arena && o.number == number) else {
-            return;
-        };
+        let Some(open) = self.opens.get_mut(arena, number) else { return };
         open.path = path.to_vec();
         let text = path_text(path);
         if let Some(reading) = self.origins.of(arena, number) {
@@ -283,7 +284,7 @@ impl Gallery {
         if !self.origins.copied(inode, copy) {
             return;
         }
-        let since = self.opens.iter().filter(|o| o.inode == inode && o.time >= written);
+        let since = self.opens.of(inode).filter(|o| o.time >= written);
         let since: Vec<_> = since.map(|o| (o.arena, o.number, o.read)).collect();
         for (arena, number, read) in since {
             if let Some(reading) = self.origins.of(arena, number) {
@@ -291,7 +292,7 @@ impl Gallery {
                 let own = reading.source.way.is_empty() && reading.source.path != source.path;
                 if own {
                     let before = std::mem::replace(&mut reading.source, source.clone());
-                    self.known.values_mut().filter(|root| **root == before.path).for_each(|root| {
+                    self.known.values_mut().filter(|(root, _)| *root == before.path).for_each(|(root, _)| {
                         *root = source.path.clone();
                     });
                 }
@@ -306,9 +307,7 @@ impl Gallery {
 
     /// Somebody opened a media file, or what came of one.
     fn begin(&mut self, arena: ArenaId, number: u32, source: Option<Source>, sure: bool) {
-        let Some(open) = self.opens.iter().rev().find(|o| o.arena == arena && o.number == number) else {
-            return;
-        };
+        let Some(open) = self.opens.get(arena, number) else { return };
         let name = path_text(&open.path);
         let (pid, inode, time) = (open.pid, open.inode, open.time);
         if name.is_empty() && source.is_none() {
@@ -351,8 +350,9 @@ impl Gallery {
         self.shot(closed);
         self.origins.closed(arena, number, closed.last, closed.read.is_some());
         // What was read may yet turn out to have come of a media file.
-        self.opens.retain(|o| (o.arena, o.number) != (arena, number) || closed.read.is_some());
-        if let Some(open) = self.opens.iter_mut().rev().find(|o| (o.arena, o.number) == (arena, number)) {
+        if closed.read.is_none() {
+            self.opens.remove(arena, number);
+        } else if let Some(open) = self.opens.get_mut(arena, number) {
             open.read = Some(closed.last);
         }
         if let Some(wrote) = &closed.wrote
@@ -365,13 +365,13 @@ impl Gallery {
         if closed.wrote.is_some() {
             self.roots.remove(&closed.inode);
             self.pictures.remove(&path_text(&closed.path));
-            self.looked = 0;
+            self.pace.news();
         }
     }
 
     /// A file that is being read begins with this.
     pub fn read_first(&mut self, arena: ArenaId, number: u32, length: u32, tag: Value) {
-        if self.firsts.len() >= OPENS {
+        if self.firsts.len() >= FIRSTS {
             self.firsts.pop_front();
         }
         self.firsts.push_back(((arena, number), (length, tag)));
@@ -383,22 +383,19 @@ impl Gallery {
         let Some(reading) = self.origins.of(arena, number).filter(|r| r.source.way.is_empty()) else {
             return;
         };
-        let root = reading.source.path.clone();
+        let read = (reading.source.path.clone(), reading.since);
         let first = self.firsts.iter().rev().find(|(of, _)| *of == (arena, number));
         if let Some((_, first)) = first {
-            self.known.insert(*first, root);
+            self.known.insert(*first, read);
         }
     }
 
     /// A stream to somewhere else begins with this. Remembered even if no picture was read yet: its sender's lane may be
     /// read before the reader's.
     pub fn sent_first(&mut self, length: u32, tag: Value, sending: impl FnOnce() -> Option<Sending>) {
-        let Some(sending) = sending() else { return };
-        let most = if self.origins.quiet() { LATELY } else { OPENS };
-        while self.streams.len() >= most {
-            self.streams.pop_front();
+        if let Some(sending) = sending() {
+            self.streams.put((length, tag), &sending);
         }
-        self.streams.push_back(((length, tag), sending));
     }
 
     /// A stream to somewhere else carries a picture.
@@ -409,12 +406,12 @@ impl Gallery {
         sending: impl FnOnce() -> Option<Sending>,
     ) {
         if let Some(sending) = sending() {
-            self.shots.sent(format, size, sending);
+            self.shots.sent(format, size, &sending);
         }
     }
 
     /// Every lane was read.
-    pub fn tick(&mut self, now: u64, lineage: &Lineage, world: &dyn World, out: &mut VecDeque<Judged>) {
+    pub fn tick(&mut self, now: u64, lineage: &Lineage, asked: &mut Asked<'_>, out: &mut VecDeque<Judged>) {
         while let Some(seen) = self.looker.answer() {
             self.seen(seen);
         }
@@ -422,28 +419,30 @@ impl Gallery {
             self.tidied = now;
             self.tidy(now.saturating_sub(self.window()), lineage);
         }
-        if self.origins.quiet()
-            || now.saturating_sub(self.looked) < LOOK_EVERY.max(self.took.saturating_mul(20))
-        {
+        if self.origins.quiet() || !self.pace.due(now) {
             return;
         }
-        let before = crate::core::worked();
-        self.walk(now, Turn::Usual, lineage, world, out);
-        self.looked = now;
-        self.took = crate::core::worked().saturating_sub(before);
+        let slice = self.pace.begin();
+        let all = self.walk(now, Turn::Usual, lineage, asked, &slice, out);
+        self.pace.end(now, &slice, all);
     }
 
     /// Observation ends: nothing is waited for but what is being looked at, and that not for long.
-    pub fn finish(&mut self, now: u64, lineage: &Lineage, world: &dyn World, out: &mut VecDeque<Judged>) {
+    pub fn finish(&mut self, now: u64, lineage: &Lineage, asked: &mut Asked<'_>, out: &mut VecDeque<Judged>) {
         if self.origins.quiet() {
             return;
         }
-        self.walk(now, Turn::Ask, lineage, world, out);
+        let mut all = self.walk(now, Turn::Ask, lineage, asked, &Slice::last(), out);
         let until = Instant::now() + Duration::from_nanos(ANSWERS);
         while let Some(seen) = self.looker.wait(until) {
             self.seen(seen);
         }
-        self.walk(now, Turn::Last, lineage, world, out);
+        all &= self.walk(now, Turn::Last, lineage, asked, &Slice::last(), out);
+        if !all {
+            tracing::warn!(
+                "there was more to follow of what pictures were read than there was time for at the end"
+            );
+        }
     }
 
     fn seen(&mut self, seen: Seen) {
@@ -469,8 +468,17 @@ impl Gallery {
 
     fn tidy(&mut self, before: u64, lineage: &Lineage) {
         self.origins.forget_before(before, |arena| lineage.is_gone(arena));
+        let programs = self.doing.len();
         self.doing.retain(|_, d| d.gone.is_none_or(|at| at >= before));
-        self.streams.retain(|(_, s)| s.grew >= before);
+        if self.doing.len() < programs {
+            let doing = &self.doing;
+            self.runs.retain(|_, who| {
+                who.retain(|arena| doing.contains_key(arena));
+                !who.is_empty()
+            });
+        }
+        self.streams.forget_before(before);
+        self.known.retain(|_, (_, since)| *since >= before);
         self.shots.forget_before(before);
         if self.origins.quiet() {
             self.said.clear();
@@ -480,6 +488,7 @@ impl Gallery {
             self.known.clear();
             self.roots.clear();
             self.shots.clear();
+            self.round = None;
         }
         for full in [self.said.len(), self.pictures.len(), self.scripts.len(), self.batches.len()] {
             if full > CHAINS {
@@ -493,53 +502,5 @@ impl Gallery {
             self.known.clear();
             self.roots.clear();
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Who reads the copy is heard of before who made it.
-    #[test]
-    fn a_copy_that_is_heard_of_late() {
-        let mut gallery = Gallery::new(Arc::new(RwLock::new(Media::default()))).unwrap();
-        let inode = (1, 77);
-        gallery.opened(2, 11, 6, inode, 200, |_| false);
-        gallery.named(2, 6, b"/tmp/other.jpg", |_| false);
-        assert_eq!(&*gallery.origins.of(2, 6).unwrap().source.path, "/tmp/other.jpg");
-        gallery.read_first(2, 6, 1000, [7, 7]);
-        let source = Source {
-            path: "/tmp/cover.jpg".into(),
-            label: gallery.label.clone(),
-            owner: None,
-            sha256: None,
-            way: Arc::from([]),
-            same: true,
-        };
-        gallery.came_of(inode, Copy { source, written: 100, made: true, modified: 0 });
-        assert_eq!(&*gallery.origins.of(2, 6).unwrap().source.path, "/tmp/cover.jpg");
-        assert!(gallery.known.values().all(|root| &**root == "/tmp/cover.jpg") && gallery.known.len() == 1);
-    }
-
-    #[test]
-    fn what_has_the_inode_of_a_copy_that_is_gone_did_not_come_of_it() {
-        let mut gallery = Gallery::new(Arc::new(RwLock::new(Media::default()))).unwrap();
-        let source = Source {
-            path: "cover.jpg".into(),
-            label: gallery.label.clone(),
-            owner: None,
-            sha256: None,
-            way: Arc::from([]),
-            same: true,
-        };
-        let (inode, copied) = ((1, 77), Copy { source, written: 100, made: true, modified: 0 });
-        gallery.came_of(inode, copied);
-        gallery.opened(1, 10, 5, inode, 200, |moment| moment < 50);
-        assert!(gallery.origins.of(1, 5).is_some(), "the copy");
-        gallery.opened(2, 11, 6, inode, 300, |moment| moment < 250);
-        assert!(gallery.origins.of(2, 6).is_none(), "made after the copy was");
-        gallery.opened(3, 12, 7, inode, 400, |_| false);
-        assert!(gallery.origins.of(3, 7).is_none(), "and the copy is forgotten");
     }
 }

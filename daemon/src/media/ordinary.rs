@@ -44,6 +44,9 @@ fn now() -> u64 {
 
 /// Somebody answers for it.
 pub(super) fn approved(media: &Media, doing: &Doing) -> bool {
+    if media.approved_workflows.is_empty() {
+        return false;
+    }
     let today = jiff::Zoned::now().date();
     media.approved_workflows.iter().filter(|w| w.expires >= today).any(|w| {
         let path = w.path.to_string_lossy();
@@ -58,7 +61,7 @@ impl Gallery {
         if doing.media.len() <= MANY {
             doing.media.insert(root.clone());
         }
-        let batch = self.batches.entry((doing.ppid, doing.ran.name.clone())).or_default();
+        let batch = self.batches.entry(doing.batch.clone()).or_default();
         if batch.len() <= MANY {
             batch.insert(root.clone());
         }
@@ -67,8 +70,8 @@ impl Gallery {
     /// A script was given one more of them. True: it works through many, or is one of a row that do.
     pub(super) fn given_many(&mut self, arena: u64, root: &Arc<str>) -> bool {
         let Some(doing) = self.doing.get(&arena) else { return false };
-        let name = doing.ran.script().unwrap_or(&doing.ran.name).to_owned();
-        let batch = self.batches.entry((doing.ppid, name)).or_default();
+        let name = doing.ran.script().unwrap_or(&doing.ran.name).into();
+        let batch = self.batches.entry((doing.batch.0, name)).or_default();
         if batch.len() <= MANY {
             batch.insert(root.clone());
         }
@@ -78,7 +81,7 @@ impl Gallery {
     /// It works through many, or is one of a row of programs that do.
     pub(super) fn many(&self, arena: u64) -> bool {
         self.doing.get(&arena).is_some_and(|doing| {
-            let batch = self.batches.get(&(doing.ppid, doing.ran.name.clone()));
+            let batch = self.batches.get(&doing.batch);
             doing.media.len() > MANY || batch.is_some_and(|b| b.len() > MANY)
         })
     }

@@ -1,20 +1,22 @@
 //! From who read a media file to what came of it.
 #![forbid(unsafe_code)]
 
-use super::chain::{Chain, Made};
-use super::changed::same_way;
+use super::chain::{Chain, Kind, Made};
 use super::look::Ask;
 use super::ordinary::approved;
 use super::ran::{Code, Tool, base};
+use super::round::From;
 use super::told::{Link, Script};
 use super::{ANSWERS, CAME_OUT, Doing, Gallery, SETTLE, Turn};
-use crate::host::facts::Inode;
+use crate::assemble::program::ArenaId;
 use crate::judged::{Judged, Notice, What};
 use crate::model::{FileFact, ProcessName};
-use crate::sensitive::lineage::{Lineage, Reach, Sending, World};
-use crate::sensitive::origins::{Copy, Source};
+use crate::sensitive::lineage::{Asked, Lineage, Reach, Sending, Wrote};
+use crate::sensitive::origins::{Copy, Source, WAY};
 use crate::sensitive::told::Step;
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use memchr::memmem::Finder;
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::rc::Rc;
 use std::sync::Arc;
 
 /// Shorter content proves nothing.
@@ -23,94 +25,28 @@ const LEAST: u32 = 48;
 const OF_ONE: usize = 4;
 /// Shorter names are in many texts.
 const NAME: usize = 5;
+/// Names of one picture and its copies that are looked for in scripts.
+const NAMES: usize = 64;
 
-/// A reading, as far as a walk needs it.
-struct From {
-    arena: u64,
-    pid: u32,
-    opened_as: String,
-    since: u64,
-    last: u64,
-    source: Source,
-    chain: Vec<Step>,
-}
+/// Of what a program wrote, what was run, or is a picture.
+pub(super) type Works = HashMap<ArenaId, Rc<[Wrote]>>;
 
 impl Gallery {
-    /// Walks from every reading that counts.
-    pub(super) fn walk(
-        &mut self,
-        now: u64,
-        turn: Turn,
-        lineage: &Lineage,
-        world: &dyn World,
-        out: &mut VecDeque<Judged>,
-    ) {
-        let starts = self.starts(now, lineage);
-        for from in &starts {
-            let said = self.said.entry(from.source.path.clone()).or_default();
-            if said.since == 0 || from.since < said.since {
-                said.since = from.since;
-            }
-            self.counted(from.arena, &from.source.path);
-        }
-        let starts: Vec<From> = self.without_other_files_of_tools(starts);
-        let mut chains: BTreeMap<Arc<str>, Chain> = BTreeMap::new();
-        for from in &starts {
-            let mut chain = chains.remove(&from.source.path).unwrap_or_default();
-            self.reading(&mut chain, from, now, lineage, world);
-            chains.insert(from.source.path.clone(), chain);
-        }
-        for (root, mut chain) in chains {
-            let from: Vec<&From> = starts.iter().filter(|f| f.source.path == root).collect();
-            self.named_by_scripts(&mut chain, &root, &from, lineage);
-            self.judge(root, chain, &from, now, turn, lineage, out);
-        }
-    }
-
-    /// What a tool hides or takes out is not the medium, where it read one, too.
-    fn without_other_files_of_tools(&self, starts: Vec<From>) -> Vec<From> {
-        let media = |f: &From| {
-            let class = self.said.get(&f.source.path).and_then(|said| said.class);
-            class.is_some() || super::picture::named(&f.source.path)
-        };
-        let with_media: HashSet<u64> = starts.iter().filter(|f| media(f)).map(|f| f.arena).collect();
-        starts.into_iter().filter(|f| media(f) || !with_media.contains(&f.arena)).collect()
-    }
-
-    fn starts(&self, now: u64, lineage: &Lineage) -> Vec<From> {
-        let starts = self.origins.readings().filter(|(_, r)| r.sure).map(|(_, r)| {
-            let mut chain = r.source.way.to_vec();
-            chain.push(Step {
-                at: lineage.at(r.since),
-                did: "read",
-                process: ProcessName { pid: r.pid, ..lineage.name(r.arena) },
-                to: None,
-                over: None,
-                transfer: None,
-                file: Some(r.opened_as.clone()),
-            });
-            let open = !r.open.is_empty() && !lineage.is_gone(r.arena);
-            From {
-                arena: r.arena,
-                pid: r.pid,
-                opened_as: r.opened_as.clone(),
-                since: r.since,
-                last: if open { now } else { r.last },
-                source: r.source.clone(),
-                chain,
-            }
-        });
-        starts.collect()
-    }
-
     /// What one program's reading of it adds to the chain.
-    fn reading(&mut self, chain: &mut Chain, from: &From, now: u64, lineage: &Lineage, world: &dyn World) {
-        chain.steps(from.chain.iter().cloned());
+    pub(super) fn reading(
+        &mut self,
+        chain: &mut Chain,
+        from: &From,
+        lineage: &Lineage,
+        asked: &mut Asked<'_>,
+        works: &mut Works,
+    ) {
+        chain.steps(from.chain());
         chain.process = lineage.facts(from.arena).map(|f| f.process.clone());
         if let Some(process) = &mut chain.process {
             process.pid = from.pid;
         }
-        let reached = lineage.reach(world, from.arena, from.since);
+        let reached = lineage.reach(asked, from.arena, from.since);
         let many = self.many(from.arena);
         if let Some(doing) = self.doing.get(&from.arena)
             && !approved(&self.settings(), doing)
@@ -119,37 +55,30 @@ impl Gallery {
             self.script_that_reads(chain, from, doing, many);
         }
         for reach in &reached {
-            let wrote = self.files_of(from, reach, lineage);
-            self.runs_of(chain, &wrote, reach.since, lineage);
-            let made = wrote.into_iter().map(|(path, inode, _)| Made { path, inode, by: reach.arena });
-            let pictures = made.filter(|m| super::picture::named(&m.path) || self.shots.wrote(m.inode));
-            chain.made.extend(pictures.take(OF_ONE));
-            let steps = || from.chain.iter().chain(&reach.steps).cloned();
+            let way = || from.chain().chain(lineage.steps(&reached, reach));
+            self.files_of(from, reach, way, lineage, asked);
+            self.works_of(chain, reach, way, lineage, works);
             let Some(doing) = self.doing.get(&reach.arena) else { continue };
             if approved(&self.settings(), doing) {
                 continue;
             }
-            let piped = reach.steps.last().is_some_and(|step| step.over.is_some());
-            if piped && matches!(doing.ran.code, Some(Code::Input)) {
+            if reach.piped() && matches!(doing.ran.code, Some(Code::Input)) {
                 chain.link(Link::Output { path: None });
                 chain.link(script(doing, CAME_OUT));
-                chain.steps(steps());
-            } else if piped && !many && self.unusual(doing) == Some(true) {
+                chain.steps(way());
+            } else if reach.piped() && !many && self.unusual(doing) == Some(true) {
                 chain.link(script(doing, "gets it on its standard input"));
-                chain.steps(steps());
+                chain.steps(way());
             }
             if many || self.many(reach.arena) {
                 continue;
             }
-            for sending in lineage.sendings(world, reach.arena) {
-                let since = from.last.max(reach.since);
-                if sending.grew >= reach.since && sending.grew <= since.saturating_add(self.window()) {
-                    self.sent(chain, from, reach.arena, &sending, steps(), lineage);
+            let until = from.last.max(reach.since).saturating_add(self.window());
+            for sending in lineage.sendings(asked, reach.arena).iter() {
+                if (reach.since..=until).contains(&sending.grew) {
+                    self.sent(chain, from, reach.arena, sending, way(), lineage);
                 }
             }
-        }
-        if now.saturating_sub(from.since) > self.window() && from.source.way.is_empty() {
-            self.known.retain(|_, root| *root != from.source.path);
         }
     }
 
@@ -166,7 +95,7 @@ impl Gallery {
         if doing.ran.code.is_none() {
             return;
         }
-        let derived = !from.source.way.is_empty();
+        let derived = !from.own();
         if derived && doing.ran.script() == Some(from.opened_as.as_str()) {
             chain.link(Link::Output { path: Some(from.opened_as.clone()) });
             chain.link(script(doing, CAME_OUT));
@@ -187,12 +116,14 @@ impl Gallery {
         steps: impl Iterator<Item = Step>,
         lineage: &Lineage,
     ) {
-        let proven = self.streams.iter().any(|(first, other)| {
-            same_way(other, sending)
-                && first.0 >= LEAST
-                && self.known.get(first).is_some_and(|root| *root == from.source.path)
+        let proven = self.streams.get(sending).any(|first| {
+            first.0 >= LEAST && self.known.get(&first).is_some_and(|(root, _)| *root == from.source.path)
         });
-        if !from.source.way.is_empty() {
+        // Enough is known of where it went.
+        if chain.full(&Kind::Socket) && !proven {
+            return;
+        }
+        if !from.own() {
             chain.link(Link::Output { path: Some(from.opened_as.clone()) });
         }
         let libraries = self.doing.get(&sender).map_or(0, |doing| doing.libraries);
@@ -220,82 +151,110 @@ impl Gallery {
         chain.process = Some(sending.process.clone());
     }
 
-    /// What was written after the reading came of it.
-    fn files_of(&mut self, from: &From, reach: &Reach, lineage: &Lineage) -> Vec<(String, Inode, Source)> {
-        let mut all = Vec::new();
-        for w in lineage.written(reach.arena).filter(|w| w.last >= reach.since) {
-            let mut way: Vec<Step> = from.chain.iter().chain(&reach.steps).cloned().collect();
-            way.push(Step {
-                at: lineage.at(w.last),
-                did: "wrote",
-                process: lineage.name(reach.arena),
-                to: None,
-                over: None,
-                transfer: None,
-                file: Some(w.path.clone()),
-            });
-            let source = Source { way: way.into(), same: false, ..from.source.clone() };
-            all.push((w.path.clone(), w.inode, source.clone()));
-            let made = w.made && w.opened.saturating_add(1_000_000_000) >= reach.since;
-            self.came_of(w.inode, Copy { source, written: w.last, made, modified: w.modified });
+    /// What was written after the reading came of it: whoever reads that, or runs it, goes on with the chain.
+    fn files_of<S: Iterator<Item = Step>>(
+        &mut self,
+        from: &From,
+        reach: &Reach,
+        way: impl Fn() -> S,
+        lineage: &Lineage,
+        asked: &mut Asked<'_>,
+    ) {
+        // With the reading, and the writing.
+        if from.source.way.len() + reach.depth + 2 > WAY {
+            return;
         }
-        all
+        let span = reach.since..asked.unseen(reach.arena, reach.since, 0);
+        for w in lineage.written(reach.arena).filter(|w| span.contains(&w.last)) {
+            if !self.origins.knows(w.inode, w.last, false) {
+                let way = way().chain([wrote(w, reach.arena, lineage)]).collect();
+                let source = Source { way, same: false, ..from.source.clone() };
+                let made = w.made && w.opened.saturating_add(1_000_000_000) >= reach.since;
+                self.came_of(w.inode, Copy { source, written: w.last, made, modified: w.modified });
+            }
+        }
+    }
+
+    /// Of those files the ones that were run, and the pictures.
+    fn works_of<S: Iterator<Item = Step>>(
+        &self,
+        chain: &mut Chain,
+        reach: &Reach,
+        way: impl Fn() -> S,
+        lineage: &Lineage,
+        works: &mut Works,
+    ) {
+        let media = |w: &Wrote| super::picture::named(&w.path) || self.shots.wrote(w.inode);
+        let work = |w: &&Wrote| self.runs.contains_key(&w.path) || media(w);
+        let all = || lineage.written(reach.arena).filter(work).cloned().collect();
+        let works = works.entry(reach.arena).or_insert_with(all).iter().filter(|w| w.last >= reach.since);
+        let mut made = 0;
+        for w in works {
+            let way = || way().chain([wrote(w, reach.arena, lineage)]);
+            self.runs_of(chain, &w.path, reach.since, way, lineage);
+            if made < OF_ONE && media(w) {
+                made += 1;
+                chain.made(Made { path: w.path.clone(), inode: w.inode, by: reach.arena });
+            }
+        }
     }
 
     /// A file that came of it was run, as a script or as a program.
-    fn runs_of(&self, chain: &mut Chain, wrote: &[(String, Inode, Source)], since: u64, lineage: &Lineage) {
-        for (path, _, source) in wrote {
-            let ran = self.doing.iter().filter(|(_, d)| {
-                d.born >= since && (d.exe == *path || d.ran.script() == Some(path.as_str()))
-            });
-            for (&arena, doing) in ran {
-                chain.link(Link::Output { path: Some(path.clone()) });
-                chain.link(script(doing, CAME_OUT));
-                chain.steps(source.way.iter().cloned());
-                chain.steps([Step {
-                    at: lineage.at(doing.born),
-                    did: "ran",
-                    process: lineage.name(arena),
-                    to: None,
-                    over: None,
-                    transfer: None,
-                    file: Some(path.clone()),
-                }]);
-                chain.process = lineage.facts(arena).map(|f| f.process.clone());
-            }
+    fn runs_of<S: Iterator<Item = Step>>(
+        &self,
+        chain: &mut Chain,
+        path: &str,
+        since: u64,
+        way: impl Fn() -> S,
+        lineage: &Lineage,
+    ) {
+        let ran = self.runs.get(path).into_iter().flatten();
+        let ran = ran.filter_map(|arena| self.doing.get(arena).map(|doing| (*arena, doing)));
+        for (arena, doing) in ran.filter(|(_, doing)| doing.born >= since).take(OF_ONE) {
+            chain.link(Link::Output { path: Some(path.to_owned()) });
+            chain.link(script(doing, CAME_OUT));
+            chain.steps(way());
+            chain.steps([ran_step(arena, doing, path, lineage)]);
+            chain.process = lineage.facts(arena).map(|f| f.process.clone());
         }
     }
 
     /// Scripts that get it as an argument, or name it.
-    fn named_by_scripts(&mut self, chain: &mut Chain, root: &Arc<str>, from: &[&From], lineage: &Lineage) {
+    pub(super) fn named_by_scripts(
+        &mut self,
+        chain: &mut Chain,
+        root: &Arc<str>,
+        from: &[From],
+        scripts: &[(u64, ArenaId)],
+        lineage: &Lineage,
+    ) {
         let Some(since) = from.iter().map(|f| f.since).min() else { return };
         let until = from.iter().map(|f| f.last).max().unwrap_or(since).saturating_add(self.window());
         let earliest = since.saturating_sub(self.window());
-        let near = |d: &Doing| {
-            (earliest..=until).contains(&d.born) && d.ran.code.is_some() && !approved(&self.settings(), d)
-        };
-        let paths: Vec<&str> = from.iter().map(|f| f.opened_as.as_str()).chain([&**root]).collect();
-        let mut asks = Vec::new();
+        let after = &scripts[scripts.partition_point(|(born, _)| *born < earliest)..];
+        let near = &after[..after.partition_point(|(born, _)| *born <= until)];
+        if near.is_empty() {
+            return;
+        }
+        let mut paths: HashSet<&str> = HashSet::from([&**root]);
+        for f in from {
+            if paths.len() < NAMES {
+                paths.insert(&f.opened_as);
+            }
+        }
+        let words: HashSet<&str> = paths.iter().map(|path| base(path)).filter(|w| w.len() >= NAME).collect();
+        let words: Vec<Finder<'_>> = words.into_iter().map(Finder::new).collect();
         let mut found = Vec::new();
-        for (&arena, doing) in self.doing.iter().filter(|(_, d)| near(d)) {
-            let unusual = self.unusual(doing);
-            if let Some(script) = doing.ran.script()
-                && !self.scripts.contains_key(script)
-                && let Some(user) = &doing.user
-            {
-                asks.push(Ask { path: script.to_owned(), inode: None, user: user.clone(), script: true });
-            }
-            if unusual != Some(true) || self.many(arena) {
-                continue;
-            }
+        for (_, arena) in near {
+            let Some(doing) = self.doing.get(arena) else { continue };
             // A shell's inline code mostly is another program's way to start a third one.
             let script = doing.ran.script();
-            if doing.ran.files.iter().any(|file| paths.contains(&file.as_str())) {
-                found.push((arena, "gets it as an argument"));
+            if doing.ran.files.iter().any(|file| paths.contains(file.as_str())) {
+                found.push((*arena, "gets it as an argument"));
             } else if let Some(Some(seen)) = script.and_then(|s| self.scripts.get(s))
-                && paths.iter().any(|path| names(&seen.text, path))
+                && words.iter().any(|word| names(&seen.text, word))
             {
-                found.push((arena, "names it"));
+                found.push((*arena, "names it"));
             }
         }
         for (arena, how) in found {
@@ -304,31 +263,18 @@ impl Gallery {
             }
             let Some(doing) = self.doing.get(&arena) else { continue };
             chain.link(script(doing, how));
-            chain.steps([Step {
-                at: lineage.at(doing.born),
-                did: "ran",
-                process: lineage.name(arena),
-                to: None,
-                over: None,
-                transfer: None,
-                file: Some(doing.ran.script().unwrap_or("code on its command line").to_owned()),
-            }]);
-        }
-        for ask in asks {
-            let path = ask.path.clone();
-            if self.looker.ask(ask) {
-                self.scripts.insert(path, None);
-            }
+            let runs = doing.ran.script().unwrap_or("code on its command line");
+            chain.steps([ran_step(arena, doing, runs, lineage)]);
         }
     }
 
     /// Says what there is to say, once it has settled.
     #[allow(clippy::too_many_arguments, reason = "one chain's facts")]
-    fn judge(
+    pub(super) fn judge(
         &mut self,
         root: Arc<str>,
         mut chain: Chain,
-        from: &[&From],
+        from: &[From],
         now: u64,
         turn: Turn,
         lineage: &Lineage,
@@ -387,11 +333,11 @@ impl Gallery {
     }
 
     /// Has the file looked at, and those that were made of it.
-    fn look_at(&mut self, root: &Arc<str>, from: &[&From], made: &[Made], many: bool) {
+    fn look_at(&mut self, root: &Arc<str>, from: &[From], made: &[Made], many: bool) {
         let Some(said) = self.said.get_mut(root) else { return };
         let new: HashMap<&str, u64> = from
             .iter()
-            .filter(|f| f.source.way.is_empty() || super::picture::named(&f.opened_as))
+            .filter(|f| f.own() || super::picture::named(&f.opened_as))
             .map(|f| (f.opened_as.as_str(), f.arena))
             .chain(made.iter().map(|m| (m.path.as_str(), m.by)))
             .filter(|(path, _)| !self.pictures.contains_key(*path))
@@ -421,24 +367,46 @@ fn script(doing: &Doing, how: &'static str) -> Link {
     Link::Script(Script { interpreter: doing.ran.name.clone(), runs, how })
 }
 
-/// A text has the file's name, as a word of its own.
-fn names(text: &[u8], path: &str) -> bool {
-    let name = base(path).as_bytes();
+fn wrote(w: &Wrote, by: ArenaId, lineage: &Lineage) -> Step {
+    Step {
+        at: lineage.at(w.last),
+        did: "wrote",
+        process: lineage.name(by),
+        to: None,
+        over: None,
+        transfer: None,
+        file: Some(w.path.clone()),
+    }
+}
+
+fn ran_step(arena: ArenaId, doing: &Doing, file: &str, lineage: &Lineage) -> Step {
+    Step {
+        at: lineage.at(doing.born),
+        did: "ran",
+        process: lineage.name(arena),
+        to: None,
+        over: None,
+        transfer: None,
+        file: Some(file.to_owned()),
+    }
+}
+
+/// A text has the name, as a word of its own.
+fn names(text: &[u8], name: &Finder<'_>) -> bool {
     let word = |b: Option<&u8>| b.is_some_and(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'));
-    name.len() >= NAME
-        && memchr::memmem::find_iter(text, name)
-            .any(|at| !word(at.checked_sub(1).and_then(|i| text.get(i))) && !word(text.get(at + name.len())))
+    name.find_iter(text).any(|at| {
+        !word(at.checked_sub(1).and_then(|i| text.get(i))) && !word(text.get(at + name.needle().len()))
+    })
 }
 
 #[cfg(test)]
 mod tests {
-    use super::names;
+    use super::{Finder, names};
 
     #[test]
     fn whole_words() {
-        assert!(names(b"open('cat.png')", "/tmp/cat.png") && names(b"cat.png", "cat.png"));
-        assert!(
-            !names(b"concat.png", "cat.png") && !names(b"cat.png2", "cat.png") && !names(b"a.py", "/x/a.py")
-        );
+        let finds = |text: &[u8], name| names(text, &Finder::new(name));
+        assert!(finds(b"open('cat.png')", "cat.png") && finds(b"cat.png", "cat.png"));
+        assert!(!finds(b"concat.png", "cat.png") && !finds(b"cat.png2", "cat.png"));
     }
 }

@@ -11,13 +11,14 @@ use crate::host::facts::{Facts, Inode};
 use crate::model::{Channel, Connection, Process, ProcessName};
 use jiff::Timestamp;
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::rc::Rc;
 use std::sync::Arc;
 use uuid::Uuid;
 
 /// Programs remembered.
 const NODES: usize = 20_000;
 /// Gifts, written files and ended connections remembered, each.
-const MANY: usize = 20_000;
+pub const MANY: usize = 20_000;
 /// Of one program.
 const OF_ONE: usize = 256;
 /// Programs that one walk looks at.
@@ -100,14 +101,63 @@ struct Node {
 }
 
 /// A program that bytes may have reached.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Reach {
     /// It.
     pub arena: ArenaId,
     /// From when on.
     pub since: u64,
-    /// How.
-    pub steps: Vec<Step>,
+    /// How many steps led there.
+    pub depth: usize,
+    /// The place of the one before it among all that were reached.
+    before: usize,
+    how: How,
+}
+
+/// How bytes came from one program to the next.
+#[derive(Clone, Copy, Debug)]
+enum How {
+    /// They were there.
+    There,
+    Given(Channel, Uuid),
+    Started,
+}
+
+impl Reach {
+    /// Through a pipe, or a pair of sockets.
+    #[must_use]
+    pub fn piped(&self) -> bool {
+        matches!(self.how, How::Given(..))
+    }
+}
+
+/// The tables as they stand, asked about each program once: what they say is read from `/proc` in part.
+pub struct Asked<'a> {
+    world: &'a dyn World,
+    given: HashMap<ArenaId, Rc<[Given]>>,
+    sendings: HashMap<ArenaId, Rc<[Sending]>>,
+    /// From when on it was looked at what a program wrote, for one who asks.
+    wrote: HashMap<(ArenaId, usize), u64>,
+}
+
+impl<'a> Asked<'a> {
+    /// Nothing yet.
+    #[must_use]
+    pub fn new(world: &'a dyn World) -> Self {
+        Self { world, given: HashMap::new(), sendings: HashMap::new(), wrote: HashMap::new() }
+    }
+
+    /// Until when it must still be looked at what a program wrote since then. `what_for`: who asks; the answer is for him.
+    pub fn unseen(&mut self, by: ArenaId, since: u64, what_for: usize) -> u64 {
+        let seen = self.wrote.entry((by, what_for)).or_insert(u64::MAX);
+        let until = *seen;
+        *seen = until.min(since);
+        until
+    }
+
+    fn given(&mut self, from: ArenaId) -> Rc<[Given]> {
+        self.given.entry(from).or_insert_with(|| self.world.given(from).into()).clone()
+    }
 }
 
 /// All that is remembered.
@@ -116,6 +166,7 @@ pub struct Lineage {
     nodes: HashMap<ArenaId, Node>,
     /// Whose process has, or had, that number, and when it was heard of.
     by_pid: HashMap<u32, (ArenaId, u64)>,
+    by_session: HashMap<u32, HashSet<ArenaId>>,
     order: VecDeque<ArenaId>,
     gifts: Recent<Given>,
     sent: Recent<Sending>,
@@ -197,6 +248,9 @@ impl Lineage {
             pids: vec![pid],
         };
         self.nodes.insert(arena, node);
+        if let Some(session) = facts.process.session {
+            self.by_session.entry(session).or_default().insert(arena);
+        }
         self.order.push_back(arena);
         self.by_pid.insert(pid, (arena, since));
         parent
@@ -272,6 +326,14 @@ impl Lineage {
                 self.by_pid.remove(&pid);
             }
         }
+        if let Some(session) = node.facts.process.session
+            && let Some(others) = self.by_session.get_mut(&session)
+        {
+            others.remove(&arena);
+            if others.is_empty() {
+                self.by_session.remove(&session);
+            }
+        }
     }
 
     /// What is known of a program.
@@ -280,13 +342,9 @@ impl Lineage {
         self.nodes.get(&arena).map(|node| &node.facts)
     }
 
-    /// Programs of a session that were there since then.
+    /// Programs of a session.
     pub fn in_session(&self, session: u32) -> impl Iterator<Item = ArenaId> {
-        self.nodes
-            .iter()
-            .filter(move |(_, n)| n.facts.process.session == Some(session))
-            .map(|(&a, _)| a)
-            .take(WALK)
+        self.by_session.get(&session).into_iter().flatten().copied().take(WALK)
     }
 
     /// A transfer between two programs is over.
@@ -311,8 +369,9 @@ impl Lineage {
 
     /// Connections of a program, those that are over first.
     #[must_use]
-    pub fn sendings(&self, world: &dyn World, arena: ArenaId) -> Vec<Sending> {
-        self.sent.get(arena).cloned().chain(world.sendings(arena)).collect()
+    pub fn sendings(&self, asked: &mut Asked<'_>, arena: ArenaId) -> Rc<[Sending]> {
+        let all = || self.sent.get(arena).cloned().chain(asked.world.sendings(arena)).collect();
+        asked.sendings.entry(arena).or_insert_with(all).clone()
     }
 
     /// Forgets what was over before `time`.
@@ -344,60 +403,56 @@ impl Lineage {
 
     /// All programs that bytes from `arena` may have reached since then, itself first.
     #[must_use]
-    pub fn reach(&self, world: &dyn World, arena: ArenaId, since: u64) -> Vec<Reach> {
-        let mut all = vec![Reach { arena, since, steps: Vec::new() }];
+    pub fn reach(&self, asked: &mut Asked<'_>, arena: ArenaId, since: u64) -> Vec<Reach> {
+        let mut all = vec![Reach { arena, since, depth: 0, before: 0, how: How::There }];
         let mut seen = HashSet::from([arena]);
         let mut next = 0;
-        while next < all.len() {
-            let Reach { arena, since, steps } = all[next].clone();
+        while next < all.len() && all.len() < WALK {
+            let (before, Reach { arena, since, depth, .. }) = (next, all[next]);
             next += 1;
-            if steps.len() >= STEPS {
+            if depth >= STEPS {
                 continue;
             }
-            for (to, from_then, step) in self.onward(world, arena, since) {
+            let given = asked.given(arena);
+            let gifts = given.iter().chain(self.gifts.get(arena));
+            let gifts = gifts.filter(|g| g.last >= since && g.to != arena);
+            let gifts = gifts.map(|g| (g.to, since.max(g.started), How::Given(g.channel, g.transfer)));
+            let children = self.nodes.get(&arena).into_iter().flat_map(|node| &node.children);
+            let children = children.filter(|(_, born)| *born >= since);
+            for (to, since, how) in gifts.chain(children.map(|&(to, born)| (to, born, How::Started))) {
                 if all.len() < WALK && seen.insert(to) {
-                    let mut steps = steps.clone();
-                    steps.push(step);
-                    all.push(Reach { arena: to, since: from_then, steps });
+                    all.push(Reach { arena: to, since, depth: depth + 1, before, how });
                 }
             }
         }
         all
     }
 
-    fn onward(&self, world: &dyn World, arena: ArenaId, since: u64) -> Vec<(ArenaId, u64, Step)> {
-        let step = |did, at, to: ArenaId| Step {
-            at: self.at(at),
-            did,
-            process: self.name(arena),
-            to: Some(self.name(to)),
-            over: None,
-            transfer: None,
-            file: None,
-        };
-        let gifts = world.given(arena).into_iter().chain(self.gifts.get(arena).cloned());
-        let gifts = gifts.filter(|g| g.last >= since && g.to != arena).map(|g| {
-            let from_then = since.max(g.started);
-            let over = Some(if g.channel == Channel::Pipe { "pipe" } else { "socket pair" });
-            (
-                g.to,
-                from_then,
-                Step {
-                    over,
-                    transfer: Some(g.transfer).filter(|id| !id.is_nil()),
-                    ..step("passed bytes to", from_then, g.to)
-                },
-            )
-        });
-        let children = self.nodes.get(&arena).into_iter().flat_map(|node| &node.children);
-        let children = children.filter(|(_, born)| *born >= since);
-        gifts.chain(children.map(|&(to, born)| (to, born, step("started", born, to)))).collect()
-    }
-
-    /// When a program came, monotonic nanoseconds.
+    /// The steps to one of those that were reached.
     #[must_use]
-    pub fn born(&self, arena: ArenaId) -> Option<u64> {
-        self.nodes.get(&arena).map(|node| node.born)
+    pub fn steps(&self, reached: &[Reach], to: &Reach) -> Vec<Step> {
+        let mut steps = Vec::with_capacity(to.depth);
+        let mut to = to;
+        while to.depth > 0 {
+            let Some(from) = reached.get(to.before).filter(|from| from.depth < to.depth) else { break };
+            let (did, over, transfer) = match to.how {
+                How::Given(Channel::Pipe, id) => ("passed bytes to", Some("pipe"), Some(id)),
+                How::Given(_, id) => ("passed bytes to", Some("socket pair"), Some(id)),
+                How::Started | How::There => ("started", None, None),
+            };
+            steps.push(Step {
+                at: self.at(to.since),
+                did,
+                process: self.name(from.arena),
+                to: Some(self.name(to.arena)),
+                over,
+                transfer: transfer.filter(|id| !id.is_nil()),
+                file: None,
+            });
+            to = from;
+        }
+        steps.reverse();
+        steps
     }
 }
 
@@ -427,7 +482,7 @@ mod tests {
     }
 
     fn reached(lineage: &Lineage, world: &Still, from: ArenaId, since: u64) -> Vec<ArenaId> {
-        lineage.reach(world, from, since).iter().map(|r| r.arena).collect()
+        lineage.reach(&mut Asked::new(world), from, since).iter().map(|r| r.arena).collect()
     }
 
     #[test]
@@ -443,8 +498,8 @@ mod tests {
         assert_eq!(reached(&l, &world, 1, 20), [1, 3, 4, 5], "2 was started before");
         assert_eq!(reached(&l, &world, 2, 0), [2], "never upwards");
         assert_eq!(reached(&l, &world, 3, 61), [3], "the pipe was over");
-        let ways = l.reach(&world, 1, 20);
-        let said: Vec<&str> = ways[3].steps.iter().map(|s| s.did).collect();
+        let ways = l.reach(&mut Asked::new(&world), 1, 20);
+        let said: Vec<&str> = l.steps(&ways, &ways[3]).iter().map(|s| s.did).collect();
         assert_eq!(said, ["started", "passed bytes to", "passed bytes to"]);
     }
 
@@ -530,12 +585,18 @@ mod tests {
             l.gave(n, given(n.wrapping_sub(1), n, n + 1));
             l.gone(n, n);
         }
-        assert!(l.reach(&Still::default(), 0, 0).len() <= WALK);
+        assert!(l.reach(&mut Asked::new(&Still::default()), 0, 0).len() <= WALK);
         for _ in 0..2 * OF_ONE {
             l.gave(7, given(8, 0, 9));
         }
         assert!(l.gifts.get(7).count() <= OF_ONE);
         l.forget_before(100_000);
-        assert!(l.nodes.is_empty() && l.by_pid.is_empty() && l.gifts.count == 0 && l.order.is_empty());
+        assert!(
+            l.nodes.is_empty()
+                && l.by_pid.is_empty()
+                && l.gifts.count == 0
+                && l.order.is_empty()
+                && l.by_session.is_empty()
+        );
     }
 }

@@ -6,7 +6,7 @@
 //! opens ─► origins; who gave, started, ───┘
 //!          wrote, sent ─► lineage
 //! ```
-//! Comes in: what the assembler sees of files, programs and connections, and its tables ([`World`]). Goes out: notices
+//! Comes in: what the assembler sees of files, programs and connections, and its tables ([`World`](lineage::World)). Goes out: notices
 //! that a sensitive file left: its content was seen on a connection, or a process that had read it, or got bytes from
 //! one that did, sent something. The core's thread calls [`Trail`]; while nobody reads anything sensitive, nothing is
 //! looked for.
@@ -21,6 +21,7 @@ pub mod known;
 pub mod lineage;
 #[expect(unsafe_code, reason = "shared memory")]
 pub mod memory;
+pub mod opens;
 pub mod origins;
 pub mod paths;
 pub mod readers;
@@ -37,37 +38,27 @@ use crate::host::facts::{Facts, Inode, Proc};
 use crate::host::path_text;
 use crate::judged::Judged;
 use crate::model::Process;
+use crate::pace::{Pace, Slice};
 use known::{Known, Secret};
-use lineage::{Lineage, Sending, World, Wrote};
+use lineage::{Asked, Lineage, Sending, Wrote};
+use opens::{Open, Opens};
 use origins::{Copy, Origins, Reading, Source};
 use readers::Readers;
 pub use setup::Setup;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::ffi::OsStr;
+use std::hash::RandomState;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
-/// Opens remembered: a copy may be opened before it is known to be one.
-const OPENS: usize = 4096;
-/// Between two looks, nanoseconds; more where they take long.
+/// Between two looks, nanoseconds.
 const LOOK_EVERY: u64 = 10_000_000;
 /// How long what ended is remembered while nobody reads anything sensitive: records come in any order.
 const SHORT: u64 = 5_000_000_000;
 /// What was told, remembered.
 const TOLD: usize = 4096;
-
-/// An open file, as it came.
-struct Open {
-    arena: ArenaId,
-    pid: u32,
-    number: u32,
-    fd: i32,
-    inode: Inode,
-    time: u64,
-    path: Vec<u8>,
-}
 
 /// A file was closed, or read at rest.
 #[derive(Clone, Debug)]
@@ -101,16 +92,19 @@ pub struct Trail {
     proc: Arc<dyn Proc>,
     lineage: Lineage,
     origins: Origins,
-    opens: VecDeque<Open>,
+    opens: Opens,
     first: firsts::Firsts,
     seen: seen::SeenContent,
     /// What was said, and on what ground.
     told: HashMap<String, u8>,
+    /// Makes few bytes of what each reading was said to have led to.
+    keyed: RandomState,
     /// Programs that are to be looked at closely, and those that are not any more.
     pub turned: Vec<(ArenaId, bool)>,
     up: HashMap<ArenaId, u64>,
-    looked: u64,
-    took: u64,
+    /// The reading with which the next walk goes on.
+    next: u64,
+    pace: Pace,
     tidied: u64,
 }
 
@@ -124,14 +118,15 @@ impl Trail {
             proc,
             lineage: Lineage::new(clock_offset),
             origins: Origins::default(),
-            opens: VecDeque::new(),
+            opens: Opens::default(),
             first: firsts::Firsts::default(),
             seen: seen::SeenContent::default(),
             told: HashMap::new(),
+            keyed: RandomState::new(),
             turned: Vec::new(),
             up: HashMap::new(),
-            looked: 0,
-            took: 0,
+            next: 0,
+            pace: Pace::new(LOOK_EVERY),
             tidied: 0,
         }
     }
@@ -201,23 +196,19 @@ impl Trail {
     /// A file was opened.
     #[allow(clippy::too_many_arguments, reason = "one record's facts")]
     pub fn opened(&mut self, arena: ArenaId, pid: u32, number: u32, fd: i32, inode: Inode, time: u64) {
-        if self.opens.len() >= OPENS {
-            self.opens.pop_front();
-        }
-        let open = Open { arena, pid, number, fd, inode, time, path: Vec::new() };
+        let open = Open { arena, pid, number, fd, inode, time, path: Vec::new(), read: None };
         let place = format!("/proc/{pid}/fd/{fd}");
         let copied = |trail: &mut Self| trail.copied(inode, time, Path::new(&place));
         let source = self.known.held().at(inode).map(|s| source(s)).or_else(|| copied(self));
         if let Some(source) = source {
             self.begin(&open, source);
         }
-        self.opens.push_back(open);
+        self.opens.put(open);
     }
 
     /// What an open file is called.
     pub fn named(&mut self, arena: ArenaId, number: u32, path: &[u8]) {
-        let open = self.opens.iter_mut().rev().find(|o| o.arena == arena && o.number == number);
-        if let Some(open) = open {
+        if let Some(open) = self.opens.get_mut(arena, number) {
             open.path = path.to_vec();
         }
         if let Some(reading) = self.origins.of(arena, number) {
@@ -233,13 +224,9 @@ impl Trail {
         let Some(label) = std::str::from_utf8(path).ok().and_then(|p| self.known.paths().of(p)) else {
             return;
         };
-        let Some(at) = self.opens.iter().rposition(|o| o.arena == arena && o.number == number) else {
-            return;
-        };
-        let Some(open) = self.opens.remove(at) else { return };
+        let Some(open) = self.opens.get(arena, number).cloned() else { return };
         let (path, way) = (path_text(path).into(), Arc::from([]));
         self.begin(&open, Source { path, label, owner: None, sha256: None, way, same: true });
-        self.opens.push_back(open);
     }
 
     /// What a file is a copy of.
@@ -325,7 +312,7 @@ impl Trail {
                 && let Some(secret) = secret
             {
                 let (pid, inode, path) = (closed.pid, closed.inode, closed.path.clone());
-                let open = Open { arena, pid, number, fd: -1, inode, time: last, path };
+                let open = Open { arena, pid, number, fd: -1, inode, time: last, path, read: None };
                 self.begin(&open, source(&secret));
             }
             if let Some(reading) = self.origins.of(arena, number)
@@ -336,7 +323,9 @@ impl Trail {
             }
         }
         self.origins.closed(arena, number, last, closed.read.is_some());
-        self.opens.retain(|o| (o.arena, o.number) != (arena, number) || closed.read.is_some());
+        if closed.read.is_none() {
+            self.opens.remove(arena, number);
+        }
         if let Some(wrote) = closed.wrote {
             if self.origins.copy(wrote.inode).is_some_and(|c| c.modified != wrote.modified && wrote.made) {
                 self.origins.overwritten(wrote.inode);
@@ -345,7 +334,7 @@ impl Trail {
                 self.digested(wrote.inode, digest, last);
             }
             self.lineage.wrote(arena, wrote);
-            self.looked = 0;
+            self.pace.news();
         }
     }
 
@@ -377,12 +366,8 @@ impl Trail {
             return;
         }
         self.known.also(inode);
-        let since: Vec<usize> = (0..self.opens.len())
-            .filter(|&at| self.opens[at].inode == inode && self.opens[at].time >= written)
-            .collect();
-        for at in since {
-            let open = &self.opens[at];
-            let open = Open { path: open.path.clone(), ..*open };
+        let since: Vec<Open> = self.opens.of(inode).filter(|o| o.time >= written).cloned().collect();
+        for open in since {
             if self.origins.of(open.arena, open.number).is_none() {
                 self.begin(&open, source.clone());
             }
@@ -390,7 +375,7 @@ impl Trail {
     }
 
     /// Every lane was read: looks where it went.
-    pub fn tick(&mut self, now: u64, world: &dyn World, out: &mut VecDeque<Judged>) {
+    pub fn tick(&mut self, now: u64, asked: &mut Asked<'_>, out: &mut VecDeque<Judged>) {
         if now.saturating_sub(self.tidied) > 1_000_000_000 {
             self.tidied = now;
             let quiet = self.origins.quiet();
@@ -408,25 +393,25 @@ impl Trail {
         }
         self.lay_beside(out);
         self.say_seen(now, false, out);
-        if self.origins.quiet()
-            || now.saturating_sub(self.looked) < LOOK_EVERY.max(self.took.saturating_mul(20))
-        {
+        if self.origins.quiet() || !self.pace.due(now) {
             return;
         }
-        self.look(now, world, out);
+        let slice = self.pace.begin();
+        let all = self.walk(now, asked, &slice, out);
+        self.pace.end(now, &slice, all);
     }
 
-    /// Looks now, whatever is due: observation ends.
-    pub fn look(&mut self, now: u64, world: &dyn World, out: &mut VecDeque<Judged>) {
-        if now == u64::MAX {
-            self.wait_for_files();
-            self.say_seen(now, true, out);
-        }
+    /// Observation ends: looks once more at everything.
+    pub fn finish(&mut self, asked: &mut Asked<'_>, out: &mut VecDeque<Judged>) {
+        self.wait_for_files();
+        self.say_seen(u64::MAX, true, out);
         self.lay_beside(out);
-        let before = crate::core::worked();
-        self.walk(now, world, out);
-        self.looked = now;
-        self.took = crate::core::worked().saturating_sub(before);
+        self.next = 0;
+        if !self.walk(u64::MAX, asked, &Slice::last(), out) {
+            tracing::warn!(
+                "there was more to follow of what sensitive files were read than there was time for at the end"
+            );
+        }
     }
 }
 

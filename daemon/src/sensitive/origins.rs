@@ -10,8 +10,12 @@ use std::sync::Arc;
 
 /// Readings remembered.
 const READINGS: usize = 2048;
-/// Copies and files that came of one.
-const COPIES: usize = 10_000;
+/// Copies and files that came of one: as many as files that were written are remembered, or each would be news again
+/// and again.
+const COPIES: usize = super::lineage::MANY;
+/// Steps of the longest way by which a file came of another: where everything is written to one log, in the end
+/// everything came of everything.
+pub const WAY: usize = 48;
 
 /// What was read: a sensitive file, or a file that has its content or came of it.
 #[derive(Clone, Debug)]
@@ -54,7 +58,7 @@ pub struct Reading {
     /// To read it is its program's work.
     pub excused: bool,
     /// Destinations that were told.
-    pub told: HashSet<String>,
+    pub told: HashSet<u64>,
 }
 
 /// A file with a sensitive one's content, or one that came of it.
@@ -93,6 +97,18 @@ impl Origins {
         self.readings.iter().map(|(&id, r)| (id, r))
     }
 
+    /// Their numbers from this one on, oldest first.
+    #[must_use]
+    pub fn from(&self, id: u64) -> Vec<u64> {
+        self.readings.range(id..).map(|(&id, _)| id).collect()
+    }
+
+    /// One of them.
+    #[must_use]
+    pub fn get(&self, id: u64) -> Option<&Reading> {
+        self.readings.get(&id)
+    }
+
     /// One of them.
     pub fn reading(&mut self, id: u64) -> Option<&mut Reading> {
         self.readings.get_mut(&id)
@@ -106,7 +122,7 @@ impl Origins {
     /// One more, or more of one that is known.
     pub fn read(&mut self, number: u32, new: Reading) {
         let file = (new.arena, new.inode);
-        self.by_number.retain(|key, _| *key != (new.arena, number));
+        self.by_number.remove(&(new.arena, number));
         if let Some(id) = self.by_file.get(&file)
             && let Some(known) = self.readings.get_mut(id)
         {
@@ -171,14 +187,18 @@ impl Origins {
         self.copies.get(&inode)
     }
 
+    /// The same again says nothing new; a copy to the byte is better knowledge than one that came of it.
+    #[must_use]
+    pub fn knows(&self, inode: Inode, written: u64, same: bool) -> bool {
+        self.copies.get(&inode).is_some_and(|k| k.written >= written && (k.source.same || !same))
+    }
+
     /// A file has a sensitive one's content, or came of it. True: that is news.
     pub fn copied(&mut self, inode: Inode, copy: Copy) -> bool {
-        let known = self.copies.get(&inode);
-        // The same again says nothing new; a copy to the byte is better knowledge than one that came of it.
-        if known.is_some_and(|k| k.written >= copy.written && (k.source.same || !copy.source.same)) {
+        if self.knows(inode, copy.written, copy.source.same) {
             return false;
         }
-        if known.is_none() {
+        if !self.copies.contains_key(&inode) {
             if self.order.len() >= COPIES
                 && let Some(oldest) = self.order.pop_front()
             {

@@ -1,7 +1,7 @@
 //! The trail as the assembler calls it: synthetic opens, prints and connections; real files, and the real thread that
 //! knows them.
 
-use super::lineage::{Given, Sending, World};
+use super::lineage::{Asked, Given, Sending, World};
 use super::told::{Ground, SensitiveEgress};
 use super::{Closed, Setup, Trail};
 use crate::assemble::program::ArenaId;
@@ -141,7 +141,7 @@ impl Case {
     /// All that there is to say by now, and a while later.
     fn said(&mut self) -> Vec<(Arc<SensitiveEgress>, u32)> {
         self.now += 2 * SECOND;
-        self.trail.tick(self.now, &self.world, &mut self.out);
+        self.trail.tick(self.now, &mut Asked::new(&self.world), &mut self.out);
         let mut said = Vec::new();
         for judged in self.out.drain(..) {
             if let Judged::Notice(notice) = judged

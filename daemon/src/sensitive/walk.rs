@@ -1,13 +1,15 @@
 //! From who read something to where it may have gone.
 #![forbid(unsafe_code)]
 
-use super::lineage::{Reach, Sending, World};
-use super::origins::{Copy, Source};
+use super::lineage::{Asked, Reach, Sending, Wrote};
+use super::origins::{Copy, Source, WAY};
 use super::told::{Ground, SensitiveEgress, Step};
 use super::{TOLD, Trail};
 use crate::judged::{Judged, Notice, What};
 use crate::model::{FileFact, Range};
+use crate::pace::Slice;
 use std::collections::{HashSet, VecDeque};
+use std::hash::BuildHasher;
 use std::sync::Arc;
 
 /// Before the same session is ground enough, nanoseconds.
@@ -20,85 +22,108 @@ struct From {
     since: u64,
     last: u64,
     source: Source,
-    chain: Vec<Step>,
+    read: Step,
+}
+
+impl From {
+    /// How it came there.
+    fn chain(&self) -> impl Iterator<Item = Step> {
+        self.source.way.iter().chain([&self.read]).cloned()
+    }
 }
 
 impl Trail {
-    /// Walks from every reading that counts.
-    pub(super) fn walk(&mut self, now: u64, world: &dyn World, out: &mut VecDeque<Judged>) {
-        let window = self.window();
-        let starts: Vec<From> = self.starts(now);
-        for from in starts {
-            let reached = self.lineage.reach(world, from.arena, from.since);
-            for reach in &reached {
-                self.turn_up(reach.arena, from.last.saturating_add(window));
-                self.files_of(&from, reach);
-                for sending in self.lineage.sendings(world, reach.arena) {
-                    let since = from.last.max(reach.since);
-                    if sending.grew < reach.since || sending.grew > since.saturating_add(window) {
-                        continue;
-                    }
-                    let steps = from.chain.iter().chain(&reach.steps).cloned().collect();
-                    self.say(from.id, &from.source, &sending, Ground::Lineage, steps, out);
-                }
+    /// Walks from every reading that counts, from where the last walk had to leave off. False: this one had to, too.
+    pub(super) fn walk(
+        &mut self,
+        now: u64,
+        asked: &mut Asked<'_>,
+        slice: &Slice,
+        out: &mut VecDeque<Judged>,
+    ) -> bool {
+        for id in self.origins.from(self.next) {
+            self.next = id + 1;
+            if let Some(from) = self.start(id, now) {
+                self.follow_on(&from, now, asked, out);
             }
-            self.session(&from, &reached, now, world, out);
+            if slice.over() {
+                return false;
+            }
         }
+        self.next = 0;
+        true
     }
 
-    fn starts(&mut self, now: u64) -> Vec<From> {
+    fn follow_on(&mut self, from: &From, now: u64, asked: &mut Asked<'_>, out: &mut VecDeque<Judged>) {
+        let window = self.window();
+        let reached = self.lineage.reach(asked, from.arena, from.since);
+        for reach in &reached {
+            self.turn_up(reach.arena, from.last.saturating_add(window));
+            self.files_of(from, &reached, reach, asked);
+            let until = from.last.max(reach.since).saturating_add(window);
+            for sending in self.lineage.sendings(asked, reach.arena).iter() {
+                if (reach.since..=until).contains(&sending.grew) {
+                    let chain =
+                        |trail: &Self| from.chain().chain(trail.lineage.steps(&reached, reach)).collect();
+                    self.say(from.id, &from.source, sending, Ground::Lineage, chain, out);
+                }
+            }
+        }
+        self.session(from, &reached, now, asked, out);
+    }
+
+    fn start(&self, id: u64, now: u64) -> Option<From> {
         let lineage = &self.lineage;
-        let known = &self.known;
         let altered = |arena| {
             let exe = lineage.facts(arena).and_then(|f| f.process.exe.as_deref());
-            exe.is_some_and(|exe| known.altered(exe))
+            exe.is_some_and(|exe| self.known.altered(exe))
         };
-        let counts = self.origins.readings().filter(|(_, r)| r.sure && (!r.excused || altered(r.arena)));
-        let starts = counts.map(|(id, r)| {
-            let mut chain = r.source.way.to_vec();
-            chain.push(Step {
-                at: lineage.at(r.since),
-                did: "read",
-                process: crate::model::ProcessName { pid: r.pid, ..lineage.name(r.arena) },
-                to: None,
-                over: None,
-                transfer: None,
-                file: Some(r.opened_as.clone()),
-            });
-            let last = if r.open.is_empty() || lineage.is_gone(r.arena) { r.last } else { now };
-            From { id, arena: r.arena, since: r.since, last, source: r.source.clone(), chain }
-        });
-        starts.collect()
+        let r = self.origins.get(id).filter(|r| r.sure && (!r.excused || altered(r.arena)))?;
+        let read = Step {
+            at: lineage.at(r.since),
+            did: "read",
+            process: crate::model::ProcessName { pid: r.pid, ..lineage.name(r.arena) },
+            to: None,
+            over: None,
+            transfer: None,
+            file: Some(r.opened_as.clone()),
+        };
+        let last = if r.open.is_empty() || lineage.is_gone(r.arena) { r.last } else { now };
+        Some(From { id, arena: r.arena, since: r.since, last, source: r.source.clone(), read })
     }
 
     /// What was written after the reading came of it.
-    fn files_of(&mut self, from: &From, reach: &Reach) {
-        let wrote: Vec<_> =
-            self.lineage.written(reach.arena).filter(|w| w.last >= reach.since).cloned().collect();
+    fn files_of(&mut self, from: &From, reached: &[Reach], reach: &Reach, asked: &mut Asked<'_>) {
+        // With the reading, and the writing.
+        if from.source.way.len() + reach.depth + 2 > WAY {
+            return;
+        }
         let held = self.known.held();
-        for w in wrote {
-            let digest = w
-                .sha256
-                .or_else(|| self.origins.copy(w.inode).filter(|c| c.source.same).and(from.source.sha256));
-            if held.at(w.inode).is_some() {
-                continue;
-            }
-            let mut way: Vec<Step> = from.chain.iter().chain(&reach.steps).cloned().collect();
-            way.push(Step {
+        let same = |w: &Wrote| {
+            let copied = || self.origins.copy(w.inode).filter(|c| c.source.same).and(from.source.sha256);
+            let digest = w.sha256.or_else(copied);
+            digest.is_some() && digest == from.source.sha256
+        };
+        let span = reach.since..asked.unseen(reach.arena, reach.since, Arc::as_ptr(&from.source.path).addr());
+        let wrote = self.lineage.written(reach.arena).filter(|w| span.contains(&w.last));
+        let wrote = wrote.map(|w| (w, same(w)));
+        let news = |(w, same): &(&Wrote, bool)| {
+            held.at(w.inode).is_none() && !self.origins.knows(w.inode, w.last, *same)
+        };
+        let news: Vec<(Wrote, bool)> = wrote.filter(news).map(|(w, same)| (w.clone(), same)).collect();
+        for (w, same) in news {
+            let wrote = Step {
                 at: self.lineage.at(w.last),
                 did: "wrote",
                 process: self.lineage.name(reach.arena),
                 to: None,
                 over: None,
                 transfer: None,
-                file: Some(w.path.clone()),
-            });
+                file: Some(w.path),
+            };
+            let way = from.chain().chain(self.lineage.steps(reached, reach)).chain([wrote]).collect();
             let copy = Copy {
-                source: Source {
-                    way: way.into(),
-                    same: digest.is_some() && digest == from.source.sha256,
-                    ..from.source.clone()
-                },
+                source: Source { way, same, ..from.source.clone() },
                 written: w.last,
                 made: w.made && w.opened.saturating_add(1_000_000_000) >= reach.since,
                 modified: w.modified,
@@ -113,7 +138,7 @@ impl Trail {
         from: &From,
         reached: &[Reach],
         now: u64,
-        world: &dyn World,
+        asked: &mut Asked<'_>,
         out: &mut VecDeque<Judged>,
     ) {
         let window = self.window();
@@ -123,13 +148,14 @@ impl Trail {
         let others: Vec<u64> = self.lineage.in_session(session).filter(|a| !reached.contains(a)).collect();
         for arena in others {
             let same_user = self.lineage.facts(arena).is_some_and(|f| f.process.uid == facts.process.uid);
-            for sending in self.lineage.sendings(world, arena) {
+            for sending in self.lineage.sendings(asked, arena).iter() {
                 let after =
                     sending.opened >= from.since && sending.opened <= from.last.saturating_add(window);
                 // A better ground may come to be known; at the end there is nothing to wait for.
                 let waited = now >= sending.grew.saturating_add(PATIENCE);
                 if same_user && after && waited {
-                    self.say(from.id, &from.source, &sending, Ground::Session, from.chain.clone(), out);
+                    let chain = |_: &Self| from.chain().collect();
+                    self.say(from.id, &from.source, sending, Ground::Session, chain, out);
                 }
             }
         }
@@ -144,8 +170,12 @@ impl Trail {
         out: &mut VecDeque<Judged>,
     ) {
         // Who read it, where that was seen.
-        let chain = self.starts(u64::MAX).into_iter().find(|f| f.source.path == source.path).map(|f| f.chain);
-        self.say(0, source, sending, Ground::Content { spans }, chain.unwrap_or_default(), out);
+        let chain = |trail: &Self| {
+            let all = trail.origins.readings().filter(|(_, r)| r.source.path == source.path);
+            let mut starts = all.filter_map(|(id, _)| trail.start(id, u64::MAX));
+            starts.next().map(|from| from.chain().collect()).unwrap_or_default()
+        };
+        self.say(0, source, sending, Ground::Content { spans }, chain, out);
     }
 
     /// Says it, unless that was said on no worse ground.
@@ -155,7 +185,7 @@ impl Trail {
         source: &Source,
         sending: &Sending,
         ground: Ground,
-        mut chain: Vec<Step>,
+        chain: impl FnOnce(&Self) -> Vec<Step>,
         out: &mut VecDeque<Judged>,
     ) {
         let rank = match &ground {
@@ -164,13 +194,18 @@ impl Trail {
             Ground::Session => 1,
         };
         let (process, connection) = (&sending.process, &sending.connection);
-        let to = connection.remote.clone().unwrap_or_default();
-        let key = format!("{} {:?} {to} {:?}", source.path, process.exe, process.uid);
         if let Some(reading) = self.origins.reading(reading)
-            && !reading.told.insert(format!("{rank} {key}"))
+            && !reading.told.insert(self.keyed.hash_one((
+                rank,
+                &process.exe,
+                process.uid,
+                &connection.remote,
+            )))
         {
             return;
         }
+        let to = connection.remote.clone().unwrap_or_default();
+        let key = format!("{} {:?} {to} {:?}", source.path, process.exe, process.uid);
         let known = self.told.get(&key).copied().unwrap_or(0);
         if known > rank || known == 3 && self.told.contains_key(&format!("{key} {:?}", connection.local)) {
             return;
@@ -182,6 +217,7 @@ impl Trail {
             }
         }
         let seen = self.lineage.at(sending.grew);
+        let mut chain = chain(self);
         chain.push(Step {
             at: seen,
             did: "sent",
