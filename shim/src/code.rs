@@ -12,7 +12,7 @@ use bytemuck::{Pod, Zeroable};
 use core::ffi::c_void;
 use core::sync::atomic::{AtomicUsize, Ordering};
 use counterfoil_abi::build_id;
-use counterfoil_abi::record::{About, BUILD_ID, Code, FIRST_CODE, Kind, Note};
+use counterfoil_abi::record::{About, BUILD_ID, Code, Kind, Note};
 
 /// Where each function was when it was told of, by its number.
 static TOLD: [AtomicUsize; 256] = [const { AtomicUsize::new(0) }; 256];
@@ -66,11 +66,8 @@ pub fn tell(number: u8, at: *const c_void) {
         return;
     }
     let mut code = Code { offset: (at.addr() - library.base) as u64, ..Code::zeroed() };
-    let (Some(first), Some(length)) =
-        (copy::<[u8; FIRST_CODE]>(at.addr()), build(library.base, &mut code.build_id))
-    else {
-        return;
-    };
+    let Some(length) = build(library.base, &mut code.build_id) else { return };
+    let Some(first) = Memory::default().copy(at.addr()) else { return };
     code.first = first;
     let mut note = Note {
         header: lanes::header(Kind::Note, 4, 0, 0),
@@ -89,31 +86,47 @@ pub fn tell(number: u8, at: *const c_void) {
 fn build(base: usize, into: &mut [u8; BUILD_ID]) -> Option<usize> {
     const LOAD: u32 = 1;
     const NOTE: u32 = 4;
-    let file: FileHeader = copy(base)?;
+    let mut memory = Memory::default();
+    let file: FileHeader = memory.copy(base)?;
     if !file.ident.starts_with(b"\x7fELF") || usize::from(file.header_size) != size_of::<ProgramHeader>() {
         return None;
     }
-    let headers: [ProgramHeader; HEADERS] = copy(base.checked_add(usize::try_from(file.headers_at).ok()?)?)?;
+    let headers: [ProgramHeader; HEADERS] =
+        memory.copy(base.checked_add(usize::try_from(file.headers_at).ok()?)?)?;
     let headers = headers.get(..usize::from(file.headers))?;
     let first = headers.iter().find(|h| h.kind == LOAD)?.address;
     headers.iter().filter(|h| h.kind == NOTE).find_map(|h| {
         let notes: [u8; NOTES] =
-            copy(base.checked_add(usize::try_from(h.address.checked_sub(first)?).ok()?)?)?;
+            memory.copy(base.checked_add(usize::try_from(h.address.checked_sub(first)?).ok()?)?)?;
         let id = build_id::in_notes(notes.get(..NOTES.min(usize::try_from(h.size).ok()?))?, h.align)?;
         into.get_mut(..id.len())?.copy_from_slice(id);
         Some(id.len())
     })
 }
 
-/// What is in this memory, if it can be read.
-fn copy<T: Pod>(at: usize) -> Option<T> {
-    /// The smallest page there is.
-    const PAGE: usize = 4096;
-    const { assert!(size_of::<T>() <= PAGE) };
-    let last = at.checked_add(size_of::<T>() - 1)?;
-    let readable = is_readable(at) && (at / PAGE == last / PAGE || is_readable(last));
-    // SAFETY: the loader has a library there, which the caller is about to call; its pages can be read. Any bytes are a T.
-    readable.then(|| unsafe { core::ptr::read_unaligned(core::ptr::with_exposed_provenance::<T>(at)) })
+/// Reads memory that can be read.
+#[derive(Default)]
+struct Memory {
+    /// A page that can.
+    page: Option<usize>,
+}
+
+impl Memory {
+    fn copy<T: Pod>(&mut self, at: usize) -> Option<T> {
+        /// The smallest page there is.
+        const PAGE: usize = 4096;
+        const { assert!(size_of::<T>() <= PAGE) };
+        let last = at.checked_add(size_of::<T>() - 1)?;
+        for byte in [at, last] {
+            if self.page != Some(byte / PAGE) {
+                self.page = Some(byte / PAGE).filter(|_| is_readable(byte));
+                self.page?;
+            }
+        }
+        // SAFETY: its pages can be read, and stay: the loader has a library there, which the caller is about to call. Any bytes
+        // are a T.
+        Some(unsafe { core::ptr::read_unaligned(core::ptr::with_exposed_provenance::<T>(at)) })
+    }
 }
 
 /// Can it be read? Code may be for execution only, and whoever patches it may leave it so: reading it would be the end of the
@@ -132,6 +145,10 @@ fn is_readable(at: usize) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn copy<T: Pod>(at: usize) -> Option<T> {
+        Memory::default().copy(at)
+    }
 
     #[test]
     fn memory_that_can_and_that_cant_be_read() {
