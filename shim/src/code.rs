@@ -153,7 +153,7 @@ mod tests {
     #[test]
     fn memory_that_can_and_that_cant_be_read() {
         assert_eq!(copy::<u64>((&raw const TOLD[3]).addr()), Some(0));
-        assert_eq!(copy::<[u8; 4]>(b"code".as_ptr().addr() as usize), Some(*b"code"));
+        assert_eq!(copy::<[u8; 4]>(b"code".as_ptr().addr()), Some(*b"code"));
         assert_eq!(copy::<u64>(8), None);
         assert_eq!(copy::<u64>(usize::MAX - 3), None);
         // SAFETY: fresh pages of the test's own.

@@ -34,6 +34,7 @@ mod reinject;
 mod scratch;
 mod session;
 mod sessions;
+mod shield;
 mod ssh;
 mod start;
 mod stream;

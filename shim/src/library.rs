@@ -79,7 +79,7 @@ fn search(key: u64, find: impl FnOnce() -> *mut c_void) -> *mut c_void {
             _ => {}
         }
     }
-    let at = crate::record::keeping_errno(find);
+    let at = crate::shield::keeping_errno(find);
     if !at.is_null() {
         remember(key, from, at);
     }
