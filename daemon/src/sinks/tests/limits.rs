@@ -83,7 +83,7 @@ fn a_letter_that_comes_again_is_queued_once_whatever_became_of_its_line() {
     let run = |letters: &[Letter]| {
         let sinks = Sinks::start(&[config.clone(), away.clone()], Some(dir.path()), &Metrics::default());
         letters.iter().for_each(|letter| sinks.letter(letter));
-        sinks.finish(Duration::from_millis(200))
+        sinks.finish(Duration::from_secs(1))
     };
     assert_eq!(run(&[letter(5, Severity::High), letter(6, Severity::High)]), Some(6));
     // What has no line here, for it is not bad enough, is passed as well.
