@@ -108,6 +108,7 @@ enum {
     COUNTERFOIL_ABOUT_EXEC = 3,
     COUNTERFOIL_ABOUT_MEMORY_WRITE = 4,
     COUNTERFOIL_ABOUT_IMAGE_LIBRARIES = 5, /* note.number: a bit for each of include/src/images.rs */
+    COUNTERFOIL_ABOUT_CODE = 6, /* note.code: length of the build id */
 };
 
 /* note.code of COUNTERFOIL_ABOUT_MEMORY_WRITE */
@@ -121,6 +122,15 @@ enum {
 struct counterfoil_written {
     uint64_t address;
     uint64_t length;
+};
+
+/* note.text of COUNTERFOIL_ABOUT_CODE; behind it the library's path */
+#define COUNTERFOIL_BUILD_ID 24   /* bytes of one that are compared */
+#define COUNTERFOIL_FIRST_CODE 32 /* bytes of a function that are compared */
+struct counterfoil_code {
+    uint64_t offset;
+    uint8_t build_id[COUNTERFOIL_BUILD_ID];
+    uint8_t first[COUNTERFOIL_FIRST_CODE];
 };
 
 /* note.code of COUNTERFOIL_ABOUT_COVERAGE_LOST */

@@ -5,32 +5,35 @@
 
 #![forbid(unsafe_code)]
 
-use crate::arena::{self, Arena};
-use crate::assemble::program::{ArenaId, Inherited};
+use crate::assemble::program::ArenaId;
 use crate::assemble::{Assembler, Settings};
 use crate::collect::{Collector, Word};
 use crate::config::Media;
 use crate::host::facts::{Facts, Proc};
-use crate::host::keep::{Keep, Kept};
-use crate::host::listen::OTHER_VERSION;
+use crate::host::keep::Keep;
 use crate::host::room::Room;
 use crate::judged::{Counts, Judged};
 use crate::rest::{Answer, Reader, Refusal};
 use crate::sensitive;
 use crate::surround::{Seen, Surround};
 use crate::tags::Tagger;
-use counterfoil_abi::ABI_VERSION;
 use counterfoil_abi::arena::{POLICY_TURNED_UP, POLICY_WATCHED};
-use counterfoil_abi::hello::Resume;
 use crossbeam::channel::{Receiver, Sender, TrySendError};
 use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
-use rustix::time::{ClockId, clock_gettime};
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, RwLock, Weak};
+use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
+
+mod clock;
+mod messages;
+mod newcomers;
+
+pub use clock::{clock_offset, now, worked};
+pub use messages::{Message, Outbox};
+pub use newcomers::Newcomer;
 
 /// Between two ticks while records flow.
 const TICK: Duration = Duration::from_millis(1);
@@ -50,114 +53,6 @@ const MAX_UNSAID: usize = 65_536;
 
 /// PID_MAX_LIMIT of a 64-bit kernel.
 const GREATEST_TID: u32 = 4 << 20;
-
-/// A program that said hello.
-pub struct Newcomer {
-    /// Its arena's number.
-    pub id: ArenaId,
-    /// Its arena.
-    pub memfd: OwnedFd,
-    /// It.
-    pub pidfd: OwnedFd,
-    /// Its user, for the room it takes.
-    pub uid: u32,
-    /// Who it is.
-    pub facts: Arc<Facts>,
-    /// Tags were asked for.
-    pub watched: bool,
-    /// When it said hello, monotonic nanoseconds: what it did and what was done to it meanwhile may be heard of first.
-    pub since: u64,
-    /// What it had when it started.
-    pub inherited: Vec<Inherited>,
-    /// Where to say where that goes on.
-    pub answer: Option<Sender<Vec<Resume>>>,
-    /// It said hello to an earlier daemon.
-    pub adopted: bool,
-    /// That one said what was open when it ended.
-    pub said: bool,
-}
-
-impl Newcomer {
-    /// A program that an earlier daemon observed.
-    pub fn adopted(kept: Kept) -> Self {
-        let Kept { id, uid, watched, facts, memfd, pidfd, said } = kept;
-        let facts = Arc::new(facts);
-        Self {
-            id,
-            memfd,
-            pidfd,
-            uid,
-            facts,
-            watched,
-            since: now(),
-            inherited: Vec::new(),
-            answer: None,
-            adopted: true,
-            said,
-        }
-    }
-}
-
-/// What others tell the core.
-pub enum Message {
-    /// A program said hello.
-    Newcomer(Box<Newcomer>),
-    /// A program was declined, for this reason.
-    Declined(Arc<Facts>, &'static str),
-    /// A file was read at rest.
-    AtRest(Box<Answer>),
-    /// End when no record has come for `quiet`, or after `max`.
-    Drain {
-        #[expect(missing_docs, reason = "as said")]
-        quiet: Duration,
-        #[expect(missing_docs, reason = "as said")]
-        max: Duration,
-    },
-}
-
-/// Where to put messages for the core, and how to wake it.
-#[derive(Clone)]
-pub struct Outbox {
-    messages: Sender<Message>,
-    wake: Arc<OwnedFd>,
-    core: Weak<Mutex<Core>>,
-}
-
-impl Outbox {
-    /// Puts a message in; lost only if the core has ended.
-    pub fn send(&self, message: Message) {
-        let _ = self.messages.send(message);
-        self.wake();
-    }
-
-    /// Puts a message in if there is room: a program waits behind it. False: there was none.
-    pub fn offer(&self, message: Message) -> bool {
-        let taken = self.messages.try_send(message).is_ok();
-        self.wake();
-        taken
-    }
-
-    /// Has a newcomer welcomed before this returns, if the core sleeps: that its thread wakes, and then
-    /// this one again, would cost the program that waits more than all the rest. The core has to be
-    /// woken afterwards. If it is awake it gets a message like any other. False: there was no room.
-    pub fn introduce(&self, newcomer: Box<Newcomer>) -> bool {
-        if let Some(core) = self.core.upgrade()
-            && let Ok(mut core) = core.try_lock()
-            && !core.ended
-        {
-            // What was sent before is heard before.
-            core.hear_all();
-            core.welcome(*newcomer);
-            return true;
-        }
-        self.offer(Message::Newcomer(newcomer))
-    }
-
-    /// Ends the core's sleep.
-    pub fn wake(&self) {
-        let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
-    }
-}
 
 /// Totals that others may look at while the core runs.
 #[derive(Debug, Default)]
@@ -215,24 +110,6 @@ pub struct Core {
     ended: bool,
     /// Since when, how long without a record, how long at most.
     draining: Option<(u64, u64, u64)>,
-}
-
-/// Monotonic nanoseconds, the clock of records.
-pub fn now() -> u64 {
-    let t = clock_gettime(ClockId::Monotonic);
-    (t.tv_sec as u64).saturating_mul(1_000_000_000).saturating_add(t.tv_nsec as u64)
-}
-
-/// Nanoseconds that this thread has worked: how much a look costs, however busy the machine is.
-pub fn worked() -> u64 {
-    let t = clock_gettime(ClockId::ThreadCPUTime);
-    (t.tv_sec as u64).saturating_mul(1_000_000_000).saturating_add(t.tv_nsec as u64)
-}
-
-/// The realtime clock less the monotonic one.
-pub fn clock_offset() -> i128 {
-    let t = clock_gettime(ClockId::Realtime);
-    i128::from(t.tv_sec) * 1_000_000_000 + i128::from(t.tv_nsec) - i128::from(now())
 }
 
 impl Core {
@@ -373,77 +250,6 @@ impl Core {
                     self.collector.owner_gone(id);
                 }
             }
-        }
-    }
-
-    fn hear_all(&mut self) {
-        while let Ok(message) = self.messages.try_recv() {
-            self.hear(message);
-        }
-    }
-
-    fn hear(&mut self, message: Message) {
-        self.idle_ticks = 0;
-        match message {
-            Message::Newcomer(newcomer) => self.welcome(*newcomer),
-            Message::AtRest(answer) => self.assembler.files.at_rest(*answer),
-            Message::Declined(facts, why) => self.assembler.declined(&facts, why),
-            Message::Drain { quiet, max } => {
-                let nanos = |d: Duration| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX);
-                self.draining = Some((now(), nanos(quiet), nanos(max)));
-            }
-        }
-    }
-
-    fn welcome(&mut self, newcomer: Newcomer) {
-        self.idle_ticks = 0;
-        let Newcomer { id, memfd, pidfd, uid, facts, watched, since, inherited, answer, adopted, said } =
-            newcomer;
-        // The same process with another image: the old image's arena has lost its owner.
-        let same =
-            |g: &Guest| g.facts.process.pid == facts.process.pid && g.facts.starttime == facts.starttime;
-        let before: Vec<ArenaId> = self.guests.iter().filter(|(_, g)| same(g)).map(|(&id, _)| id).collect();
-        for old in before {
-            self.collector.owner_gone(old);
-        }
-        if answer.is_some() {
-            // Twice: a record may be on its way into a lane that was already passed.
-            self.tick(true);
-            self.tick(true);
-        }
-        let other = adopted && !arena::fits(&memfd);
-        if other {
-            tracing::warn!(
-                "process {} runs on with the library of another version (ABI {}, this daemon's is {ABI_VERSION}): it is not \
-                 observed until it is started again",
-                facts.process.pid,
-                arena::version(&memfd).unwrap_or_default(),
-            );
-            arena::give_up(&memfd);
-            self.assembler.declined(&facts, OTHER_VERSION);
-        }
-        let Some(arena) = Arena::map(memfd).ok().filter(|_| !other) else {
-            self.room.give(uid);
-            if let Some(keeper) = &self.keeper {
-                keeper.forget(id);
-            }
-            return;
-        };
-        let data = epoll::EventData::new_u64(id);
-        let _ = epoll::add(&self.epoll, &pidfd, data, epoll::EventFlags::IN);
-        self.collector.add(id, arena, now());
-        self.last_record = now();
-        let resume = self.assembler.register(id, facts.clone(), watched, since, inherited);
-        if let Some(surround) = &self.surround {
-            let pulse = self.collector.pulse(id).unwrap_or_default();
-            surround.tell(Seen::Came { id, facts: facts.clone(), watched, adopted, pulse });
-        }
-        if adopted {
-            self.assembler.restarted(id, now(), said);
-        }
-        self.guests.insert(id, Guest { pidfd, uid, facts });
-        if let Some(answer) = answer {
-            let _ = answer.try_send(resume);
         }
     }
 

@@ -7,6 +7,7 @@
 
 pub mod arena;
 pub mod board;
+pub mod build_id;
 pub mod class;
 pub mod hello;
 pub mod images;

@@ -335,6 +335,23 @@ pub struct Written {
     pub length: u64,
 }
 
+/// Bytes of a build id that are compared.
+pub const BUILD_ID: usize = 24;
+/// Bytes of a function that are compared.
+pub const FIRST_CODE: usize = 32;
+
+/// Begins [`Note::text`] of [`About::Code`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Pod, Zeroable)]
+#[repr(C)]
+pub struct Code {
+    /// Where the function begins, from the start of its library.
+    pub offset: u64,
+    /// The library's build id; behind it zero.
+    pub build_id: [u8; BUILD_ID],
+    /// The function's first bytes.
+    pub first: [u8; FIRST_CODE],
+}
+
 /// [`Kind::Note`]. Four lines.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]

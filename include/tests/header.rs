@@ -67,6 +67,7 @@ fn facts() -> Facts {
     layout!(f, record::Forked, "forked", { header, pid, parent, pad });
     layout!(f, record::Note, "note", { header, about, code, text_len, number, text });
     layout!(f, record::Written, "written", { address, length });
+    layout!(f, record::Code, "code", { offset, build_id, first });
     layout!(f, record::Named, "named", { header, about, pad, length, at, total, device, inode, text });
     layout!(f, record::Stat, "stat", { size, modified, changed });
     layout!(f, record::File, "file", {
@@ -126,6 +127,8 @@ fn facts() -> Facts {
         record::NOTIFY_SEEN,
         record::NOTIFY_SENT,
         record::FAILED,
+        record::BUILD_ID,
+        record::FIRST_CODE,
         record::NAME_PIECE,
         record::MAX_NAME,
         record::READ_DIGEST,

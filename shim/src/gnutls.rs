@@ -3,8 +3,8 @@
 use crate::lanes;
 use crate::library::Function;
 use crate::objects::Object;
-use crate::record::{keeping_errno, shielded};
 use crate::session::{LABEL, Session, rejected};
+use crate::shield::{keeping_errno, shielded};
 use crate::thread::Guard;
 use bytemuck::Zeroable;
 use core::ffi::{CStr, c_char, c_int, c_uint, c_void};

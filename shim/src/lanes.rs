@@ -160,7 +160,7 @@ pub fn is_gone(identity: u64) -> bool {
         return false;
     }
     // SAFETY: signal 0 only asks.
-    crate::record::keeping_errno(|| unsafe {
+    crate::shield::keeping_errno(|| unsafe {
         libc::syscall(libc::SYS_tgkill, pid, thread as i32, 0) != 0
             && *libc::__errno_location() == libc::ESRCH
     })

@@ -7,6 +7,7 @@
 //! Nothing in a hook allocates, locks, blocks, formats or panics, and on the way of bytes there is
 //! no system call. Everything else is done once, by the constructor in [`start`].
 
+mod code;
 mod content;
 mod datagrams;
 mod elf;
@@ -33,6 +34,7 @@ mod reinject;
 mod scratch;
 mod session;
 mod sessions;
+mod shield;
 mod ssh;
 mod start;
 mod stream;

@@ -43,6 +43,7 @@ impl Function {
         cached(caller, self.number, || {
             let at = resolve(caller, self.name);
             crate::foreign::check_library(self.name, at);
+            crate::code::tell(self.number, at);
             at
         })
     }
@@ -78,7 +79,7 @@ fn search(key: u64, find: impl FnOnce() -> *mut c_void) -> *mut c_void {
             _ => {}
         }
     }
-    let at = crate::record::keeping_errno(find);
+    let at = crate::shield::keeping_errno(find);
     if !at.is_null() {
         remember(key, from, at);
     }
@@ -202,7 +203,8 @@ pub fn base_name(path: &CStr) -> &[u8] {
     path.rsplit(|&b| b == b'/').next().unwrap_or(path)
 }
 
-fn is_tls_name(name: &[u8]) -> bool {
+/// Is this the file name of a TLS library?
+pub fn is_tls_name(name: &[u8]) -> bool {
     [&b"libssl."[..], b"libssl-", b"libcrypto.", b"libcrypto-", b"libgnutls"]
         .iter()
         .any(|known| name.starts_with(known))

@@ -15,7 +15,7 @@ mod refused;
 
 use crate::objects::{self, Name, Object};
 use crate::process;
-use crate::record::{keeping_errno, shielded};
+use crate::shield::{keeping_errno, shielded};
 use crate::thread::Guard;
 use calls::{Call, Calls, Next};
 use core::cell::UnsafeCell;

@@ -5,7 +5,7 @@
 use crate::mac::Function;
 use crate::objects::Object;
 use crate::process::{self, Settings};
-use crate::record::{keeping_errno, shielded};
+use crate::shield::{keeping_errno, shielded};
 use crate::stream::offer;
 use crate::thread::{self, Guard};
 use crate::{fds, foreign, hooks, images, kernel, objects, pipes, reinject, scratch, sessions};

@@ -7,20 +7,23 @@
 
 use crate::content::{Content, Place};
 use crate::lanes;
-use crate::mac::{self, Mac, Wide};
-use crate::process;
-use crate::thread::{self, Claim, Guard};
+use crate::mac::Mac;
+use crate::thread::Guard;
 use bytemuck::Zeroable;
 use core::cell::UnsafeCell;
 use core::mem::MaybeUninit;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use counterfoil_abi::record::{Blocks, Gap, Kind, LINE, Line, PARTIAL, Reason, Tap, WIDE, lines_for_tags};
+use counterfoil_abi::record::{Blocks, Kind, PARTIAL, Reason, Tap};
 use counterfoil_abi::{BLOCK, UNKNOWN};
 
+mod claim;
 pub mod offer;
+mod run;
 
+use claim::TELLING;
 use offer::Body;
 pub use offer::Offer;
+use run::{Run, push_blocks, push_gap, put};
 
 /// See the module's text.
 #[repr(C, align(64))]
@@ -44,11 +47,6 @@ pub struct Stream {
 // SAFETY: `mac` is touched only by who holds `claim`.
 unsafe impl Sync for Stream {}
 
-/// In `claim`: somebody only tells what there is, and is done in a moment.
-const TELLING: u64 = 1;
-/// How often a call looks again while somebody tells: some 20 µs, in which a teller that lives is done.
-const LOOKS: u32 = 10_000;
-
 /// Bytes in up to a few pieces (iovec).
 pub trait Pieces {
     /// Calls `each` with up to `limit` bytes after `skip`, in order.
@@ -64,108 +62,7 @@ impl Pieces for [u8] {
     }
 }
 
-fn remember(guard: &Guard, claim: Claim) {
-    if let Some(free) = guard.thread.claims.iter().find(|c| c.get().stream.is_null()) {
-        free.set(claim);
-    }
-}
-
 impl Stream {
-    /// Takes the stream for one call. False: somebody else is in a call on it, and a gap says so.
-    #[inline]
-    pub fn claim(&self, guard: &Guard, object: u32, tap: Tap) -> bool {
-        let me = lanes::identity(guard.thread);
-        // Acquire pairs with the release in `release`: the state is as the last holder left it.
-        if let Err(other) = self.claim.compare_exchange(0, me, Ordering::Acquire, Ordering::Relaxed)
-            && !self.contend(guard, object, tap, me, other)
-        {
-            return false;
-        }
-        remember(guard, Claim { stream: self, number: object, tap: tap as u8 });
-        if self.missed.load(Ordering::Relaxed) != 0 {
-            self.missed.store(0, Ordering::Relaxed);
-            self.doubt(guard, object, tap, Reason::BypassedBytes);
-        }
-        true
-    }
-
-    /// Takes the stream for one call, unless somebody else is in a call on it or a call was missed: no
-    /// gap is told, the caller gives the stream up for good.
-    pub fn take(&self, guard: &Guard, object: u32, tap: Tap) -> bool {
-        let me = lanes::identity(guard.thread);
-        for _ in 0..LOOKS {
-            // Acquire pairs with the release in `release`.
-            match self.claim.compare_exchange(0, me, Ordering::Acquire, Ordering::Relaxed) {
-                Ok(_) if self.missed() => {
-                    self.release_left();
-                    return false;
-                }
-                Ok(_) => {
-                    remember(guard, Claim { stream: self, number: object, tap: tap as u8 });
-                    return true;
-                }
-                Err(TELLING) => core::hint::spin_loop(),
-                Err(_) => return false,
-            }
-        }
-        false
-    }
-
-    /// Somebody is in a call on it. Seen by at least one of two who each take one stream and then ask for
-    /// the other.
-    pub fn busy(&self) -> bool {
-        core::sync::atomic::fence(Ordering::SeqCst);
-        !matches!(self.claim.load(Ordering::Relaxed), 0 | TELLING)
-    }
-
-    /// A call on this stream could not be recorded.
-    pub fn missed(&self) -> bool {
-        self.missed.load(Ordering::Relaxed) != 0
-    }
-
-    /// `other` has the stream. True: it is ours after all.
-    #[cold]
-    fn contend(&self, guard: &Guard, object: u32, tap: Tap, me: u64, mut other: u64) -> bool {
-        let take = |from| self.claim.compare_exchange(from, me, Ordering::Acquire, Ordering::Relaxed);
-        for _ in 0..LOOKS {
-            if other != TELLING {
-                break;
-            }
-            core::hint::spin_loop();
-            match take(0) {
-                Ok(_) => return true,
-                Err(now) => other = now,
-            }
-        }
-        // Whatever passes now passes beside what the other one does; or before, if it was cancelled or
-        // killed in its call.
-        self.doubt(guard, object, tap, Reason::SharedDescriptor);
-        (other == TELLING || lanes::is_gone(other)) && take(other).is_ok()
-    }
-
-    /// Gives the stream back.
-    #[inline]
-    pub fn release(&self) {
-        for claim in &thread::current().claims {
-            if core::ptr::eq(claim.get().stream, self) {
-                claim.set(Claim::NONE);
-            }
-        }
-        self.release_left();
-    }
-
-    /// Gives the stream back; the thread has forgotten it.
-    #[inline]
-    pub fn release_left(&self) {
-        // Pairs with the acquire in `claim`.
-        self.claim.store(0, Ordering::Release);
-    }
-
-    /// A call on this stream that can't be recorded now.
-    pub fn miss(&self) {
-        self.missed.fetch_add(1, Ordering::Relaxed);
-    }
-
     /// Bytes passed so far.
     #[inline]
     pub fn offset(&self) -> u64 {
@@ -482,101 +379,6 @@ impl Stream {
     pub fn untold(&self) -> bool {
         self.told.load(Ordering::Relaxed) != self.offset()
     }
-}
-
-/// Whole blocks in a row, on their way into one record.
-struct Run {
-    start: u64,
-    record: Blocks,
-    any: bool,
-}
-
-impl Run {
-    #[inline]
-    fn new(offset: u64) -> Self {
-        Self { start: offset, record: Zeroable::zeroed(), any: false }
-    }
-
-    #[inline]
-    fn add(&mut self, guard: &Guard, object: u32, tap: Tap, tag: &Wide) {
-        if !self.any {
-            self.record.offset = self.start - self.start % BLOCK;
-            self.any = true;
-        }
-        let index = self.record.count as usize;
-        put(&mut self.record, index, tag);
-        self.record.count += 1;
-        self.record.length += BLOCK as u32;
-        if (self.record.count as usize + 1) * units() > self.record.tags.len() {
-            self.flush(guard, object, tap);
-        }
-    }
-
-    /// Passes over a block that has no tag.
-    fn skip_block(&mut self, guard: &Guard, object: u32, tap: Tap) {
-        self.flush(guard, object, tap);
-        let next = if self.any { self.record.offset } else { self.start - self.start % BLOCK } + BLOCK;
-        self.record.offset = next;
-        self.any = true;
-    }
-
-    /// What comes next begins in the block that `offset` lies in (or ends).
-    fn restart(&mut self, guard: &Guard, object: u32, tap: Tap, offset: u64) {
-        self.flush(guard, object, tap);
-        self.record.offset = offset.next_multiple_of(BLOCK);
-        self.any = true;
-    }
-
-    #[inline]
-    fn flush(&mut self, guard: &Guard, object: u32, tap: Tap) {
-        if self.record.count == 0 {
-            return;
-        }
-        self.record.header = lanes::header(Kind::Blocks, 1, tap as u8, object);
-        push_blocks(guard, &mut self.record);
-        self.record.offset += u64::from(self.record.length);
-        self.record.length = 0;
-        self.record.count = 0;
-    }
-}
-
-/// Units of a record that one tag takes.
-#[inline]
-fn units() -> usize {
-    process::settings().function.units()
-}
-
-/// Writes a tag where the record's `index`th belongs.
-#[inline]
-fn put(record: &mut Blocks, index: usize, tag: &Wide) {
-    if units() == 1 {
-        record.tags[index] = mac::first_half(tag);
-    } else {
-        record.tags[2 * index] = mac::first_half(tag);
-        record.tags[2 * index + 1] = mac::second_half(tag);
-    }
-}
-
-fn push_blocks(guard: &Guard, record: &mut Blocks) {
-    let lines = lines_for_tags(record.count as usize * units());
-    record.header.lines = lines as u8;
-    if units() == 2 {
-        record.header.flags |= WIDE;
-    }
-    let bytes = bytemuck::bytes_of(record);
-    let lines: &[Line] = bytemuck::cast_slice(&bytes[..lines * LINE]);
-    lanes::push(guard, lines);
-}
-
-fn push_gap(guard: &Guard, object: u32, tap: Tap, offset: u64, length: u64, reason: Reason) {
-    let record = Gap {
-        header: lanes::header(Kind::Gap, 1, tap as u8, object),
-        offset,
-        length,
-        reason: reason as u8,
-        pad: [0; 31],
-    };
-    lanes::push_record(guard, &record);
 }
 
 impl Stream {

@@ -51,6 +51,18 @@ fn undisturbed(running: Running) {
     check!(run, run.stdout.contains("got 100000"), "the host was disturbed");
 }
 
+/// gdb attaches, does this, and stays until [`released`]: however late the daemon looks, it is there.
+fn gdb_at(running: &Running, order: &str) -> Child {
+    let id = running.child.id().to_string();
+    let stay = format!("shell until [ -e {} ]; do sleep 0.05; done", running.scratch.at("seen").display());
+    unobserved(&["gdb", "-nx", "-batch", "-p", &id, "-ex", order, "-ex", &stay])
+}
+
+fn released(running: &Running, mut gdb: Child) {
+    running.scratch.write("seen", "");
+    gdb.wait().expect("gdb");
+}
+
 fn unobserved(words: &[&str]) -> Child {
     let mut command = Command::new(words[0]);
     command.args(&words[1..]).env_remove("LD_PRELOAD").stdin(Stdio::null());
@@ -71,8 +83,7 @@ fn gdb_attaches() {
     need!("gdb");
     let daemon = Daemon::start("");
     let (running, pid) = in_the_middle(&daemon);
-    let id = pid.to_string();
-    let mut gdb = unobserved(&["gdb", "-nx", "-batch", "-p", &id, "-ex", "shell sleep 2"]);
+    let gdb = gdb_at(&running, "info program");
     let alarm = found(&daemon, "tracer");
     let tracer = &alarm["evidence"]["tracer"];
     let right = alarm["severity"] == "high"
@@ -92,7 +103,7 @@ fn gdb_attaches() {
         "{}",
         alarm["key"]
     );
-    gdb.wait().expect("gdb");
+    released(&running, gdb);
     undisturbed(running);
     only(&daemon, &["tracer"]);
 }
@@ -127,12 +138,11 @@ fn strace_attaches_again_and_again() {
         });
         strace.kill().expect("kill");
         strace.wait().expect("strace");
-        // It was seen to be gone.
+        // The next one's number is another, whether or not the daemon saw this one go.
         let status = format!("/proc/{pid}/status");
         wait::until(PATIENCE, "nobody traces", || {
             std::fs::read_to_string(&status).ok()?.contains("TracerPid:\t0\n").then_some(())
         });
-        std::thread::sleep(Duration::from_secs(1));
     }
     assert_eq!(name(&found(&daemon, "tracer")["evidence"]["tracer"]["exe"]), "strace");
     undisturbed(running);
@@ -142,12 +152,15 @@ fn strace_attaches_again_and_again() {
 #[test]
 fn strace_starts_it() {
     need!("strace");
-    let run = {
-        let program = counterfoil_tests::fixture("tls");
-        let words =
-            ["strace", "-f", "-qq", "-o", "trace", &program, "1.3", "-", "write", "read", "50000", "5000"];
-        Observed::new(words).go().well()
-    };
+    let program = counterfoil_tests::fixture("tls");
+    let mut words = vec!["strace", "-f", "-qq", "-o", "trace", &program];
+    words.extend(WAITING.split(' ').skip(1));
+    let running = Observed::new(words).start();
+    // It goes on only when its tracer was seen.
+    let seen = |r: &Report| !anomalies(r, "tracer").is_empty();
+    wait::until(PATIENCE, "a tracer", || seen(&running.report_so_far()).then_some(()));
+    running.scratch.write("go", "");
+    let run = running.finish().well();
     let said = anomalies(&run.report, "tracer");
     check!(run, !said.is_empty(), "not said");
     for alarm in &said {
@@ -226,7 +239,8 @@ fn a_write_into_an_unwatched_process() {
     sleeper.child.kill().expect("kill");
 }
 
-/// An inline hook: no symbol is replaced, and yet other code runs.
+/// An inline hook: no symbol is replaced, and yet other code runs. The program is over at once, mostly before the daemon could
+/// look at its code: its library tells.
 #[test]
 fn ssl_write_is_patched() {
     if !cfg!(target_arch = "x86_64") {
@@ -267,8 +281,7 @@ fn gdb_patches_a_library() {
     let daemon = Daemon::start("");
     let (running, pid) = in_the_middle(&daemon);
     let poke = "set *(unsigned char *)((char *)&SSL_CTX_set_srp_password + 5) = 0xcc";
-    let id = pid.to_string();
-    let mut gdb = unobserved(&["gdb", "-nx", "-batch", "-p", &id, "-ex", poke, "-ex", "shell sleep 2"]);
+    let gdb = gdb_at(&running, poke);
     let alarm = found(&daemon, "code-patched");
     let evidence = &alarm["evidence"];
     let right = alarm["process"]["pid"] == pid
@@ -276,7 +289,7 @@ fn gdb_patches_a_library() {
         && evidence["differing"] == 1
         && evidence["memory"].as_str().is_some_and(|m| m.starts_with("cc"));
     assert!(right, "{}", daemon.shown(&alarm.to_string()));
-    gdb.wait().expect("gdb");
+    released(&running, gdb);
     undisturbed(running);
     only(&daemon, &["code-patched", "tracer"]);
 }
@@ -308,8 +321,8 @@ fn an_upgraded_library_is_not_patched() {
     }
     // Whoever is traced has its code looked at.
     let mut strace = unobserved(&["strace", "-qq", "-o", "/dev/null", "-p", &running.child.id().to_string()]);
+    // That is said when the look around is over, code and all.
     found(&daemon, "tracer");
-    std::thread::sleep(Duration::from_secs(2));
     strace.kill().expect("kill");
     strace.wait().expect("strace");
     undisturbed(running);
@@ -443,17 +456,25 @@ fn a_copy_under_a_services_name() {
     check!(run, right, "{}", daemon.shown(&alarm.to_string()));
 }
 
-/// A program that lies in no file.
-#[test]
-fn a_service_in_memory() {
-    need!("curl");
-    let daemon = Daemon::start("");
+/// Runs a program that lies in no file, and waits until that is said. What came before it has been looked at then, too: one
+/// thread does, in turn.
+fn in_memory(daemon: &Daemon) {
     let script = "import os; m = os.memfd_create('sshd', 0); \
         os.write(m, open('/usr/bin/curl', 'rb').read()); \
         os.execve(m, ['sshd', '--version'], os.environ)";
-    let run = daemon.observing(&[peers::PYTHON, "-c", script]).go().well();
-    let alarm = found(&daemon, "unexpected-binary");
-    check!(run, alarm["evidence"]["flaw"] == "memfd", "{}", daemon.shown(&alarm.to_string()));
+    daemon.observing(&[peers::PYTHON, "-c", script]).go().well();
+    daemon.until_reported("memfd", |r| !flawed(r, "memfd").is_empty());
+}
+
+fn flawed(report: &Report, flaw: &str) -> Vec<Alarm> {
+    let of = |a: &Alarm| a.0["evidence"]["flaw"] == flaw;
+    anomalies(report, "unexpected-binary").into_iter().filter(of).collect()
+}
+
+#[test]
+fn a_service_in_memory() {
+    need!("curl");
+    in_memory(&Daemon::start(""));
 }
 
 /// The binary of a tool is replaced under its path, and it is no package's doing.
@@ -473,20 +494,20 @@ fn a_replaced_binary() {
     for _ in 0..2 {
         daemon.observing(&[&tool, "--version"]).go().well();
     }
-    daemon.good_session(2);
-    only(&daemon, &[]);
+    in_memory(&daemon);
+    let all = anomalies(&daemon.report(), "unexpected-binary").len();
+    assert_eq!(all, flawed(&daemon.report(), "memfd").len(), "{}", daemon.shown("only memfd"));
+    only(&daemon, &["unexpected-binary"]);
     std::fs::remove_file(&path).expect("remove");
     std::fs::copy("/usr/bin/openssl", &path).expect("copy");
     settled(&path);
     daemon.observing(&[&tool, "version"]).go().well();
-    let alarm = wait::poll(PATIENCE, || anomalies(&daemon.report(), "unexpected-binary").pop());
+    let alarm = wait::poll(PATIENCE, || flawed(&daemon.report(), "replaced").pop());
     let _ = std::fs::remove_dir_all(&folder);
-    let alarm = alarm.unwrap_or_else(|| panic!("{}", daemon.shown("no unexpected-binary"))).0;
+    let alarm = alarm.unwrap_or_else(|| panic!("{}", daemon.shown("no replaced binary"))).0;
     let evidence = &alarm["evidence"];
-    let right = evidence["flaw"] == "replaced"
-        && is_digest(&evidence["was"])
-        && evidence["was"] != evidence["sha256"]
-        && alarm["severity"] == "medium";
+    let right =
+        is_digest(&evidence["was"]) && evidence["was"] != evidence["sha256"] && alarm["severity"] == "medium";
     assert!(right, "{}", daemon.shown(&alarm.to_string()));
 }
 

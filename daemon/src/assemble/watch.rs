@@ -9,9 +9,9 @@ use crate::host::path_text;
 use crate::judge::{self, Case, Finish};
 use crate::judged::{Judged, What};
 use crate::model::{Channel, Coverage, Range, Tap, Verdict};
-use crate::surround::Seen;
+use crate::surround::{Beginning, Seen};
 use counterfoil_abi::BLOCK;
-use counterfoil_abi::record::{self, About, FOREIGN_BEHIND, Lost, Note, Touch, Written};
+use counterfoil_abi::record::{self, About, Code, FOREIGN_BEHIND, Lost, Note, Touch, Written};
 
 /// Ticks between two looks at a plain TCP difference that the kernel's counts don't settle yet.
 const PATIENCE: u64 = 50;
@@ -229,6 +229,13 @@ impl Assembler {
                 if let Some(gallery) = &mut self.gallery {
                     gallery.loaded(arena, note.number);
                 }
+            }
+            Some(About::Code) => {
+                let Some((code, path)) = text.split_at_checked(size_of::<Code>()) else { return };
+                let code = bytemuck::pod_read_unaligned(code);
+                let what = Beginning { path: path_text(path), code, build_id: note.code };
+                let pid = program.pid(by);
+                self.see(Seen::Begins { id: arena, pid, what });
             }
             Some(About::Exec) | None => {}
         }

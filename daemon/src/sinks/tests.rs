@@ -1,3 +1,5 @@
+//! What a line of each kind says, and what no program can make it say.
+
 use super::syslog::Lines;
 use super::*;
 use crate::config::{Facility, Sink as SinkConfig, SyslogAddress, Tls};
@@ -6,9 +8,10 @@ use crate::judged::{Judged, What};
 use crate::metrics::Metrics;
 use crate::model::{Severity, Verdict};
 use crate::{alarms::Alarms, sample};
-use std::io::Read;
-use std::net::{TcpListener, UdpSocket};
 use std::os::unix::net::UnixDatagram;
+
+mod limits;
+mod receivers;
 
 fn alarm_of(judged: &Judged) -> Alarm {
     Alarms::default().take(Rules::default().findings(judged).remove(0)).alarm
@@ -251,147 +254,6 @@ fn long_values_are_cut() {
 }
 
 #[test]
-fn unix_datagrams_and_a_receiver_that_is_restarted() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("log");
-    let receive = |socket: &UnixDatagram| {
-        socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-        let mut buffer = [0; 8192];
-        let n = socket.recv(&mut buffer).expect("a line comes");
-        String::from_utf8(buffer[..n].to_vec()).unwrap()
-    };
-    // Nobody there yet: the line waits.
-    let sinks = Sinks::start(
-        &[syslog(SyslogAddress::Unix(path.clone()), None)],
-        Some(dir.path()),
-        &Metrics::default(),
-    );
-    sinks.send(&message());
-    let first = UnixDatagram::bind(&path).unwrap();
-    assert!(take_apart(&receive(&first)).0[5] == "payload-altered");
-    drop(first);
-    std::fs::remove_file(&path).unwrap();
-    let second = UnixDatagram::bind(&path).unwrap();
-    sinks.send(&message());
-    // A socket that is closed right behind the read may give the first line once more.
-    let sequence = |line: &str| take_apart(line).1[1].1[0].1.parse::<u32>().unwrap();
-    while sequence(&receive(&second)) != 2 {}
-    sinks.finish(Duration::from_secs(5));
-}
-
-#[test]
-fn a_unix_receiver_that_stops_with_lines_unread_gets_each_once() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("log");
-    let first = UnixDatagram::bind(&path).unwrap();
-    let sinks = Sinks::start(&[syslog(SyslogAddress::Unix(path.clone()), None)], None, &Metrics::default());
-    for _ in 0..3 {
-        sinks.send(&message());
-    }
-    // One lies in its queue when it is closed, unread; the others wait.
-    let unread = || rustix::io::ioctl_fionread(&first).unwrap();
-    let end = Instant::now() + Duration::from_secs(5);
-    while unread() == 0 && Instant::now() < end {
-        std::thread::yield_now();
-    }
-    drop(first);
-    std::fs::remove_file(&path).unwrap();
-    let second = UnixDatagram::bind(&path).unwrap();
-    second.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-    let mut buffer = [0; 8192];
-    let got: Vec<String> = (0..3)
-        .map(|_| {
-            let n = second.recv(&mut buffer).expect("a line comes");
-            take_apart(std::str::from_utf8(&buffer[..n]).unwrap()).1[1].1[0].1.clone()
-        })
-        .collect();
-    assert_eq!(got, ["1", "2", "3"]);
-    sinks.finish(Duration::from_secs(5));
-    second.set_nonblocking(true).unwrap();
-    assert!(second.recv(&mut buffer).is_err(), "nothing twice");
-}
-
-#[test]
-fn what_waits_outlives_the_daemon() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("log");
-    let config = [syslog(SyslogAddress::Unix(path.clone()), None)];
-    let sinks = Sinks::start(&config, Some(dir.path()), &Metrics::default());
-    sinks.send(&message());
-    sinks.finish(Duration::from_secs(5));
-    let receiver = UnixDatagram::bind(&path).unwrap();
-    receiver.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-    Sinks::start(&config, Some(dir.path()), &Metrics::default()).finish(Duration::from_millis(300));
-    let mut buffer = [0; 8192];
-    assert!(receiver.recv(&mut buffer).expect("the line of the first daemon") > 100);
-}
-
-#[test]
-fn udp_and_heartbeats() {
-    let receiver = UdpSocket::bind("127.0.0.1:0").unwrap();
-    receiver.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-    let address = SyslogAddress::Udp(receiver.local_addr().unwrap().to_string());
-    let sinks = Sinks::start(&[syslog(address, Some(Duration::from_millis(100)))], None, &Metrics::default());
-    let receive = || {
-        let mut buffer = [0; 8192];
-        let n = receiver.recv(&mut buffer).expect("a line comes");
-        take_apart(std::str::from_utf8(&buffer[..n]).unwrap())
-    };
-    for n in 1..=3 {
-        let (fields, elements, _) = receive();
-        assert_eq!(fields[5], "heartbeat");
-        assert_eq!(param(&elements, "sequence"), Some(n.to_string().as_str()));
-    }
-    sinks.send(&message());
-    while receive().0[5] != "payload-altered" {}
-    let (_, elements, _) = receive();
-    assert_eq!(param(&elements, "sent"), Some("1"));
-    sinks.finish(Duration::from_secs(5));
-}
-
-/// Reads one octet-counted frame.
-fn frame(stream: &mut impl Read) -> Option<String> {
-    let mut length = String::new();
-    loop {
-        let mut byte = [0];
-        if stream.read(&mut byte).ok()? == 0 {
-            return None;
-        }
-        match byte[0] {
-            b' ' => break,
-            digit => length.push(char::from(digit)),
-        }
-    }
-    let mut line = vec![0; length.parse().ok()?];
-    stream.read_exact(&mut line).ok()?;
-    String::from_utf8(line).ok()
-}
-
-#[test]
-fn tcp_frames_and_nothing_is_lost_over_a_reconnect() {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    let sinks =
-        Sinks::start(&[syslog(SyslogAddress::Tcp(address.to_string()), None)], None, &Metrics::default());
-    sinks.send(&message());
-    let (mut stream, _) = listener.accept().unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-    let sequence = |line: String| take_apart(&line).1[1].1[0].1.parse::<u32>().unwrap();
-    assert_eq!(sequence(frame(&mut stream).unwrap()), 1);
-    // The receiver goes away, and comes back at the same address.
-    drop((stream, listener));
-    for _ in 0..5 {
-        sinks.send(&message());
-    }
-    let listener = TcpListener::bind(address).unwrap();
-    let (mut stream, _) = listener.accept().unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-    let got: Vec<u32> = (0..5).map(|_| sequence(frame(&mut stream).unwrap())).collect();
-    assert_eq!(got, [2, 3, 4, 5, 6]);
-    sinks.finish(Duration::from_secs(5));
-}
-
-#[test]
 fn json_lines_have_every_field_and_follow_rotation() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("out.jsonl");
@@ -457,112 +319,4 @@ fn a_sink_hears_only_what_is_bad_enough() {
     sinks.send(&message());
     sinks.finish(Duration::from_secs(5));
     assert_eq!(std::fs::read_to_string(path).unwrap().lines().count(), 1);
-}
-
-#[test]
-fn what_a_rate_limit_holds_back_is_said() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("out.jsonl");
-    let kind = SinkKind::Jsonl { path: path.clone(), shape: JsonShape::Counterfoil };
-    let rate = crate::config::Rate { count: 3, per: Duration::from_secs(3600) };
-    let config = SinkConfig { rate_limit: Some(rate), heartbeat: None, ..SinkConfig::of(kind) };
-    let metrics = Metrics::default();
-    let sinks = Sinks::start(&[config], None, &metrics);
-    let mut low = alarm();
-    low.finding.severity = Severity::Low;
-    let low = Arc::new(low);
-    for _ in 0..1000 {
-        sinks.send(&Message::Alarm(Arc::clone(&low)));
-    }
-    sinks.send(&message());
-    sinks.finish(Duration::from_secs(5));
-    let text = std::fs::read_to_string(path).unwrap();
-    let lines: Vec<serde_json::Value> = text.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
-    assert_eq!(lines.len(), 5, "three, the critical one, and the word about the others");
-    assert_eq!(lines[3]["severity"], "critical");
-    assert_eq!((&lines[4]["type"], &lines[4]["alarms"]), (&"withheld".into(), &997.into()));
-    let rules = serde_json::json!([{"severity": "low", "rule": "payload-altered", "alarms": 997}]);
-    assert_eq!(lines[4]["rules"], rules);
-    let page = metrics.text();
-    assert!(
-        page.lines().any(|l| l.starts_with("counterfoil_sink_held_back_total{") && l.ends_with("} 997")),
-        "{page}"
-    );
-}
-
-#[test]
-fn what_a_full_queue_gives_up_is_counted_and_said() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("log");
-    let mut config = syslog(SyslogAddress::Unix(path.clone()), None);
-    config.queue_size = 64 << 10;
-    let sinks = Sinks::start(std::slice::from_ref(&config), Some(dir.path()), &Metrics::default());
-    // Each some 900 bytes.
-    for _ in 0..500 {
-        sinks.send(&message());
-    }
-    sinks.finish(Duration::from_secs(5));
-    let spool = std::fs::read_dir(dir.path().join("spool")).unwrap().next().unwrap().unwrap();
-    assert!(spool.metadata().unwrap().len() <= (128 << 10) + 4096);
-    // The next daemon brings what is left, the newest, with the word about the rest at its end.
-    let receiver = UnixDatagram::bind(&path).unwrap();
-    receiver.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-    let sinks = Sinks::start(&[config], Some(dir.path()), &Metrics::default());
-    let mut buffer = [0; 8192];
-    let mut came = vec![];
-    let withheld = loop {
-        let n = receiver.recv(&mut buffer).expect("a line comes");
-        let (fields, elements, _) = take_apart(std::str::from_utf8(&buffer[..n]).unwrap());
-        if fields[5] == "withheld" {
-            break param(&elements, "given_up").unwrap().parse::<usize>().unwrap();
-        }
-        came.push(elements[1].1[0].1.parse::<usize>().unwrap());
-    };
-    sinks.finish(Duration::from_secs(5));
-    assert!((40..100).contains(&came.len()), "{}", came.len());
-    // The word about them cost a few lines more, which no word could be about any more.
-    assert!(came[0] - 1 - withheld <= 2, "{withheld} said, {} missing", came[0] - 1);
-    assert!(came.windows(2).all(|w| w[1] == w[0] + 1), "{came:?}");
-}
-
-#[test]
-fn a_letter_that_comes_again_is_queued_once_whatever_became_of_its_line() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("out.jsonl");
-    let kind = SinkKind::Jsonl { path: path.clone(), shape: JsonShape::Counterfoil };
-    let config = SinkConfig { min_severity: Severity::Medium, heartbeat: None, ..SinkConfig::of(kind) };
-    let away = syslog(SyslogAddress::Unix(dir.path().join("nobody")), None);
-    let letter = |number, severity| {
-        let mut alarm = alarm();
-        (alarm.count, alarm.finding.severity) = (number, severity);
-        Letter::new(number, Arc::new(alarm))
-    };
-    let run = |letters: &[Letter]| {
-        let sinks = Sinks::start(&[config.clone(), away.clone()], Some(dir.path()), &Metrics::default());
-        letters.iter().for_each(|letter| sinks.letter(letter));
-        sinks.finish(Duration::from_millis(200))
-    };
-    assert_eq!(run(&[letter(5, Severity::High), letter(6, Severity::High)]), Some(6));
-    // What has no line here, for it is not bad enough, is passed as well.
-    assert_eq!(run(&[letter(6, Severity::High), letter(7, Severity::Low)]), Some(7));
-    assert_eq!(run(&[letter(6, Severity::High), letter(8, Severity::High)]), Some(8));
-    let text = std::fs::read_to_string(&path).unwrap();
-    let counts: Vec<u64> = text
-        .lines()
-        .map(|l| serde_json::from_str::<serde_json::Value>(l).unwrap()["count"].as_u64().unwrap())
-        .collect();
-    assert_eq!(counts, [5, 6, 8]);
-    assert!(highest(dir.path()) >= 8);
-    assert_eq!(highest(&dir.path().join("nowhere")), 0);
-    // The one that is away has each of them once, too.
-    let receiver = UnixDatagram::bind(dir.path().join("nobody")).unwrap();
-    receiver.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
-    let sinks = Sinks::start(&[config, away], Some(dir.path()), &Metrics::default());
-    let (mut came, mut buffer) = (vec![], [0; 8192]);
-    while let Ok(n) = receiver.recv(&mut buffer) {
-        let (_, elements, _) = take_apart(std::str::from_utf8(&buffer[..n]).unwrap());
-        came.push(param(&elements, "count").unwrap().to_owned());
-    }
-    sinks.finish(Duration::from_secs(5));
-    assert_eq!(came, ["5", "6", "7", "8"]);
 }

@@ -6,25 +6,22 @@
 //! byte. Where the file can't be had any more (an upgrade removed it), nothing is said: no false alarm.
 #![forbid(unsafe_code)]
 
+use super::library_file::{LARGEST, has_text_relocations, segments, symbol_at, whole};
 use crate::host::regular;
 use crate::judged::Patch;
-use object::elf::{DF_TEXTREL, DT_FLAGS, DT_TEXTREL, FileHeader64, PF_X, PT_DYNAMIC, PT_LOAD, STT_FUNC};
-use object::read::elf::{Dyn, FileHeader, ProgramHeader, Sym};
-use object::{Endianness, elf};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 
 /// File names of libraries whose code carries plaintext, and our own.
-const LIBRARIES: &[&str] = &["libssl.so", "libssl3.so", "libcrypto.so", "libgnutls.so", "libcounterfoil.so"];
-/// A library is not larger.
-const LARGEST: u64 = 64 << 20;
+pub const LIBRARIES: &[&str] =
+    &["libssl.so", "libssl3.so", "libcrypto.so", "libgnutls.so", "libcounterfoil.so"];
 /// Libraries of one process, and pages of one library, that are compared. A hostile process has no end of them.
 const MAX_LIBRARIES: usize = 16;
 const MAX_PAGES: usize = 4096;
 /// Bytes shown.
-const SHOWN: usize = 16;
+pub const SHOWN: usize = 16;
 /// Processes map fewer lines than this, mostly.
 const MAX_MAPS: usize = 8 << 20;
 
@@ -150,68 +147,6 @@ fn compare(pid: u32, library: &Mapped) -> Option<Patch> {
     Some(patch)
 }
 
-struct Segment {
-    address: u64,
-    offset: u64,
-    length: u64,
-}
-
-/// The executable segments, from the file's first page. Addresses count from the library's first page.
-fn segments(head: &[u8]) -> Option<Vec<Segment>> {
-    let header = FileHeader64::<Endianness>::parse(head).ok()?;
-    let endian = header.endian().ok()?;
-    let loads = || {
-        let headers = header.program_headers(endian, head).ok()?;
-        Some(headers.iter().filter(move |h| h.p_type(endian) == PT_LOAD))
-    };
-    let first = loads()?.next()?.p_vaddr(endian);
-    let found = loads()?.filter(|h| h.p_flags(endian).0 & PF_X.0 != 0).filter_map(|h| {
-        Some(Segment {
-            address: h.p_vaddr(endian).checked_sub(first)?,
-            offset: h.p_offset(endian),
-            length: h.p_filesz(endian).min(LARGEST),
-        })
-    });
-    Some(found.collect())
-}
-
-fn whole(file: &File) -> Option<Vec<u8>> {
-    let length = usize::try_from(file.metadata().ok()?.len().min(LARGEST)).ok()?;
-    let mut bytes = vec![0; length];
-    file.read_exact_at(&mut bytes, 0).ok()?;
-    Some(bytes)
-}
-
-fn has_text_relocations(bytes: &[u8]) -> Option<bool> {
-    let header = FileHeader64::<Endianness>::parse(bytes).ok()?;
-    let endian = header.endian().ok()?;
-    for segment in header.program_headers(endian, bytes).ok()? {
-        if segment.p_type(endian) == PT_DYNAMIC {
-            let entries = segment.dynamic(endian, bytes).ok()??;
-            return Some(entries.iter().any(|e| {
-                let (tag, value) = (Dyn::d_tag(e, endian), Dyn::d_val(e, endian));
-                tag == DT_TEXTREL || tag == DT_FLAGS && value & DF_TEXTREL.0 != 0
-            }));
-        }
-    }
-    Some(false)
-}
-
-/// The exported function that holds `offset`.
-fn symbol_at(bytes: &[u8], offset: u64) -> Option<String> {
-    let header = FileHeader64::<Endianness>::parse(bytes).ok()?;
-    let endian = header.endian().ok()?;
-    let sections = header.sections(endian, bytes).ok()?;
-    let symbols = sections.symbols(endian, bytes, elf::SHT_DYNSYM).ok()?;
-    let holds = |s: &&elf::Sym64<Endianness>| {
-        s.st_type() == STT_FUNC
-            && offset.checked_sub(s.st_value(endian)).is_some_and(|into| into < s.st_size(endian))
-    };
-    let symbol = symbols.iter().find(holds)?;
-    let name = symbol.name(endian, symbols.strings()).ok()?;
-    Some(String::from_utf8_lossy(name).into_owned())
-}
-
 /// Pages between `start` and `end` that are not the file's own: the process has a copy, or something
 /// else is mapped there. All of them where the page map can't be read.
 fn copied_pages(pid: u32, library: &Mapped, start: u64, end: u64, page: u64) -> Vec<u64> {
@@ -262,21 +197,5 @@ nonsense
         let ssl = &found[1];
         assert_eq!((ssl.inode, ssl.device), (42, rustix::fs::makedev(0xfe, 1)));
         assert_eq!((ssl.mappings.len(), ssl.mappings[1].executable), (2, true));
-    }
-
-    /// What a hostile file says must do no harm.
-    #[test]
-    fn files_that_are_no_library() {
-        let own = std::fs::read("/proc/self/exe").unwrap();
-        assert!(segments(&own[..4096]).is_some_and(|s| !s.is_empty()));
-        assert_eq!(has_text_relocations(&own), Some(false));
-        for cut in [0, 1, 16, 63, 64, 200] {
-            assert!(segments(&own[..cut]).is_none_or(|s| s.is_empty()), "{cut}");
-            assert!(symbol_at(&own[..cut], 1).is_none());
-        }
-        let mut wrong = own[..4096].to_vec();
-        wrong[64..].fill(0xff);
-        let _ = segments(&wrong);
-        let _ = has_text_relocations(&wrong);
     }
 }

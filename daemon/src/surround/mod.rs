@@ -9,13 +9,16 @@
 //! costs some microseconds; how many there are a second is bounded (`watch`).
 #![forbid(unsafe_code)]
 
+mod beginnings;
 mod binary;
 mod clients;
 pub(crate) mod code;
+mod library_file;
 mod tools;
 mod tracer;
 mod watch;
 
+pub use beginnings::Beginning;
 pub use clients::Tcp;
 pub use tools::name;
 
@@ -75,6 +78,15 @@ pub enum Seen {
     Session {
         /// Its arena.
         id: ArenaId,
+    },
+    /// It came to a function of its TLS library.
+    Begins {
+        /// Its arena.
+        id: ArenaId,
+        /// The process.
+        pid: u32,
+        /// How that function begins in memory.
+        what: Beginning,
     },
     /// It is gone, and its forks are.
     Gone {
@@ -194,6 +206,10 @@ impl Looker {
             }
             Seen::Session { id } => {
                 let found = self.watched.session(id);
+                self.say_all(found);
+            }
+            Seen::Begins { id, pid, what } => {
+                let found = self.watched.begins(id, pid, what);
                 self.say_all(found);
             }
             Seen::Gone { id } => self.watched.gone(id),

@@ -1,18 +1,19 @@
 //! The watched programs and their forks, and when each is looked at.
 //!
-//! Comes in: word that they came, forked, went; the clock. Goes out: who is traced, whose code was
+//! Comes in: word that they came, forked, went, came to a function; the clock. Goes out: who is traced, whose code was
 //! patched. Twice a second and a bit a bounded number of processes is looked at: those that moved data lately, then
 //! the others in turn. So an idle host costs little however many processes it has, and with few of
 //! them each is looked at every time.
 #![forbid(unsafe_code)]
 
+use super::beginnings::{Beginning, Beginnings};
 use super::{Pulse, Settings, code, tracer};
 use crate::assemble::program::ArenaId;
 use crate::core::now;
 use crate::host::facts::Facts;
-use crate::judged::Anomaly;
+use crate::judged::{Anomaly, Patch};
 use crate::model::{Process, ProcessName};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -35,12 +36,16 @@ const CODE_IDLE: u64 = 300_000_000_000;
 /// Forks of one program, and processes in all.
 const MAX_FORKS: usize = 4096;
 const MAX_MEMBERS: usize = 65_536;
+/// Patched libraries of one program and its forks that are said.
+const MAX_SAID: usize = 64;
 
 /// A program and its forks.
 struct Program {
     facts: Arc<Facts>,
     pulse: Pulse,
     members: Vec<Member>,
+    /// Processes, and libraries whose code was said to be patched in them.
+    said: HashSet<(u32, String)>,
 }
 
 /// One process.
@@ -52,8 +57,6 @@ struct Member {
     /// When its code was looked at, and how long until it is again.
     looked: u64,
     wait: u64,
-    /// Libraries whose code was said to be patched.
-    said: Vec<String>,
 }
 
 /// All of them.
@@ -66,6 +69,8 @@ pub struct Watched {
     new_code_looks: usize,
     /// Looks around so far.
     rounds: usize,
+    /// What needs no process any more.
+    beginnings: Beginnings,
 }
 
 type Found = Vec<(Process, Anomaly)>;
@@ -85,6 +90,13 @@ impl Program {
         }
         process
     }
+
+    /// Said once of each library.
+    fn is_patched(&mut self, pid: u32, patch: Patch, found: &mut Found) {
+        if self.said.len() < MAX_SAID && self.said.insert((pid, patch.object.clone())) {
+            found.push((self.process(pid), Anomaly::CodePatched(patch)));
+        }
+    }
 }
 
 impl Watched {
@@ -101,7 +113,7 @@ impl Watched {
         for program in self.programs.values_mut() {
             program.members.retain(|m| m.pid != pid);
         }
-        self.programs.insert(id, Program { facts, pulse, members: Vec::new() });
+        self.programs.insert(id, Program { facts, pulse, members: Vec::new(), said: HashSet::new() });
         self.join(id, pid, Some(starttime));
         let mut found = Vec::new();
         self.look_for_tracer(id, pid, settings, &mut found);
@@ -125,7 +137,7 @@ impl Watched {
         let Some(program) = self.programs.get_mut(&id) else { return };
         if program.members.len() < MAX_FORKS && program.members.iter().all(|m| m.pid != pid) {
             let (looked, wait) = (now(), CODE_FIRST);
-            program.members.push(Member { pid, starttime, tracer: 0, looked, wait, said: Vec::new() });
+            program.members.push(Member { pid, starttime, tracer: 0, looked, wait });
             self.turns.push_back((id, pid));
         }
     }
@@ -137,6 +149,19 @@ impl Watched {
             self.programs.get(&id).into_iter().flat_map(|p| &p.members).map(|m| m.pid).take(4).collect();
         for pid in pids {
             self.look_at_new_code(id, pid, &mut found);
+        }
+        found
+    }
+
+    /// A program came to a function for the first time, and its library told how that begins. It may be over.
+    pub fn begins(&mut self, id: ArenaId, pid: u32, it: Beginning) -> Found {
+        let mut found = Vec::new();
+        let Some(program) = self.programs.get(&id) else { return found };
+        let Some(patch) = self.beginnings.look(pid, program.facts.process.started, it) else { return found };
+        // All that was done to its code, if it is still there to be looked at.
+        self.look_at_new_code(id, pid, &mut found);
+        if let Some(program) = self.programs.get_mut(&id) {
+            program.is_patched(pid, patch, &mut found);
         }
         found
     }
@@ -293,15 +318,10 @@ impl Watched {
             member.wait = (member.wait * 2).min(CODE_LAST);
         }
         member.looked = now();
-        let mut new = Vec::new();
-        for patch in code::look(pid) {
-            if !member.said.contains(&patch.object) && member.said.len() < 16 {
-                member.said.push(patch.object.clone());
-                new.push(patch);
-            }
-        }
-        if !new.is_empty() && (member.starttime.is_none() || tracer::starttime(pid) == member.starttime) {
-            found.extend(new.into_iter().map(|patch| (program.process(pid), Anomaly::CodePatched(patch))));
+        let starttime = member.starttime;
+        let patches = code::look(pid);
+        if !patches.is_empty() && (starttime.is_none() || tracer::starttime(pid) == starttime) {
+            patches.into_iter().for_each(|patch| program.is_patched(pid, patch, found));
         }
     }
 }
@@ -310,7 +330,6 @@ impl Watched {
 mod tests {
     use super::*;
     use crate::host::facts::RealProc;
-    use std::collections::HashSet;
 
     #[test]
     fn everybody_gets_a_turn() {
@@ -319,7 +338,10 @@ mod tests {
         for id in 0..100 {
             // Every third one moved data lately.
             let pulse = Pulse::new((if id % 3 == 0 { at } else { 0 }).into());
-            watched.programs.insert(id, Program { facts: Arc::default(), pulse, members: Vec::new() });
+            watched.programs.insert(
+                id,
+                Program { facts: Arc::default(), pulse, members: Vec::new(), said: HashSet::new() },
+            );
             watched.join(id, 1000 + id as u32, None);
         }
         let rounds = |watched: &mut Watched, n: usize| -> HashSet<ArenaId> {
@@ -329,7 +351,12 @@ mod tests {
         assert!((0..100).filter(|id| id % 3 == 0).all(|id| busy.contains(&id)), "the busy ones first");
         assert_eq!(rounds(&mut watched, 9).len(), 100);
         for id in 100..300 {
-            let program = Program { facts: Arc::default(), pulse: Pulse::new(0.into()), members: Vec::new() };
+            let program = Program {
+                facts: Arc::default(),
+                pulse: Pulse::new(0.into()),
+                members: Vec::new(),
+                said: HashSet::new(),
+            };
             watched.programs.insert(id, program);
             watched.join(id, 1000 + id as u32, None);
         }
@@ -347,7 +374,12 @@ mod tests {
         for (id, pid) in [(1, 1000), (2, 1001)] {
             let mut facts = Facts::default();
             facts.process.pid = pid;
-            let program = Program { facts: Arc::new(facts), pulse: Pulse::default(), members: Vec::new() };
+            let program = Program {
+                facts: Arc::new(facts),
+                pulse: Pulse::default(),
+                members: Vec::new(),
+                said: HashSet::new(),
+            };
             watched.programs.insert(id, program);
             watched.join(id, pid, None);
         }

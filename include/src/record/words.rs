@@ -169,6 +169,9 @@ About {
     MemoryWrite = 4 "memory-write",
     /// Libraries for pictures that it has loaded: `number` has a bit for each of [`crate::images::LIBRARIES`].
     ImageLibraries = 5 "image-libraries",
+    /// What a function of a TLS library begins with when the process first comes to it: `text` is a [`Code`] and the
+    /// library's path, `code` the length of its build id.
+    Code = 6 "code",
 }
 }
 

@@ -4,7 +4,7 @@ use super::{EXPOSED, STDIO, known};
 use crate::fds;
 use crate::hooks::made::recording;
 use crate::process;
-use crate::record::keeping_errno;
+use crate::shield::keeping_errno;
 use core::ffi::c_int;
 use libc::{FILE, size_t};
 

@@ -8,7 +8,7 @@ use crate::library::library_hooks;
 use crate::objects::Object;
 use crate::openssl::{self, CipherContext};
 use crate::process;
-use crate::record::shielded;
+use crate::shield::shielded;
 use crate::ssh;
 use crate::stream::Stream;
 use crate::thread::{self, Guard, Phase};

@@ -2,7 +2,7 @@
 
 use crate::library;
 use crate::real::hooks;
-use crate::record::{keeping_errno, shielded};
+use crate::shield::{keeping_errno, shielded};
 use core::ffi::{c_int, c_void};
 
 hooks! {

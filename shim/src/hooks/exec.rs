@@ -5,8 +5,8 @@
 
 use crate::hooks::filters::SEES_FILTERS;
 use crate::real::hooks;
-use crate::record::{keeping_errno, shielded};
 use crate::reinject::{self, Room, Strings};
+use crate::shield::{keeping_errno, shielded};
 use crate::target::Named;
 use crate::{process, start};
 use core::ffi::{c_char, c_int, c_ulong};

@@ -2,7 +2,7 @@
 
 use crate::process;
 use crate::real::hooks;
-use crate::record::shielded;
+use crate::shield::shielded;
 use crate::thread;
 use core::ffi::{c_int, c_void};
 

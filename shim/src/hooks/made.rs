@@ -4,7 +4,7 @@ use super::descriptors::closing;
 use crate::file::{closing_stream, opened_stream};
 use crate::objects::{IN, OUT};
 use crate::real::hooks;
-use crate::record::{keeping_errno, shielded};
+use crate::shield::{keeping_errno, shielded};
 use crate::thread::Guard;
 use crate::{fds, kernel, memory, process};
 use core::ffi::{c_char, c_int, c_uint};

@@ -7,7 +7,7 @@ use super::made::{made_pair, made_socket, recording};
 use crate::fds;
 use crate::kernel;
 use crate::process;
-use crate::record::keeping_errno;
+use crate::shield::keeping_errno;
 use core::ffi::c_int;
 use counterfoil_abi::record::{How, OUT_SHUT};
 

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::file::{self, Turn};
-use crate::record::shielded;
+use crate::shield::shielded;
 use crate::stream::Offer;
 use crate::stream::tests::{self as streams, Dice};
 use counterfoil_abi::record::Reason;

@@ -1,12 +1,12 @@
 //! Streams against a model that hashes whole streams at once.
 
 use super::*;
-use crate::{objects, process, start};
+use crate::{mac, objects, process, start};
 use counterfoil_abi::Tag;
 use counterfoil_abi::arena::{ARENA_BYTES, ArenaHead, LANES, POLICY_WATCHED, lane_head_at, ring_at};
 use counterfoil_abi::lane::Consumer;
 use counterfoil_abi::prints::Sampler;
-use counterfoil_abi::record::{Channel, Record};
+use counterfoil_abi::record::{Channel, Line, Record};
 use std::collections::BTreeMap;
 use std::sync::{LazyLock, Mutex, MutexGuard};
 

@@ -1,0 +1,22 @@
+//! What keeps a recording from showing in the host: its panics end here, and errno is what the host's own call left.
+//!
+//! Called around everything that a hook does beside the real call.
+
+/// Runs a recording. A panic in it must not reach the host; the real call is never inside.
+#[inline]
+pub fn shielded<T>(otherwise: T, recording: impl FnOnce() -> T) -> T {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(recording)).unwrap_or(otherwise)
+}
+
+/// `f` with errno as it was afterwards.
+#[inline]
+pub fn keeping_errno<T>(f: impl FnOnce() -> T) -> T {
+    // SAFETY: this thread's errno.
+    let errno = unsafe { libc::__errno_location() };
+    // SAFETY: as above.
+    let saved = unsafe { *errno };
+    let out = f();
+    // SAFETY: as above.
+    unsafe { *errno = saved };
+    out
+}
