@@ -166,6 +166,7 @@ struct counterfoil_address {
 #define COUNTERFOIL_PAIRED 8
 #define COUNTERFOIL_ATTACHED_LATE 16
 #define COUNTERFOIL_RESUMED 32
+#define COUNTERFOIL_MADE 64
 
 struct counterfoil_opened {
     struct counterfoil_header header;

@@ -97,12 +97,14 @@ pub const PAIRED: u8 = 8;
 pub const ATTACHED_LATE: u8 = 16;
 /// [`Opened::flags`]: offsets go on where the hello reply said.
 pub const RESUMED: u8 = 32;
+/// [`Opened::flags`]: a file that the open made, or made empty, or that was empty.
+pub const MADE: u8 = 64;
 
 /// [`Kind::Opened`]. Four lines.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
 pub struct Opened {
-    /// Common part; flags: [`INHERITED`] … [`RESUMED`].
+    /// Common part; flags: [`INHERITED`] … [`MADE`].
     pub header: Header,
     /// A [`Channel`].
     pub channel: u8,

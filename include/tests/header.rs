@@ -117,6 +117,7 @@ fn facts() -> Facts {
         record::PAIRED,
         record::ATTACHED_LATE,
         record::RESUMED,
+        record::MADE,
         record::PARTIAL,
         record::WIDE,
         record::CLIENT,

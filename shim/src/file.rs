@@ -160,6 +160,11 @@ impl File {
         self.is(USED)
     }
 
+    /// It was made, or made empty, by its open.
+    pub fn made(&self) -> bool {
+        self.is(MADE)
+    }
+
     /// How far it was written and read.
     pub fn totals(&self) -> (u64, u64) {
         (self.wrote_to.load(Relaxed), self.read_to.load(Relaxed))

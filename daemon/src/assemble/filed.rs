@@ -3,7 +3,8 @@
 use super::Assembler;
 use super::program::ArenaId;
 use crate::content::Content;
-use counterfoil_abi::record::{Named, Naming, Opened, Record, Tap};
+use crate::sensitive::opens::Open;
+use counterfoil_abi::record::{MADE, Named, Naming, Opened, Record, Tap};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -27,11 +28,12 @@ impl Assembler {
         }
         let (inode, time) = ((opened.device, opened.inode), opened.header.time);
         if let Some(trail) = &mut self.trail {
-            trail.opened(arena, pid, number, opened.fd, inode, time);
+            let (fd, made) = (opened.fd, opened.header.flags & MADE != 0);
+            let open = Open { arena, pid, number, fd, inode, time, made, path: Vec::new(), read: None };
+            trail.opened(open.clone());
             if let Some(gallery) = &mut self.gallery {
-                let place = format!("/proc/{pid}/fd/{}", opened.fd);
-                let made_after = |moment| trail.made_after(moment, inode, Path::new(&place));
-                gallery.opened(arena, pid, number, inode, time, made_after);
+                let place = format!("/proc/{pid}/fd/{fd}");
+                gallery.opened(open, |moment| trail.made_after(moment, inode, Path::new(&place)));
             }
         }
         for (_, by, record, _) in mine {

@@ -217,17 +217,13 @@ impl Gallery {
     }
 
     /// A file was opened. `made_after`: it was made after that moment, so it isn't what had its inode then.
-    pub fn opened(
-        &mut self,
-        arena: ArenaId,
-        pid: u32,
-        number: u32,
-        inode: Inode,
-        time: u64,
-        made_after: impl Fn(u64) -> bool,
-    ) {
-        let path = Vec::new();
-        self.opens.put(Open { arena, pid, number, fd: -1, inode, time, path, read: None });
+    pub fn opened(&mut self, open: Open, made_after: impl Fn(u64) -> bool) {
+        let Open { arena, number, inode, time, made, .. } = open;
+        self.opens.put(open);
+        if made {
+            self.origins.overwritten_before(inode, time);
+            self.roots.remove(&inode);
+        }
         if self.origins.copy(inode).is_some_and(|copy| made_after(copy.written)) {
             self.origins.overwritten(inode);
             self.roots.remove(&inode);
@@ -281,7 +277,7 @@ impl Gallery {
     /// A file came of a media file: who has opened it meanwhile has read that.
     fn came_of(&mut self, inode: Inode, copy: Copy) {
         let (source, written) = (copy.source.clone(), copy.written);
-        if !self.origins.copied(inode, copy) {
+        if self.opens.made_after(written, inode) || !self.origins.copied(inode, copy) {
             return;
         }
         let since = self.opens.of(inode).filter(|o| o.time >= written);

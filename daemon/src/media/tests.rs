@@ -38,8 +38,12 @@ fn wrote(n: u64, time: u64) -> Wrote {
     Wrote { inode, path, last: time, opened: time, made: true, sha256: None, modified: 0 }
 }
 
+fn open(arena: ArenaId, number: u32, inode: Inode, time: u64) -> Open {
+    Open { arena, pid: arena as u32, number, fd: -1, inode, time, made: false, path: Vec::new(), read: None }
+}
+
 fn reads(gallery: &mut Gallery, arena: ArenaId, number: u32, inode: u64, path: &str, time: u64) {
-    gallery.opened(arena, arena as u32, number, (1, inode), time, |_| false);
+    gallery.opened(open(arena, number, (1, inode), time), |_| false);
     gallery.named(arena, number, path.as_bytes(), |_| false);
     if let Some(reading) = gallery.origins.of(arena, number) {
         reading.sure = true;
@@ -100,7 +104,7 @@ fn the_way_through_a_log_ends() {
         if n == 1 {
             reads(&mut gallery, n, 3, 1, "/srv/cat.jpg", now);
         } else {
-            gallery.opened(n, n as u32, 3, (2, 7), now, |_| false);
+            gallery.opened(open(n, 3, (2, 7), now), |_| false);
             if let Some(reading) = gallery.origins.of(n, 3) {
                 reading.sure = true;
             }
@@ -118,7 +122,7 @@ fn the_way_through_a_log_ends() {
 fn a_copy_that_is_heard_of_late() {
     let mut gallery = Gallery::new(Arc::new(RwLock::new(Media::default()))).unwrap();
     let inode = (1, 77);
-    gallery.opened(2, 11, 6, inode, 200, |_| false);
+    gallery.opened(open(2, 6, inode, 200), |_| false);
     gallery.named(2, 6, b"/tmp/other.jpg", |_| false);
     assert_eq!(&*gallery.origins.of(2, 6).unwrap().source.path, "/tmp/other.jpg");
     gallery.read_first(2, 6, 1000, [7, 7]);
@@ -148,10 +152,10 @@ fn what_has_the_inode_of_a_copy_that_is_gone_did_not_come_of_it() {
     };
     let (inode, copied) = ((1, 77), Copy { source, written: 100, made: true, modified: 0 });
     gallery.came_of(inode, copied);
-    gallery.opened(1, 10, 5, inode, 200, |moment| moment < 50);
+    gallery.opened(open(1, 5, inode, 200), |moment| moment < 50);
     assert!(gallery.origins.of(1, 5).is_some(), "the copy");
-    gallery.opened(2, 11, 6, inode, 300, |moment| moment < 250);
+    gallery.opened(open(2, 6, inode, 300), |moment| moment < 250);
     assert!(gallery.origins.of(2, 6).is_none(), "made after the copy was");
-    gallery.opened(3, 12, 7, inode, 400, |_| false);
+    gallery.opened(open(3, 7, inode, 400), |_| false);
     assert!(gallery.origins.of(3, 7).is_none(), "and the copy is forgotten");
 }

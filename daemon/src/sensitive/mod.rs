@@ -194,12 +194,13 @@ impl Trail {
     }
 
     /// A file was opened.
-    #[allow(clippy::too_many_arguments, reason = "one record's facts")]
-    pub fn opened(&mut self, arena: ArenaId, pid: u32, number: u32, fd: i32, inode: Inode, time: u64) {
-        let open = Open { arena, pid, number, fd, inode, time, path: Vec::new(), read: None };
-        let place = format!("/proc/{pid}/fd/{fd}");
-        let copied = |trail: &mut Self| trail.copied(inode, time, Path::new(&place));
-        let source = self.known.held().at(inode).map(|s| source(s)).or_else(|| copied(self));
+    pub fn opened(&mut self, open: Open) {
+        let place = format!("/proc/{}/fd/{}", open.pid, open.fd);
+        if open.made {
+            self.origins.overwritten_before(open.inode, open.time);
+        }
+        let copied = |trail: &mut Self| trail.copied(open.inode, open.time, Path::new(&place));
+        let source = self.known.held().at(open.inode).map(|s| source(s)).or_else(|| copied(self));
         if let Some(source) = source {
             self.begin(&open, source);
         }
@@ -312,7 +313,8 @@ impl Trail {
                 && let Some(secret) = secret
             {
                 let (pid, inode, path) = (closed.pid, closed.inode, closed.path.clone());
-                let open = Open { arena, pid, number, fd: -1, inode, time: last, path, read: None };
+                let open =
+                    Open { arena, pid, number, fd: -1, inode, time: last, made: false, path, read: None };
                 self.begin(&open, source(&secret));
             }
             if let Some(reading) = self.origins.of(arena, number)
@@ -362,7 +364,7 @@ impl Trail {
     /// A file has a sensitive one's content, or came of it: who has opened it meanwhile has read that.
     fn copy(&mut self, inode: Inode, copy: Copy) {
         let (source, written) = (copy.source.clone(), copy.written);
-        if !self.origins.copied(inode, copy) {
+        if self.opens.made_after(written, inode) || !self.origins.copied(inode, copy) {
             return;
         }
         self.known.also(inode);

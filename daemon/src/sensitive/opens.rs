@@ -23,6 +23,8 @@ pub struct Open {
     pub inode: Inode,
     /// When it was opened, monotonic nanoseconds.
     pub time: u64,
+    /// The open made it, or made it empty: what had its inode before is gone.
+    pub made: bool,
     /// Its name; empty: not heard of yet.
     pub path: Vec<u8>,
     /// When it was closed, after bytes were read.
@@ -69,6 +71,12 @@ impl Opens {
         self.by_file.get(&file).into_iter().flatten().filter_map(|at| self.all.get(at))
     }
 
+    /// It was made, or made empty, after that moment.
+    #[must_use]
+    pub fn made_after(&self, moment: u64, file: Inode) -> bool {
+        self.of(file).any(|open| open.made && open.time > moment)
+    }
+
     /// Forgets it.
     pub fn remove(&mut self, arena: ArenaId, number: u32) {
         if let Some(at) = self.by_number.get(&(arena, number)).copied()
@@ -97,13 +105,14 @@ mod tests {
     fn by_number_and_by_file_as_long_as_there_is_room() {
         let open = |number, inode| {
             let (fd, inode, path) = (-1, (1, inode), Vec::new());
-            Open { arena: 1, pid: 1, number, fd, inode, time: 0, path, read: None }
+            Open { arena: 1, pid: 1, number, fd, inode, time: 10, made: number == 8, path, read: None }
         };
         let numbers = |opens: &Opens, inode| opens.of((1, inode)).map(|o| o.number).collect::<Vec<_>>();
         let mut opens = Opens::default();
         opens.put(open(7, 70));
         opens.put(open(8, 70));
         assert_eq!(numbers(&opens, 70), [7, 8]);
+        assert!(opens.made_after(9, (1, 70)) && !opens.made_after(10, (1, 70)));
         opens.put(open(7, 71));
         assert_eq!(
             (numbers(&opens, 70), numbers(&opens, 71)),

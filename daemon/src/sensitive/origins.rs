@@ -210,6 +210,13 @@ impl Origins {
         true
     }
 
+    /// It was made, or made empty, at that time: what was written before is gone.
+    pub fn overwritten_before(&mut self, inode: Inode, time: u64) {
+        if self.copies.get(&inode).is_some_and(|copy| copy.written < time) {
+            self.overwritten(inode);
+        }
+    }
+
     /// It is another file's inode by now, or has other content.
     pub fn overwritten(&mut self, inode: Inode) {
         if self.copies.remove(&inode).is_some() {

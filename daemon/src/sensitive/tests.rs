@@ -2,6 +2,7 @@
 //! knows them.
 
 use super::lineage::{Asked, Given, Sending, World};
+use super::opens::Open;
 use super::told::{Ground, SensitiveEgress};
 use super::{Closed, Setup, Trail};
 use crate::assemble::program::ArenaId;
@@ -111,7 +112,7 @@ impl Case {
         let inode = self.inode(name);
         let path = self.path(name).to_str().unwrap().to_owned();
         // This test's own standard input is open to be read at least.
-        self.trail.opened(arena, u32::MAX, 7, -1, inode, self.now);
+        self.trail.opened(open(arena, u32::MAX, -1, inode, self.now));
         self.trail.named(arena, 7, path.as_bytes());
         self.now += 1000;
         self.trail.closed(closed(arena, self.now, inode, path.into_bytes()));
@@ -160,6 +161,11 @@ impl Case {
         let content = |e: &SensitiveEgress| matches!(e.ground, Ground::Content { .. });
         self.said().iter().filter(|(e, _)| content(e)).map(|(e, _)| name(e)).collect()
     }
+}
+
+/// A file with number 7.
+fn open(arena: ArenaId, pid: u32, fd: i32, inode: Inode, time: u64) -> Open {
+    Open { arena, pid, number: 7, fd, inode, time, made: false, path: Vec::new(), read: None }
 }
 
 /// The file with number 7 was read to its end.
@@ -234,7 +240,7 @@ fn the_number_of_its_descriptor_was_used_again() {
     let other = fs::File::options().write(true).open(case.path("other")).unwrap();
     case.program(1, 0);
     let (inode, pid) = (case.inode("secret"), std::process::id());
-    case.trail.opened(1, pid, 7, other.as_raw_fd(), inode, case.now);
+    case.trail.opened(open(1, pid, other.as_raw_fd(), inode, case.now));
     case.now += 1000;
     let path = case.path("secret").to_str().unwrap().as_bytes().to_vec();
     case.trail.closed(closed(1, case.now, inode, path));
@@ -334,8 +340,9 @@ fn who_read_it_and_who_got_bytes_of_that_and_sent() {
     assert!(case.said().is_empty());
 }
 
-/// Who read what was written after a reading, an hour later, and sent something. `seconds`: see [`Case::at`].
-fn what_was_written_after(seconds: i128) -> Vec<(Arc<SensitiveEgress>, u32)> {
+/// Who read what was written after a reading, an hour later, and sent something. `seconds`: see [`Case::at`]. `made`:
+/// somebody made the file anew meanwhile.
+fn what_was_written_after(seconds: i128, made: bool) -> Vec<(Arc<SensitiveEgress>, u32)> {
     let mut case = Case::at(&[("secret", &noise(1, 500))], seconds);
     (1..=2).for_each(|arena| case.program(arena, 1));
     case.reads(1, "secret");
@@ -366,6 +373,9 @@ fn what_was_written_after(seconds: i128) -> Vec<(Arc<SensitiveEgress>, u32)> {
     assert!(case.said().is_empty());
     // An hour later somebody else reads it.
     case.now += 3600 * SECOND;
+    if made {
+        case.trail.opened(Open { made, number: 9, ..open(2, u32::MAX, -1, inode, case.now - 10) });
+    }
     case.reads(2, "packed");
     case.sends(2);
     case.said()
@@ -373,7 +383,7 @@ fn what_was_written_after(seconds: i128) -> Vec<(Arc<SensitiveEgress>, u32)> {
 
 #[test]
 fn what_was_written_after_came_of_it() {
-    let said = what_was_written_after(3600);
+    let said = what_was_written_after(3600, false);
     assert_eq!(said.len(), 1);
     let did: Vec<&str> = said[0].0.chain.iter().map(|s| s.did).collect();
     assert_eq!(did, ["read", "wrote", "read", "sent"]);
@@ -382,5 +392,25 @@ fn what_was_written_after_came_of_it() {
 /// The inode of what was written is another file's by now, which was made later.
 #[test]
 fn what_has_its_inode_did_not() {
-    assert_eq!(what_was_written_after(-3600), []);
+    assert_eq!(what_was_written_after(-3600, false), []);
+}
+
+/// Its inode was given to another one, which may be gone again before anybody can look.
+#[test]
+fn what_was_made_anew_did_not() {
+    assert_eq!(what_was_written_after(3600, true), []);
+}
+
+/// It was made anew before it was heard that the other one had been a copy.
+#[test]
+fn what_was_made_anew_before_that_was_heard_of() {
+    let mut case = Case::new(&[("secret", &noise(1, 500)), ("other", b"other")]);
+    case.program(1, 1);
+    let inode = case.inode("other");
+    case.trail.opened(Open { made: true, ..open(1, u32::MAX, -1, inode, case.now) });
+    let digest = *case.trail.known.held().at(case.inode("secret")).unwrap().sha256.as_ref().unwrap();
+    case.trail.digested(inode, digest, case.now - 10);
+    assert!(case.trail.origins.copy(inode).is_none() && case.trail.origins.quiet());
+    case.trail.digested(inode, digest, case.now + 10);
+    assert!(case.trail.origins.copy(inode).is_some());
 }
