@@ -166,7 +166,6 @@ struct counterfoil_address {
 #define COUNTERFOIL_PAIRED 8
 #define COUNTERFOIL_ATTACHED_LATE 16
 #define COUNTERFOIL_RESUMED 32
-#define COUNTERFOIL_MADE 64
 
 struct counterfoil_opened {
     struct counterfoil_header header;
@@ -535,7 +534,7 @@ static inline uint64_t counterfoil_key(uint64_t device, uint64_t inode) {
 struct counterfoil_board {
     uint64_t magic;
     uint32_t count; /* shared: how often something was put up */
-    uint32_t pad;
+    uint32_t next;  /* shared: the place of the next one */
     uint64_t notices[COUNTERFOIL_NOTICES]; /* shared: 0, or a pipe's key */
 };
 

@@ -1,7 +1,7 @@
 //! A stage with a thread of its own beside the way of the records.
 //!
 //! Comes in: words, from `desk`. The thread takes them from an [`Inbox`], which says when it shall end, too.
-//! Who says a word waits only where he asks to; who ends the stage never waits long.
+//! Who says a word never waits; who ends the stage not long.
 #![forbid(unsafe_code)]
 
 use crossbeam::channel::{Receiver, Sender, bounded};
@@ -50,9 +50,13 @@ impl<W: Send + 'static> Aside<W> {
         !self.words.try_send(word).is_err_and(|e| e.is_full())
     }
 
-    /// Says a word that must be heard.
-    pub fn say(&self, word: W) {
-        let _ = self.words.send(word);
+    /// Says new settings. Who says them waits for nobody, so they may not be heard: that is logged.
+    pub fn take_up(&self, what: &str, settings: W) {
+        if !self.try_say(settings) {
+            tracing::error!(
+                "{what}: too much waits there for new settings to be taken up; reload once more later"
+            );
+        }
     }
 
     /// Ends it.

@@ -21,7 +21,8 @@ pub struct Board {
     pub magic: u64,
     /// How often something was put up.
     pub count: AtomicU32,
-    pad: u32,
+    /// The place of the next one.
+    next: AtomicU32,
     /// Zero, or a pipe's [`crate::matcher::key`].
     pub notices: [AtomicU64; NOTICES],
 }
@@ -39,7 +40,7 @@ impl Board {
         Self {
             magic: MAGIC,
             count: AtomicU32::new(0),
-            pad: 0,
+            next: AtomicU32::new(0),
             notices: [const { AtomicU64::new(0) }; NOTICES],
         }
     }
@@ -55,7 +56,7 @@ impl Board {
     /// Puts up a pipe.
     pub fn put(&self, key: u64) {
         if !self.has(key) {
-            let at = self.count.load(Ordering::Relaxed) as usize % NOTICES;
+            let at = self.next.fetch_add(1, Ordering::Relaxed) as usize % NOTICES;
             self.notices[at].store(key, Ordering::Relaxed);
         }
         // Whoever turned down meanwhile is to hear of it again.
@@ -71,6 +72,8 @@ impl Board {
 
 #[cfg(test)]
 mod tests {
+    extern crate std;
+
     use super::*;
     use crate::matcher::key;
 
@@ -84,5 +87,17 @@ mod tests {
         board.put(key(13, 100));
         assert!(board.count() != count, "told again");
         assert!(board.has(key(13, 40)), "and nothing lost its place");
+    }
+
+    #[test]
+    fn many_at_once_lose_nothing() {
+        let board = Board::empty();
+        std::thread::scope(|scope| {
+            for n in 0..6 {
+                let board = &board;
+                scope.spawn(move || (1..=10).for_each(|pipe| board.put(key(n + 1, pipe))));
+            }
+        });
+        assert!((0..6).all(|n| (1..=10).all(|pipe| board.has(key(n + 1, pipe)))));
     }
 }

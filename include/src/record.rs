@@ -97,14 +97,12 @@ pub const PAIRED: u8 = 8;
 pub const ATTACHED_LATE: u8 = 16;
 /// [`Opened::flags`]: offsets go on where the hello reply said.
 pub const RESUMED: u8 = 32;
-/// [`Opened::flags`]: a file that the open made, or made empty, or that was empty.
-pub const MADE: u8 = 64;
 
 /// [`Kind::Opened`]. Four lines.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
 pub struct Opened {
-    /// Common part; flags: [`INHERITED`] … [`MADE`].
+    /// Common part; flags: [`INHERITED`] … [`RESUMED`].
     pub header: Header,
     /// A [`Channel`].
     pub channel: u8,
@@ -119,7 +117,8 @@ pub struct Opened {
     /// count the same.
     pub inode: u64,
     /// The other end of a pair, 0 if unknown. A pipe's ends share one inode. An SSH channel: its number at
-    /// this end << 32 | its number at the other.
+    /// this end << 32 | its number at the other. A file: when it was seen to be empty, monotonic nanoseconds;
+    /// 0: it wasn't.
     pub peer_inode: u64,
     /// SO_PEERCRED's pid for Unix sockets, as this process's namespace counts; 0 if unknown.
     pub peer_pid: u32,

@@ -117,7 +117,6 @@ fn facts() -> Facts {
         record::PAIRED,
         record::ATTACHED_LATE,
         record::RESUMED,
-        record::MADE,
         record::PARTIAL,
         record::WIDE,
         record::CLIENT,

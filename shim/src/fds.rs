@@ -12,7 +12,7 @@ use crate::process;
 use crate::thread::Guard;
 use bytemuck::Zeroable;
 use core::sync::atomic::{AtomicI32, AtomicPtr, AtomicU64, Ordering};
-use counterfoil_abi::record::{ATTACHED_LATE, Channel, How, INHERITED, Kind, MADE, Opened};
+use counterfoil_abi::record::{ATTACHED_LATE, Channel, How, INHERITED, Kind, Opened};
 
 /// Descriptors above this are not tracked (the kernel's default ceiling, fs.nr_open).
 const ENTRIES: usize = 1 << 20;
@@ -328,12 +328,11 @@ pub fn opened(object: &Object, fd: i32, peer_inode: u64) -> Opened {
         ..Zeroable::zeroed()
     };
     record.header.flags = object.opened.load(Ordering::Relaxed);
-    if channel == Channel::File && object.file.made() {
-        record.header.flags |= MADE;
-    }
-    if channel == Channel::Pipe {
+    if channel == Channel::File {
+        record.peer_inode = object.file.empty_at();
+    } else if channel == Channel::Pipe {
         record.header.tap = if writes(object) { object.taps().0 } else { object.taps().1 } as u8;
-    } else if fd >= 0 && channel != Channel::File && !process::sandboxed() {
+    } else if fd >= 0 && !process::sandboxed() {
         let ends = kernel::ends(fd, channel);
         record.local = ends.local;
         record.remote = ends.remote;

@@ -19,7 +19,7 @@ use crate::kernel::{self, Identity};
 use crate::objects::{self, Object};
 use crate::stream::{Offer, Pieces, Stream};
 use crate::thread::Guard;
-use crate::{fds, process};
+use crate::{fds, lanes, process};
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use counterfoil_abi::UNKNOWN;
 use counterfoil_abi::record::{Channel, IN_EOF, Stat, Tap};
@@ -46,6 +46,8 @@ pub struct File {
     read_to: AtomicU64,
     /// How far it was written.
     wrote_to: AtomicU64,
+    /// When it was seen to be empty.
+    empty_at: AtomicU64,
     before: Stated,
     after: Stated,
     read: Digest,
@@ -136,6 +138,7 @@ pub fn begin(object: &Object, fd: i32, identity: &Identity, flags: Option<u32>) 
         state |= WRITE_REST;
     }
     file.before.set(identity.stat);
+    file.empty_at.store(if identity.stat.size == 0 { lanes::now() } else { 0 }, Relaxed);
     file.opened_with.store(known, Relaxed);
     file.position.store(position, Relaxed);
     file.sharings.store(process::sharings(), Relaxed);
@@ -145,7 +148,7 @@ pub fn begin(object: &Object, fd: i32, identity: &Identity, flags: Option<u32>) 
 impl File {
     /// As new.
     pub fn clear(&self) {
-        for word in [&self.position, &self.written, &self.read_to, &self.wrote_to] {
+        for word in [&self.position, &self.written, &self.read_to, &self.wrote_to, &self.empty_at] {
             word.store(0, Relaxed);
         }
         self.state.store(0, Relaxed);
@@ -160,9 +163,9 @@ impl File {
         self.is(USED)
     }
 
-    /// It was made, or made empty, by its open.
-    pub fn made(&self) -> bool {
-        self.is(MADE)
+    /// When it was seen to be empty, 0: it wasn't.
+    pub fn empty_at(&self) -> u64 {
+        self.empty_at.load(Relaxed)
     }
 
     /// How far it was written and read.

@@ -192,7 +192,7 @@ pub fn header(kind: Kind, lines: usize, tap: u8, object: u32) -> Header {
 
 /// When this recording began: CLOCK_MONOTONIC nanoseconds; the vDSO, no system call. Read once for
 /// all that is said in one go.
-fn now() -> u64 {
+pub fn now() -> u64 {
     let time = &crate::thread::current().time;
     if time.get() == 0 {
         time.set(clock());

@@ -1,7 +1,7 @@
 //! A host daemon of one test's own: `counterfoil daemon` with its own socket, state and sinks.
 
 use crate::observed::{Observed, Run};
-use crate::report::Report;
+use crate::report::{Alarm, Report};
 use crate::scratch::Scratch;
 use crate::{check, fixtures, product, undisturbed, wait};
 use rustix::process::{Pid, Signal, kill_process};
@@ -221,6 +221,11 @@ impl Daemon {
     /// What it reported up to now.
     pub fn report(&self) -> Report {
         Report::read(&self.scratch.at("events.jsonl"))
+    }
+
+    /// The alarms that it reported up to now.
+    pub fn alarms(&self) -> Vec<Alarm> {
+        Report::only(&self.scratch.at("events.jsonl"), "alarm").alarms()
     }
 
     /// Waits until its report says so.

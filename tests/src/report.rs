@@ -28,6 +28,14 @@ impl Report {
         Self::parse(&text)
     }
 
+    /// Only the lines of one kind: the others of a long report aren't even parsed.
+    pub fn only(path: &Path, kind: &str) -> Self {
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        let begin = format!("{{\"type\":\"{kind}\"");
+        let lines: String = text.split_inclusive('\n').filter(|line| line.starts_with(&begin)).collect();
+        Self::parse(&lines)
+    }
+
     /// Reads lines.
     pub fn parse(text: &str) -> Self {
         let mut report = Self::default();

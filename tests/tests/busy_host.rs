@@ -67,7 +67,7 @@ impl Day {
 
     /// Every alarm by its id, as it was told last.
     fn alarms(&self) -> BTreeMap<String, Value> {
-        self.services.daemon.report().alarms().into_iter().map(|a| (said(&a.0, "id"), a.0)).collect()
+        self.services.daemon.alarms().into_iter().map(|a| (said(&a.0, "id"), a.0)).collect()
     }
 
     /// What the daemon itself took: seconds of processor time, and the most memory in KiB.

@@ -4,7 +4,7 @@ use super::Assembler;
 use super::program::ArenaId;
 use crate::content::Content;
 use crate::sensitive::opens::Open;
-use counterfoil_abi::record::{MADE, Named, Naming, Opened, Record, Tap};
+use counterfoil_abi::record::{Named, Naming, Opened, Record, Tap};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -28,8 +28,9 @@ impl Assembler {
         }
         let (inode, time) = ((opened.device, opened.inode), opened.header.time);
         if let Some(trail) = &mut self.trail {
-            let (fd, made) = (opened.fd, opened.header.flags & MADE != 0);
-            let open = Open { arena, pid, number, fd, inode, time, made, path: Vec::new(), read: None };
+            // Its own word: it can't know of what comes later.
+            let (fd, empty_at) = (opened.fd, opened.peer_inode.min(time));
+            let open = Open { arena, pid, number, fd, inode, time, empty_at, path: Vec::new(), read: None };
             trail.opened(open.clone());
             if let Some(gallery) = &mut self.gallery {
                 let place = format!("/proc/{pid}/fd/{fd}");

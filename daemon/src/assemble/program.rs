@@ -24,14 +24,16 @@ const MAX_CHILDREN: usize = 4096;
 const FEW_CHILDREN: usize = 64;
 /// How long a fork that is gone is remembered, nanoseconds: what it said may not have been read.
 const LINGER: u64 = 10_000_000_000;
+/// Between two looks which of them are.
+const SWEEP: u64 = 1_000_000_000;
 
 /// A fork.
 #[derive(Clone, Copy, Debug)]
 pub struct Fork {
     /// Its pid as the daemon counts it.
     pub pid: u32,
-    /// When it was heard of, monotonic nanoseconds.
-    pub since: u64,
+    /// When it was first seen to be gone, monotonic nanoseconds.
+    gone: Option<u64>,
 }
 
 /// A socket or pipe that the program had when it started, as the kernel told at hello.
@@ -67,8 +69,9 @@ pub struct Program {
     pub tunnels: Vec<Key>,
     /// Forks, by the pid that their namespace gives them.
     pub children: HashMap<u32, Fork>,
-    /// When there are so many, it is time to forget those that are gone.
+    /// When there are so many, it is time to forget those that are gone; and when that was done.
     most_children: usize,
+    swept: u64,
     /// Forks of somebody who is not known to be one: parent, pid, when.
     pub strays: Vec<(u32, u32, u64)>,
     /// Other objects answer for TLS functions, GnuTLS functions, descriptor functions.
@@ -77,6 +80,8 @@ pub struct Program {
     pub hostile: bool,
     /// Notes taken so far.
     pub notes: u32,
+    /// Of them, how functions begin.
+    pub codes: u32,
     /// Records of it were lost.
     pub dropped: bool,
     /// It was there before the daemon was.
@@ -109,10 +114,12 @@ impl Program {
             tunnels: Vec::new(),
             children: HashMap::new(),
             most_children: FEW_CHILDREN,
+            swept: 0,
             strays: Vec::new(),
             foreign: [false; 3],
             hostile: false,
             notes: 0,
+            codes: 0,
             dropped: false,
             restarted: false,
             said: false,
@@ -135,12 +142,17 @@ impl Program {
 
     /// Remembers a fork, and forgets some that are gone: a server forks for years.
     pub fn forked(&mut self, namespace_pid: u32, pid: u32, now: u64, lives: impl Fn(u32) -> bool) {
-        if self.children.len() >= self.most_children {
-            self.children.retain(|_, fork| now.saturating_sub(fork.since) < LINGER || lives(fork.pid));
-            self.most_children = (2 * self.children.len()).clamp(FEW_CHILDREN, MAX_CHILDREN);
+        if self.children.len() >= self.most_children && now.saturating_sub(self.swept) >= SWEEP {
+            self.swept = now;
+            self.children.retain(|_, fork| {
+                fork.gone = if lives(fork.pid) { None } else { fork.gone.or(Some(now)) };
+                fork.gone.is_none_or(|gone| now.saturating_sub(gone) < LINGER)
+            });
+            let living = self.children.values().filter(|fork| fork.gone.is_none()).count();
+            self.most_children = (2 * living).clamp(FEW_CHILDREN, MAX_CHILDREN);
         }
         if self.children.len() < MAX_CHILDREN {
-            self.children.insert(namespace_pid, Fork { pid, since: now });
+            self.children.insert(namespace_pid, Fork { pid, gone: None });
         }
     }
 

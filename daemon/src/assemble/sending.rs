@@ -20,6 +20,8 @@ use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::{Arc, RwLock};
 
+/// Processes of one program that are asked what they hold: of more, any may hold anything.
+const LIVING: usize = 64;
 /// Objects of one program that are looked at.
 const MAX_OBJECTS: usize = 4096;
 
@@ -123,6 +125,9 @@ impl Standing<'_> {
     fn held(&self, arena: ArenaId, object: &Object) -> bool {
         let (Some(program), Some(inode)) = (self.programs.get(&arena), object.inode) else { return true };
         let pids = self.living(arena, program);
+        if pids.len() > LIVING {
+            return true;
+        }
         let fds = || object.uses.iter().filter(|u| u.arena == arena && u.fd >= 0).map(|u| u.fd);
         // Mostly it is where it was.
         pids.iter().any(|&pid| fds().any(|fd| self.proc.descriptor(pid, fd) == Some(inode)))
@@ -135,7 +140,7 @@ impl Standing<'_> {
     fn living(&self, arena: ArenaId, program: &Program) -> Rc<[u32]> {
         let lives = |pid: &u32| self.proc.thread_lives(*pid, *pid);
         let forks = || program.children.values().map(|fork| fork.pid).filter(lives);
-        let pids = || std::iter::once(program.pid(0)).chain(forks()).collect();
+        let pids = || std::iter::once(program.pid(0)).chain(forks()).take(LIVING + 1).collect();
         self.living.borrow_mut().entry(arena).or_insert_with(pids).clone()
     }
 }

@@ -352,7 +352,8 @@ fn forks_that_are_gone_are_forgotten() {
     for n in 0..100_000 {
         owner.forked(n + 11, n + 11, u64::from(n) * 1_000_000_000, |pid| pid % 10_000 == 11);
     }
-    assert!(owner.children.len() <= 128, "{}", owner.children.len());
+    // Those of the last ten seconds and more that nobody has looked at since.
+    assert!(owner.children.len() <= 256, "{}", owner.children.len());
     assert_eq!([30_011, 100_010, 77_777].map(|pid| owner.pid(pid)), [30_011, 100_010, 10]);
 }
 

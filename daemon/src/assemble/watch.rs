@@ -19,6 +19,8 @@ const PATIENCE: u64 = 50;
 const MAX_RANGES: usize = 64;
 /// Notes of one program that are passed on, at most.
 const MAX_NOTES: u32 = 1000;
+/// How functions begin is told ten times or so by each process.
+const MAX_CODES: u32 = 100_000;
 
 impl Assembler {
     /// Every lane was read since these differences were seen: no gap before them can turn up.
@@ -182,8 +184,13 @@ impl Assembler {
     pub(super) fn note(&mut self, arena: ArenaId, by: u32, note: &Note) {
         let text = &note.text[..usize::from(note.text_len).min(note.text.len())];
         let Some(program) = self.programs.get_mut(&arena) else { return };
-        program.notes += 1;
-        if program.notes > MAX_NOTES {
+        // Each fork tells how functions begin.
+        let (notes, most) = match About::from_code(note.about) {
+            Some(About::Code) => (&mut program.codes, MAX_CODES),
+            _ => (&mut program.notes, MAX_NOTES),
+        };
+        *notes = notes.saturating_add(1);
+        if *notes > most {
             return;
         }
         match About::from_code(note.about) {

@@ -51,10 +51,26 @@ impl Outbox {
         taken
     }
 
+    /// Puts a newcomer in if there is room.
+    ///
+    /// # Errors
+    /// There was none: here it is again.
+    pub fn announce(&self, newcomer: Box<Newcomer>) -> Result<(), Box<Newcomer>> {
+        let put = self.messages.try_send(Message::Newcomer(newcomer));
+        self.wake();
+        put.map_err(|full| match full.into_inner() {
+            Message::Newcomer(newcomer) => newcomer,
+            _ => unreachable!("it is what was put in"),
+        })
+    }
+
     /// Has a newcomer welcomed before this returns, if the core sleeps: that its thread wakes, and then
     /// this one again, would cost the program that waits more than all the rest. The core has to be
-    /// woken afterwards. If it is awake it gets a message like any other. False: there was no room.
-    pub fn introduce(&self, newcomer: Box<Newcomer>) -> bool {
+    /// woken afterwards. If it is awake it gets a message like any other.
+    ///
+    /// # Errors
+    /// There was no room: here it is again.
+    pub fn introduce(&self, newcomer: Box<Newcomer>) -> Result<(), Box<Newcomer>> {
         if let Some(core) = self.core.upgrade()
             && let Ok(mut core) = core.try_lock()
             && !core.ended
@@ -62,9 +78,9 @@ impl Outbox {
             // What was sent before is heard before.
             core.hear_all();
             core.welcome(*newcomer);
-            return true;
+            return Ok(());
         }
-        self.offer(Message::Newcomer(newcomer))
+        self.announce(newcomer)
     }
 
     /// Ends the core's sleep.

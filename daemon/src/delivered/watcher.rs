@@ -66,7 +66,7 @@ impl Watcher {
 
     /// Other settings.
     pub fn reload(&self, settings: &Integrity) {
-        self.0.say(Word::Reload(settings.clone()));
+        self.0.take_up("delivered files", Word::Reload(settings.clone()));
     }
 
     /// Ends it. A file that is being read is given up.

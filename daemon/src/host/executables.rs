@@ -135,7 +135,7 @@ impl Executables {
             return Some(Arc::clone(known));
         }
         // Under the lock: who asks at the same time wants the same file, and gets it sooner so.
-        let digest: Arc<str> = sha256(file)?.into();
+        let digest: Arc<str> = sha256(file, meta.len())?.into();
         if files.len() >= KEPT {
             files.clear();
         }
@@ -148,7 +148,9 @@ impl Executables {
     }
 }
 
-fn sha256(mut file: &File) -> Option<String> {
+/// Of so many bytes: it may be growing.
+fn sha256(file: &File, length: u64) -> Option<String> {
+    let mut file = file.take(length);
     let mut hash = Sha256::new();
     let mut buffer = vec![0; 256 << 10];
     loop {

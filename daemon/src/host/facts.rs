@@ -210,8 +210,8 @@ impl Proc for RealProc {
     }
 
     fn made(&self, path: &Path) -> Option<(Inode, u64)> {
-        use rustix::fs::{AtFlags, CWD, StatxFlags, makedev, statx};
-        let found = statx(CWD, path, AtFlags::empty(), StatxFlags::BTIME | StatxFlags::INO).ok()?;
+        use rustix::fs::{CWD, StatxFlags, makedev, statx};
+        let found = statx(CWD, path, at_once(), StatxFlags::BTIME | StatxFlags::INO).ok()?;
         if found.stx_mask & StatxFlags::BTIME.bits() == 0 {
             return None;
         }
@@ -288,8 +288,14 @@ impl RealProc {
 
 /// The links in `/proc/PID/fd` lead to the open file itself, a socket or pipe included.
 fn inode(path: &Path) -> Option<Inode> {
-    let stat = rustix::fs::stat(path).ok()?;
-    Some((stat.st_dev, stat.st_ino))
+    use rustix::fs::{CWD, StatxFlags, makedev, statx};
+    let found = statx(CWD, path, at_once(), StatxFlags::INO).ok()?;
+    Some((makedev(found.stx_dev_major, found.stx_dev_minor), found.stx_ino))
+}
+
+/// What the kernel knows already: who serves a file system may never answer, and nothing is mounted for us.
+fn at_once() -> rustix::fs::AtFlags {
+    rustix::fs::AtFlags::STATX_DONT_SYNC | rustix::fs::AtFlags::NO_AUTOMOUNT
 }
 
 /// A path as text: invalid UTF-8 as `\xNN`.

@@ -13,6 +13,11 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 /// See [`super::facts::Proc::socket`].
 pub fn socket(pid: u32, fd: i32) -> Option<SocketFacts> {
+    // To close a duplicate of a file may take as long as whoever serves the file system likes.
+    let link = rustix::fs::readlink(format!("/proc/{pid}/fd/{fd}"), Vec::new()).ok()?;
+    if !link.as_bytes().starts_with(b"socket:[") {
+        return None;
+    }
     let pid = Pid::from_raw(i32::try_from(pid).ok()?)?;
     let process = pidfd_open(pid, PidfdFlags::empty()).ok()?;
     let socket = pidfd_getfd(&process, fd, PidfdGetfdFlags::empty()).ok()?;

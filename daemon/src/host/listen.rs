@@ -336,6 +336,16 @@ impl Listener {
         given
     }
 
+    /// Nobody will read its arena: the core has too much to do.
+    fn not_taken(&self, newcomer: &Newcomer) {
+        arena::give_up(&newcomer.memfd);
+        if let Some(keeper) = &self.keeper {
+            keeper.forget(newcomer.id);
+        }
+        let pid = newcomer.facts.process.pid;
+        tracing::warn!("process {pid} is not observed: too many programs started at once");
+    }
+
     fn grant(
         &mut self,
         client: &OwnedFd,
@@ -386,10 +396,18 @@ impl Listener {
             said: false,
         };
         let newcomer = Box::new(newcomer);
-        let Some(theirs) = theirs else { return self.core.offer(Message::Newcomer(newcomer)).then_some(()) };
+        let Some(theirs) = theirs else {
+            // It runs already, and isn't told once more.
+            if let Err(newcomer) = self.core.announce(newcomer) {
+                self.not_taken(&newcomer);
+                self.room.give(uid);
+            }
+            return Some(());
+        };
         self.counts.granted.fetch_add(1, Ordering::Relaxed);
         // Where inherited objects go on: the core reads first what their last users published.
-        if !self.core.introduce(newcomer) {
+        if let Err(newcomer) = self.core.introduce(newcomer) {
+            self.not_taken(&newcomer);
             return None;
         }
         let told: Vec<Resume> = resume.recv_timeout(CORE_PATIENCE).unwrap_or_default();

@@ -15,8 +15,10 @@ pub fn open(path: &Path, suits: impl FnOnce(&Metadata) -> bool) -> Option<File> 
     if !meta.is_file() || !suits(&meta) {
         return None;
     }
-    // This very file, whatever stands at its path by now.
-    File::open(format!("/proc/self/fd/{}", file.as_raw_fd())).ok()
+    // This very file, whatever stands at its path by now; without waiting for who has a lease on it.
+    let same = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    Some(File::from(rustix::fs::open(same, flags, Mode::empty()).ok()?))
 }
 
 #[cfg(test)]

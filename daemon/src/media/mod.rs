@@ -186,6 +186,10 @@ impl Gallery {
         let ran = ran::ran(&facts.process, &facts.arguments, &self.settings());
         let exe = facts.process.exe.clone().unwrap_or_default();
         for path in BTreeSet::from([exe.as_str(), ran.script().unwrap_or_default()]) {
+            // Of a file without a name nobody knows that it was run.
+            if path.is_empty() {
+                continue;
+            }
             self.runs.entry(path.to_owned()).or_default().push(arena);
         }
         let batch = (facts.ppid, ran.name.as_str().into());
@@ -218,17 +222,17 @@ impl Gallery {
 
     /// A file was opened. `made_after`: it was made after that moment, so it isn't what had its inode then.
     pub fn opened(&mut self, open: Open, made_after: impl Fn(u64) -> bool) {
-        let Open { arena, number, inode, time, made, .. } = open;
+        let Open { arena, number, inode, time, empty_at, .. } = open;
         self.opens.put(open);
-        if made {
-            self.origins.overwritten_before(inode, time);
+        if empty_at != 0 {
+            self.origins.was_empty(inode, empty_at);
             self.roots.remove(&inode);
         }
-        if self.origins.copy(inode).is_some_and(|copy| made_after(copy.written)) {
+        if self.origins.copy_at(inode, time).is_some_and(|copy| made_after(copy.written)) {
             self.origins.overwritten(inode);
             self.roots.remove(&inode);
         }
-        if let Some(copy) = self.origins.copy(inode) {
+        if let Some(copy) = self.origins.copy_at(inode, time) {
             let source = copy.source.clone();
             self.begin(arena, number, Some(source), false);
         }
@@ -277,10 +281,11 @@ impl Gallery {
     /// A file came of a media file: who has opened it meanwhile has read that.
     fn came_of(&mut self, inode: Inode, copy: Copy) {
         let (source, written) = (copy.source.clone(), copy.written);
-        if self.opens.made_after(written, inode) || !self.origins.copied(inode, copy) {
+        let until = self.opens.empty_after(written, inode);
+        if !self.origins.copied(inode, Copy { until, ..copy }) {
             return;
         }
-        let since = self.opens.of(inode).filter(|o| o.time >= written);
+        let since = self.opens.of(inode).filter(|o| (written..until).contains(&o.time));
         let since: Vec<_> = since.map(|o| (o.arena, o.number, o.read)).collect();
         for (arena, number, read) in since {
             if let Some(reading) = self.origins.of(arena, number) {

@@ -96,7 +96,9 @@ impl Gallery {
         let mut works = Works::new();
         while let Some(pile) = round.piles.front_mut() {
             if let Some(id) = pile.readings.pop_front() {
-                if let Some(from) = self.origins.get(id).map(|r| From::of(r, now, lineage)) {
+                // It may have turned out to come of another one meanwhile.
+                let reading = self.origins.get(id).filter(|r| r.source.path == pile.root);
+                if let Some(from) = reading.map(|r| From::of(r, now, lineage)) {
                     self.reading(&mut pile.chain, &from, lineage, asked, &mut works);
                     pile.from.push(from);
                 }

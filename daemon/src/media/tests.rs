@@ -39,7 +39,7 @@ fn wrote(n: u64, time: u64) -> Wrote {
 }
 
 fn open(arena: ArenaId, number: u32, inode: Inode, time: u64) -> Open {
-    Open { arena, pid: arena as u32, number, fd: -1, inode, time, made: false, path: Vec::new(), read: None }
+    Open { arena, pid: arena as u32, number, fd: -1, inode, time, empty_at: 0, path: Vec::new(), read: None }
 }
 
 fn reads(gallery: &mut Gallery, arena: ArenaId, number: u32, inode: u64, path: &str, time: u64) {
@@ -134,7 +134,7 @@ fn a_copy_that_is_heard_of_late() {
         way: Arc::from([]),
         same: true,
     };
-    gallery.came_of(inode, Copy { source, written: 100, made: true, modified: 0 });
+    gallery.came_of(inode, Copy { source, written: 100, made: true, modified: 0, until: u64::MAX });
     assert_eq!(&*gallery.origins.of(2, 6).unwrap().source.path, "/tmp/cover.jpg");
     assert!(gallery.known.values().all(|(root, _)| &**root == "/tmp/cover.jpg") && gallery.known.len() == 1);
 }
@@ -150,7 +150,7 @@ fn what_has_the_inode_of_a_copy_that_is_gone_did_not_come_of_it() {
         way: Arc::from([]),
         same: true,
     };
-    let (inode, copied) = ((1, 77), Copy { source, written: 100, made: true, modified: 0 });
+    let (inode, copied) = ((1, 77), Copy { source, written: 100, made: true, modified: 0, until: u64::MAX });
     gallery.came_of(inode, copied);
     gallery.opened(open(1, 5, inode, 200), |moment| moment < 50);
     assert!(gallery.origins.of(1, 5).is_some(), "the copy");

@@ -119,8 +119,9 @@ impl Gallery {
         let proven = self.streams.get(sending).any(|first| {
             first.0 >= LEAST && self.known.get(&first).is_some_and(|(root, _)| *root == from.source.path)
         });
+        let changed = if proven { None } else { self.changed_on_the_way(&from.source.path, sending) };
         // Enough is known of where it went.
-        if chain.full(&Kind::Socket) && !proven {
+        if chain.full(&Kind::Socket) && !proven && changed.is_none() {
             return;
         }
         if !from.own() {
@@ -130,7 +131,7 @@ impl Gallery {
         if sender == from.arena && libraries != 0 {
             chain.link(Link::Libraries { names: counterfoil_abi::images::names(libraries).collect() });
         }
-        if !proven && let Some(link) = self.changed_on_the_way(&from.source.path, sending) {
+        if let Some(link) = changed {
             chain.link(link);
         }
         // Of one that is growing only the place where it goes is told.
@@ -170,7 +171,10 @@ impl Gallery {
                 let way = way().chain([wrote(w, reach.arena, lineage)]).collect();
                 let source = Source { way, same: false, ..from.source.clone() };
                 let made = w.made && w.opened.saturating_add(1_000_000_000) >= reach.since;
-                self.came_of(w.inode, Copy { source, written: w.last, made, modified: w.modified });
+                self.came_of(
+                    w.inode,
+                    Copy { source, written: w.last, made, modified: w.modified, until: u64::MAX },
+                );
             }
         }
     }

@@ -7,7 +7,7 @@
 
 use crate::host::keep::{Keep, Shared};
 use counterfoil_abi::board::{BOARD_BYTES, MAGIC};
-use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, fstat, ftruncate, memfd_create};
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -30,7 +30,8 @@ impl Boards {
             Shared::Board(uid) => Some((uid, board)),
             Shared::Matcher => None,
         };
-        Self { boards: before.into_iter().filter_map(of).take(USERS).collect(), keeper }
+        let boards = before.into_iter().filter_map(of).filter(|(_, board)| is_one(board)).take(USERS);
+        Self { boards: boards.collect(), keeper }
     }
 
     /// This user's.
@@ -44,6 +45,12 @@ impl Boards {
         }
         self.boards.get(&uid).map(AsFd::as_fd)
     }
+}
+
+/// As large as it must be, and never shorter.
+fn is_one(board: &OwnedFd) -> bool {
+    let sealed = fcntl_get_seals(board).is_ok_and(|seals| seals.contains(SealFlags::SHRINK));
+    sealed && fstat(board).is_ok_and(|stat| stat.st_size == BOARD_BYTES as i64)
 }
 
 fn board() -> io::Result<OwnedFd> {
@@ -66,7 +73,10 @@ mod tests {
         assert!(mine != theirs && inode(boards.of(0).unwrap()) == mine);
         assert!(ftruncate(boards.of(0).unwrap(), 0).is_err());
         let kept = boards.boards.remove(&1000).unwrap();
-        let mut next = Boards::new([(Shared::Board(1000), kept)].into(), None);
+        // Of another version, or not sealed.
+        let strange = memfd_create("strange", MemfdFlags::CLOEXEC).unwrap();
+        let mut next = Boards::new([(Shared::Board(1000), kept), (Shared::Board(7), strange)].into(), None);
+        assert!(fstat(next.of(7).unwrap()).unwrap().st_size == BOARD_BYTES as i64);
         assert!(inode(next.of(1000).unwrap()) == theirs && inode(next.of(0).unwrap()) != mine);
         assert_eq!((0..2000).filter(|&uid| boards.of(uid).is_some()).count(), USERS);
     }

@@ -196,8 +196,8 @@ impl Trail {
     /// A file was opened.
     pub fn opened(&mut self, open: Open) {
         let place = format!("/proc/{}/fd/{}", open.pid, open.fd);
-        if open.made {
-            self.origins.overwritten_before(open.inode, open.time);
+        if open.empty_at != 0 {
+            self.origins.was_empty(open.inode, open.empty_at);
         }
         let copied = |trail: &mut Self| trail.copied(open.inode, open.time, Path::new(&place));
         let source = self.known.held().at(open.inode).map(|s| source(s)).or_else(|| copied(self));
@@ -232,11 +232,11 @@ impl Trail {
 
     /// What a file is a copy of.
     fn copied(&mut self, inode: Inode, time: u64, place: &Path) -> Option<Source> {
-        self.origins.copy(inode)?;
+        self.origins.copy_at(inode, time)?;
         if self.is_another(inode, place) {
             self.origins.overwritten(inode);
         }
-        let copy = self.origins.copy(inode)?;
+        let copy = self.origins.copy_at(inode, time)?;
         let lasts = copy.source.same || copy.made || copy.written.saturating_add(self.window()) >= time;
         lasts.then(|| copy.source.clone())
     }
@@ -314,7 +314,7 @@ impl Trail {
             {
                 let (pid, inode, path) = (closed.pid, closed.inode, closed.path.clone());
                 let open =
-                    Open { arena, pid, number, fd: -1, inode, time: last, made: false, path, read: None };
+                    Open { arena, pid, number, fd: -1, inode, time: last, empty_at: 0, path, read: None };
                 self.begin(&open, source(&secret));
             }
             if let Some(reading) = self.origins.of(arena, number)
@@ -347,7 +347,8 @@ impl Trail {
             return;
         }
         if let Some(secret) = held.with_digest(&digest) {
-            let copy = Copy { source: source(secret), written: time, made: true, modified: 0 };
+            let copy =
+                Copy { source: source(secret), written: time, made: true, modified: 0, until: u64::MAX };
             self.copy(inode, copy);
         }
     }
@@ -355,7 +356,8 @@ impl Trail {
     /// A file got another name: it stays what it is.
     pub fn moved(&mut self, inode: Inode, time: u64) {
         if let Some(secret) = self.known.held().at(inode).cloned() {
-            let copy = Copy { source: source(&secret), written: time, made: true, modified: 0 };
+            let copy =
+                Copy { source: source(&secret), written: time, made: true, modified: 0, until: u64::MAX };
             self.origins.copied(inode, copy);
             self.known.also(inode);
         }
@@ -364,11 +366,15 @@ impl Trail {
     /// A file has a sensitive one's content, or came of it: who has opened it meanwhile has read that.
     fn copy(&mut self, inode: Inode, copy: Copy) {
         let (source, written) = (copy.source.clone(), copy.written);
-        if self.opens.made_after(written, inode) || !self.origins.copied(inode, copy) {
+        let until = self.opens.empty_after(written, inode);
+        if !self.origins.copied(inode, Copy { until, ..copy }) {
             return;
         }
-        self.known.also(inode);
-        let since: Vec<Open> = self.opens.of(inode).filter(|o| o.time >= written).cloned().collect();
+        if until == u64::MAX {
+            self.known.also(inode);
+        }
+        let since = self.opens.of(inode).filter(|o| (written..until).contains(&o.time));
+        let since: Vec<Open> = since.cloned().collect();
         for open in since {
             if self.origins.of(open.arena, open.number).is_none() {
                 self.begin(&open, source.clone());

@@ -62,7 +62,7 @@ pub struct Reading {
 }
 
 /// A file with a sensitive one's content, or one that came of it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Copy {
     /// What of.
     pub source: Source,
@@ -72,6 +72,8 @@ pub struct Copy {
     pub made: bool,
     /// st_mtim when it was closed, 0 unknown: other content has another one.
     pub modified: u64,
+    /// When it was no copy any more, `u64::MAX`: it still is.
+    pub until: u64,
 }
 
 /// All of them.
@@ -176,7 +178,7 @@ impl Origins {
         let over = |r: &Reading| r.last < time && (r.open.is_empty() || gone(r.arena));
         let old: Vec<u64> = self.readings.iter().filter(|(_, r)| over(r)).map(|(&id, _)| id).collect();
         old.into_iter().for_each(|id| self.forget(id));
-        self.copies.retain(|_, c| c.source.same || c.made || c.written >= time);
+        self.copies.retain(|_, c| c.until >= time && (c.source.same || c.made || c.written >= time));
         let copies = &self.copies;
         self.order.retain(|inode| copies.contains_key(inode));
     }
@@ -184,7 +186,13 @@ impl Origins {
     /// The copy that this file is.
     #[must_use]
     pub fn copy(&self, inode: Inode) -> Option<&Arc<Copy>> {
-        self.copies.get(&inode)
+        self.copy_at(inode, u64::MAX - 1)
+    }
+
+    /// The copy that this file was at that time, if it was written by then.
+    #[must_use]
+    pub fn copy_at(&self, inode: Inode, time: u64) -> Option<&Arc<Copy>> {
+        self.copies.get(&inode).filter(|copy| time < copy.until)
     }
 
     /// The same again says nothing new; a copy to the byte is better knowledge than one that came of it.
@@ -210,10 +218,11 @@ impl Origins {
         true
     }
 
-    /// It was made, or made empty, at that time: what was written before is gone.
-    pub fn overwritten_before(&mut self, inode: Inode, time: u64) {
-        if self.copies.get(&inode).is_some_and(|copy| copy.written < time) {
-            self.overwritten(inode);
+    /// It was empty at that time: what was written before is gone.
+    pub fn was_empty(&mut self, inode: Inode, time: u64) {
+        if let Some(copy) = self.copies.get_mut(&inode).filter(|copy| copy.written < time) {
+            let until = copy.until.min(time);
+            Arc::make_mut(copy).until = until;
         }
     }
 

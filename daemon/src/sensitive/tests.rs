@@ -165,7 +165,7 @@ impl Case {
 
 /// A file with number 7.
 fn open(arena: ArenaId, pid: u32, fd: i32, inode: Inode, time: u64) -> Open {
-    Open { arena, pid, number: 7, fd, inode, time, made: false, path: Vec::new(), read: None }
+    Open { arena, pid, number: 7, fd, inode, time, empty_at: 0, path: Vec::new(), read: None }
 }
 
 /// The file with number 7 was read to its end.
@@ -374,7 +374,8 @@ fn what_was_written_after(seconds: i128, made: bool) -> Vec<(Arc<SensitiveEgress
     // An hour later somebody else reads it.
     case.now += 3600 * SECOND;
     if made {
-        case.trail.opened(Open { made, number: 9, ..open(2, u32::MAX, -1, inode, case.now - 10) });
+        let empty_at = case.now - 10;
+        case.trail.opened(Open { empty_at, number: 9, ..open(2, u32::MAX, -1, inode, case.now - 5) });
     }
     case.reads(2, "packed");
     case.sends(2);
@@ -407,10 +408,28 @@ fn what_was_made_anew_before_that_was_heard_of() {
     let mut case = Case::new(&[("secret", &noise(1, 500)), ("other", b"other")]);
     case.program(1, 1);
     let inode = case.inode("other");
-    case.trail.opened(Open { made: true, ..open(1, u32::MAX, -1, inode, case.now) });
+    case.trail.opened(Open { empty_at: case.now, ..open(1, u32::MAX, -1, inode, case.now) });
     let digest = *case.trail.known.held().at(case.inode("secret")).unwrap().sha256.as_ref().unwrap();
     case.trail.digested(inode, digest, case.now - 10);
     assert!(case.trail.origins.copy(inode).is_none() && case.trail.origins.quiet());
     case.trail.digested(inode, digest, case.now + 10);
     assert!(case.trail.origins.copy(inode).is_some());
+}
+
+/// Somebody read the copy after it was written and before it was made anew; that it was one was heard of last.
+#[test]
+fn who_read_it_before_it_was_made_anew() {
+    let mut case = Case::new(&[("secret", &noise(1, 500)), ("other", b"other")]);
+    (1..=3).for_each(|arena| case.program(arena, 1));
+    let (inode, now) = (case.inode("other"), case.now);
+    case.trail.opened(open(1, u32::MAX, -1, inode, now + 20));
+    case.trail.opened(Open { empty_at: now + 30, ..open(2, u32::MAX, -1, inode, now + 30) });
+    case.trail.opened(open(3, u32::MAX, -1, inode, now + 40));
+    let digest = *case.trail.known.held().at(case.inode("secret")).unwrap().sha256.as_ref().unwrap();
+    case.trail.digested(inode, digest, now + 10);
+    assert!(case.trail.origins.of(1, 7).is_some(), "it read the copy");
+    assert!(case.trail.origins.of(2, 7).is_none() && case.trail.origins.of(3, 7).is_none());
+    // And one that is heard of late.
+    case.trail.opened(Open { number: 8, ..open(1, u32::MAX, -1, inode, now + 25) });
+    assert!(case.trail.origins.of(1, 8).is_some() && case.trail.origins.copy(inode).is_none());
 }

@@ -127,6 +127,7 @@ impl Trail {
                 written: w.last,
                 made: w.made && w.opened.saturating_add(1_000_000_000) >= reach.since,
                 modified: w.modified,
+                until: u64::MAX,
             };
             self.copy(w.inode, copy);
         }

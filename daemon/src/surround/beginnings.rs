@@ -74,8 +74,10 @@ fn find(pid: u32, path: &str) -> Option<File> {
     // Not opened yet: it may be anything.
     let found = File::from(openat2(&root, path, looking, Mode::empty(), ResolveFlags::IN_ROOT).ok()?);
     found.metadata().ok().filter(|meta| meta.is_file() && meta.len() <= LARGEST)?;
+    // Without waiting for who has a lease on it.
     let same = format!("/proc/self/fd/{}", found.as_raw_fd());
-    Some(File::from(openat(CWD, same, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?))
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    Some(File::from(openat(CWD, same, flags, Mode::empty()).ok()?))
 }
 
 fn compare(file: &File, started: Timestamp, it: &Beginning) -> Option<Compared> {
@@ -105,7 +107,7 @@ fn compare(file: &File, started: Timestamp, it: &Beginning) -> Option<Compared> 
     Some(Compared::Differs(Patch {
         object: it.path.clone(),
         symbol: symbol_at(&bytes, offset),
-        offset: offset + first as u64,
+        offset: offset.checked_add(first as u64)?,
         differing: memory.iter().zip(&ours).filter(|(a, b)| a != b).count() as u64,
         pages: 1,
         file: ours[shown.clone()].to_vec(),

@@ -80,6 +80,11 @@ pub fn descends(process: &Process, pid: u32) -> bool {
     process.parents.iter().any(|p| p.pid == pid)
 }
 
+/// A path's last part.
+fn base(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or(path)
+}
+
 impl Program {
     /// The outward process of a member.
     fn process(&self, pid: u32) -> Process {
@@ -91,9 +96,13 @@ impl Program {
         process
     }
 
-    /// Said once of each library.
+    /// Said once of each library, whichever way its path leads there.
     fn is_patched(&mut self, pid: u32, patch: Patch, found: &mut Found) {
-        if self.said.len() < MAX_SAID && self.said.insert((pid, patch.object.clone())) {
+        if self.said.len() >= MAX_SAID {
+            let members = &self.members;
+            self.said.retain(|(pid, _)| members.iter().any(|m| m.pid == *pid));
+        }
+        if self.said.len() < MAX_SAID && self.said.insert((pid, base(&patch.object).to_owned())) {
             found.push((self.process(pid), Anomaly::CodePatched(patch)));
         }
     }
@@ -157,6 +166,9 @@ impl Watched {
     pub fn begins(&mut self, id: ArenaId, pid: u32, it: Beginning) -> Found {
         let mut found = Vec::new();
         let Some(program) = self.programs.get(&id) else { return found };
+        if program.said.contains(&(pid, base(&it.path).to_owned())) {
+            return found;
+        }
         let Some(patch) = self.beginnings.look(pid, program.facts.process.started, it) else { return found };
         // All that was done to its code, if it is still there to be looked at.
         self.look_at_new_code(id, pid, &mut found);

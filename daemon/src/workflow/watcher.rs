@@ -106,7 +106,7 @@ impl Watcher {
 
     /// Other settings.
     pub fn reload(&self, watch: &Watch, redact: &Redactor) {
-        self.0.say(Word::Reload(watch.clone(), redact.clone()));
+        self.0.take_up("workflow", Word::Reload(watch.clone(), redact.clone()));
     }
 
     /// Ends it.

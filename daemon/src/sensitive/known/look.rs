@@ -218,8 +218,9 @@ impl Look {
             }
         }
         if let Some(memory) = &self.known.memory {
-            let also = self.known.also.lock().unwrap_or_else(PoisonError::into_inner);
-            memory.hold(held.by_inode.keys().copied().take(TOLD).chain(also.iter().copied()));
+            // The core wants the lock, too.
+            let also = self.known.also.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            memory.hold(held.by_inode.keys().copied().take(TOLD).chain(also));
         }
         let held = Arc::new(held);
         *self.known.held.write().unwrap_or_else(PoisonError::into_inner) = held.clone();
