@@ -145,11 +145,11 @@ pub fn daemon(args: &Args) -> anyhow::Result<u8> {
     let (reloads, reload) = bounded(1);
     // A core that ends by itself would leave a daemon that listens and hears nothing: end, and let
     // whoever started us start us again.
-    let waiting = signals.handle();
+    let waiting = Waiting(signals.handle());
     let desk = std::thread::Builder::new().name("desk".into()).spawn(move || {
-        let outcome = desk.serve(&judged, &reload);
-        waiting.close();
-        outcome
+        // Also where it panics.
+        let _waiting = waiting;
+        desk.serve(&judged, &reload)
     })?;
     tracing::info!("listening on {}, ledger in {}", socket.display(), state.display());
     tell(&[NotifyState::Ready]);
@@ -204,6 +204,15 @@ pub fn daemon(args: &Args) -> anyhow::Result<u8> {
         outcome.summary.transfers.values().sum::<u64>()
     );
     Ok(0)
+}
+
+/// Who waits for signals does so until this is dropped.
+struct Waiting(signal_hook::iterator::Handle);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.close();
+    }
 }
 
 /// What there is of an earlier daemon.

@@ -136,11 +136,19 @@ impl Look {
         }
     }
 
-    /// Waits so long, or until somebody wants something.
+    /// Waits so long, or until there is another configuration, or it is over. Whatever else is wanted can wait.
     fn rest(&self, time: Duration) {
-        if !self.known.reconfigured.load(Ordering::Acquire) {
+        let until = std::time::Instant::now() + time;
+        let due =
+            || self.known.reconfigured.load(Ordering::Acquire) || self.known.stop.load(Ordering::Acquire);
+        while !due() {
+            let left = until.saturating_duration_since(std::time::Instant::now());
             let mut wake = [PollFd::new(&self.known.wake, PollFlags::IN)];
-            let _ = poll(&mut wake, Timespec::try_from(time).ok().as_ref());
+            if left.is_zero() || poll(&mut wake, Timespec::try_from(left).ok().as_ref()).is_ok_and(|n| n == 0)
+            {
+                return;
+            }
+            let _ = rustix::io::read(&self.known.wake, &mut [0u8; 8]);
         }
     }
 
