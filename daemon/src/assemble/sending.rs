@@ -20,8 +20,8 @@ use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::{Arc, RwLock};
 
-/// Processes of one program that are asked what they hold: of more, any may hold anything.
-const LIVING: usize = 64;
+/// Processes of one program that are asked what they hold: of a server with more, what was seen to pass counts.
+const LIVING: usize = 128;
 /// Objects of one program that are looked at.
 const MAX_OBJECTS: usize = 4096;
 
@@ -126,16 +126,14 @@ impl Standing<'_> {
         let (Some(program), Some(inode)) = (self.programs.get(&arena), object.inode) else { return true };
         let pids = self.living(arena, program);
         if pids.len() > LIVING {
-            return true;
+            return false;
         }
         let fds = || object.uses.iter().filter(|u| u.arena == arena && u.fd >= 0).map(|u| u.fd);
         // Mostly it is where it was.
         pids.iter().any(|&pid| fds().any(|fd| self.proc.descriptor(pid, fd) == Some(inode)))
             || pids.iter().any(|&pid| self.proc.holds(pid, inode).unwrap_or(self.proc.thread_lives(pid, pid)))
     }
-}
 
-impl Standing<'_> {
     /// A program's process, and those of its forks that live.
     fn living(&self, arena: ArenaId, program: &Program) -> Rc<[u32]> {
         let lives = |pid: &u32| self.proc.thread_lives(*pid, *pid);
