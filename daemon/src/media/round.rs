@@ -9,7 +9,6 @@ use super::walk::Works;
 use super::{Doing, Gallery, Turn};
 use crate::assemble::program::ArenaId;
 use crate::judged::Judged;
-use crate::model::ProcessName;
 use crate::pace::Slice;
 use crate::sensitive::lineage::{Asked, Lineage};
 use crate::sensitive::origins::{Reading, Source};
@@ -48,15 +47,7 @@ pub(super) struct From {
 
 impl From {
     fn of(r: &Reading, now: u64, lineage: &Lineage) -> Self {
-        let read = Step {
-            at: lineage.at(r.since),
-            did: "read",
-            process: ProcessName { pid: r.pid, ..lineage.name(r.arena) },
-            to: None,
-            over: None,
-            transfer: None,
-            file: Some(r.opened_as.clone()),
-        };
+        let read = lineage.read_step(r);
         let open = !r.open.is_empty() && !lineage.is_gone(r.arena);
         Self {
             arena: r.arena,

@@ -10,7 +10,7 @@ use super::told::{Link, Script};
 use super::{ANSWERS, CAME_OUT, Doing, Gallery, SETTLE, Turn};
 use crate::assemble::program::ArenaId;
 use crate::judged::{Judged, Notice, What};
-use crate::model::{FileFact, ProcessName};
+use crate::model::FileFact;
 use crate::sensitive::lineage::{Asked, Lineage, Reach, Sending, Wrote};
 use crate::sensitive::origins::{Copy, Source, WAY};
 use crate::sensitive::told::Step;
@@ -140,15 +140,7 @@ impl Gallery {
         let (flow, transfer) = (sending.flow.clone(), sending.transfer);
         chain.link(Link::Socket { connection, flow, transfer, proven });
         chain.steps(steps);
-        chain.steps([Step {
-            at: lineage.at(sending.grew),
-            did: "sent",
-            process: ProcessName { pid: sending.process.pid, exe: sending.process.exe.clone() },
-            to: None,
-            over: None,
-            transfer,
-            file: None,
-        }]);
+        chain.steps([lineage.sent_step(sending)]);
         chain.process = Some(sending.process.clone());
     }
 
@@ -168,7 +160,7 @@ impl Gallery {
         let span = reach.since..asked.unseen(reach.arena, reach.since, 0);
         for w in lineage.written(reach.arena).filter(|w| span.contains(&w.last)) {
             if !self.origins.knows(w.inode, w.last, false) {
-                let way = way().chain([wrote(w, reach.arena, lineage)]).collect();
+                let way = way().chain([lineage.wrote_step(w, reach.arena)]).collect();
                 let source = Source { way, same: false, ..from.source.clone() };
                 let made = w.made && w.opened.saturating_add(1_000_000_000) >= reach.since;
                 self.came_of(
@@ -194,7 +186,7 @@ impl Gallery {
         let works = works.entry(reach.arena).or_insert_with(all).iter().filter(|w| w.last >= reach.since);
         let mut made = 0;
         for w in works {
-            let way = || way().chain([wrote(w, reach.arena, lineage)]);
+            let way = || way().chain([lineage.wrote_step(w, reach.arena)]);
             self.runs_of(chain, &w.path, reach.since, way, lineage);
             if made < OF_ONE && media(w) {
                 made += 1;
@@ -371,28 +363,8 @@ fn script(doing: &Doing, how: &'static str) -> Link {
     Link::Script(Script { interpreter: doing.ran.name.clone(), runs, how })
 }
 
-fn wrote(w: &Wrote, by: ArenaId, lineage: &Lineage) -> Step {
-    Step {
-        at: lineage.at(w.last),
-        did: "wrote",
-        process: lineage.name(by),
-        to: None,
-        over: None,
-        transfer: None,
-        file: Some(w.path.clone()),
-    }
-}
-
 fn ran_step(arena: ArenaId, doing: &Doing, file: &str, lineage: &Lineage) -> Step {
-    Step {
-        at: lineage.at(doing.born),
-        did: "ran",
-        process: lineage.name(arena),
-        to: None,
-        over: None,
-        transfer: None,
-        file: Some(file.to_owned()),
-    }
+    Step { file: Some(file.to_owned()), ..lineage.step(doing.born, "ran", arena) }
 }
 
 /// A text has the name, as a word of its own.

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod reach;
+mod steps;
 #[cfg(test)]
 mod tests;
 

@@ -189,7 +189,7 @@ impl Origins {
         self.copy_at(inode, u64::MAX - 1)
     }
 
-    /// The copy that this file was at that time, if it was written by then.
+    /// The copy that this file was, if it still was one at that time.
     #[must_use]
     pub fn copy_at(&self, inode: Inode, time: u64) -> Option<&Arc<Copy>> {
         self.copies.get(&inode).filter(|copy| time < copy.until)

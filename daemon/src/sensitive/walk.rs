@@ -79,15 +79,7 @@ impl Trail {
             exe.is_some_and(|exe| self.known.altered(exe))
         };
         let r = self.origins.get(id).filter(|r| r.sure && (!r.excused || altered(r.arena)))?;
-        let read = Step {
-            at: lineage.at(r.since),
-            did: "read",
-            process: crate::model::ProcessName { pid: r.pid, ..lineage.name(r.arena) },
-            to: None,
-            over: None,
-            transfer: None,
-            file: Some(r.opened_as.clone()),
-        };
+        let read = lineage.read_step(r);
         let last = if r.open.is_empty() || lineage.is_gone(r.arena) { r.last } else { now };
         Some(From { id, arena: r.arena, since: r.since, last, source: r.source.clone(), read })
     }
@@ -112,15 +104,7 @@ impl Trail {
         };
         let news: Vec<(Wrote, bool)> = wrote.filter(news).map(|(w, same)| (w.clone(), same)).collect();
         for (w, same) in news {
-            let wrote = Step {
-                at: self.lineage.at(w.last),
-                did: "wrote",
-                process: self.lineage.name(reach.arena),
-                to: None,
-                over: None,
-                transfer: None,
-                file: Some(w.path),
-            };
+            let wrote = self.lineage.wrote_step(&w, reach.arena);
             let way = from.chain().chain(self.lineage.steps(reached, reach)).chain([wrote]).collect();
             let copy = Copy {
                 source: Source { way, same, ..from.source.clone() },
@@ -217,17 +201,10 @@ impl Trail {
                 self.told.insert(format!("{key} {:?}", connection.local), rank);
             }
         }
-        let seen = self.lineage.at(sending.grew);
+        let sent = self.lineage.sent_step(sending);
+        let seen = sent.at;
         let mut chain = chain(self);
-        chain.push(Step {
-            at: seen,
-            did: "sent",
-            process: crate::model::ProcessName { pid: process.pid, exe: process.exe.clone() },
-            to: None,
-            over: None,
-            transfer: sending.transfer,
-            file: None,
-        });
+        chain.push(sent);
         let hex = |digest: [u8; 32]| digest.iter().map(|b| format!("{b:02x}")).collect::<String>();
         let what = SensitiveEgress {
             file: FileFact {

@@ -115,13 +115,10 @@ impl Lineage {
                 How::Started | How::There => ("started", None, None),
             };
             steps.push(Step {
-                at: self.at(to.since),
-                did,
-                process: self.name(from.arena),
                 to: Some(self.name(to.arena)),
                 over,
                 transfer: transfer.filter(|id| !id.is_nil()),
-                file: None,
+                ..self.step(to.since, did, from.arena)
             });
             to = from;
         }
