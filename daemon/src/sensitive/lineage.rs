@@ -97,8 +97,8 @@ struct Node {
     gone: Option<u64>,
     /// The program that it comes from is known.
     descends: bool,
-    children: Vec<(ArenaId, u64)>,
-    pids: Vec<u32>,
+    children: VecDeque<(ArenaId, u64)>,
+    pids: VecDeque<u32>,
 }
 
 /// All that is remembered.
@@ -185,8 +185,8 @@ impl Lineage {
             born: since,
             gone: None,
             descends: parent.is_some(),
-            children: Vec::new(),
-            pids: vec![pid],
+            children: VecDeque::new(),
+            pids: VecDeque::from([pid]),
         };
         self.nodes.insert(arena, node);
         if let Some(session) = facts.process.session {
@@ -204,10 +204,12 @@ impl Lineage {
     }
 
     fn descends(&mut self, parent: ArenaId, child: ArenaId, since: u64) {
-        if let Some(node) = self.nodes.get_mut(&parent)
-            && node.children.len() < OF_ONE
-        {
-            node.children.push((child, since));
+        if let Some(node) = self.nodes.get_mut(&parent) {
+            // The latest: a shell, or a server, starts programs for years.
+            if node.children.len() >= OF_ONE {
+                node.children.pop_front();
+            }
+            node.children.push_back((child, since));
         }
     }
 
@@ -231,12 +233,18 @@ impl Lineage {
         });
         let node = self.nodes.get_mut(&arena)?;
         match image {
-            None if node.pids.len() < OF_ONE => {
-                node.pids.push(pid);
+            None => {
+                // Its own comes first, and stays.
+                if node.pids.len() >= OF_ONE
+                    && let Some(oldest) = node.pids.remove(1)
+                    && self.by_pid.get(&oldest).is_some_and(|(of, _)| *of == arena)
+                {
+                    self.by_pid.remove(&oldest);
+                }
+                node.pids.push_back(pid);
                 self.by_pid.insert(pid, (arena, time));
                 None
             }
-            None => None,
             Some(image) => {
                 let node = self.nodes.get_mut(&image).filter(|node| !node.descends)?;
                 node.descends = true;

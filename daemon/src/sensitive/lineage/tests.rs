@@ -141,3 +141,20 @@ fn circles_and_crowds_end_and_are_forgotten() {
             && l.by_session.is_empty()
     );
 }
+
+/// What a server forks, and a shell starts, after it has long done so is theirs as what came first.
+#[test]
+fn the_latest_children_of_one_that_has_many() {
+    let mut l = Lineage::default();
+    l.came(1, &facts(10, 1), 0);
+    for n in 1..=2 * OF_ONE as u64 {
+        l.came(1000 + n, &facts(5000 + n as u32, 10), n);
+        l.forked(1, 20_000 + n as u32, n);
+    }
+    let last = 2 * OF_ONE as u64;
+    assert_eq!(reached(&l, &Still::default(), 1, last), [1, 1000 + last]);
+    l.came(7, &facts(9000, 20_000 + last as u32), last + 1);
+    assert_eq!(reached(&l, &Still::default(), 1, last + 1), [1, 7], "by its latest fork");
+    assert!(l.nodes[&1].pids.len() <= OF_ONE && l.nodes[&1].children.len() <= OF_ONE);
+    assert!(l.by_pid.len() <= 3 * OF_ONE + 2, "{}", l.by_pid.len());
+}
