@@ -284,20 +284,22 @@ impl Object {
 
     /// Says what has not been said of all streams. `last`: nothing follows, at least from this process.
     pub fn tell(&self, guard: &Guard, last: bool) {
-        let number = self.number();
-        let (out, into) = self.taps();
-        self.out.try_tell(guard, number, out, last);
-        self.into.try_tell(guard, number, into, last);
-        self.tell_witness(guard, true);
-        self.tell_witness(guard, false);
+        self.tell_way(guard, true, last);
+        self.tell_way(guard, false, last);
     }
 
-    /// Says what the cipher witness has of one direction.
-    pub fn tell_witness(&self, guard: &Guard, sealed: bool) {
+    /// Says what has not been said of what goes `out`, or came in, the cipher witness of it included.
+    pub fn tell_way(&self, guard: &Guard, out: bool, last: bool) {
+        let (sent, received) = self.taps();
+        let (stream, tap, witness, witnessed) = if out {
+            (&self.out, sent, &self.seal, Tap::CipherSeal)
+        } else {
+            (&self.into, received, &self.open, Tap::CipherOpen)
+        };
         if self.is_tls() {
-            let (stream, tap) =
-                if sealed { (&self.seal, Tap::CipherSeal) } else { (&self.open, Tap::CipherOpen) };
-            stream.try_tell(guard, self.number(), tap, false);
+            stream.try_tell_both(guard, self.number(), (tap, witnessed), witness, last);
+        } else {
+            stream.try_tell(guard, self.number(), tap, last);
         }
     }
 
