@@ -6,7 +6,7 @@
 //! Streams live in memory that a family of forks shares (see [`crate::objects`]).
 
 use crate::content::{Content, Place};
-use crate::mac::{Mac, Wide};
+use crate::mac::{Mac, WIDEST, Wide};
 use crate::thread::Guard;
 use core::cell::UnsafeCell;
 use core::mem::MaybeUninit;
@@ -40,13 +40,6 @@ pub struct Stream {
     mac: UnsafeCell<Mac>,
     /// What is found in its content.
     content: Content,
-}
-
-/// A partial tag that was just told, and the state it was made of. The stream is held.
-#[derive(Clone, Copy)]
-struct Told<'a> {
-    mac: &'a Mac,
-    tag: Wide,
 }
 
 // SAFETY: `mac` is touched only by who holds `claim`.
@@ -370,37 +363,43 @@ impl Stream {
     /// claimed.
     #[inline]
     pub fn tell(&self, guard: &Guard, object: u32, tap: Tap) {
-        self.tell_beside(guard, object, tap, None);
+        self.tell_beside(guard, object, tap, None, &mut [0; WIDEST]);
     }
 
-    /// [`Self::tell`], beside what another tap of the same bytes has just told: where both have come to the same, one
-    /// tag is made for both. Returns what was told, for the next.
+    /// [`Self::tell`], which leaves the tag in `tag`. There stands that of `other`, another tap of the same bytes, if
+    /// one is given: where both have come to the same, one tag is made for both. False: nothing was told.
     #[inline]
-    fn tell_beside(&self, guard: &Guard, object: u32, tap: Tap, other: Option<Told<'_>>) -> Option<Told<'_>> {
+    fn tell_beside(
+        &self,
+        guard: &Guard,
+        object: u32,
+        tap: Tap,
+        other: Option<&Self>,
+        tag: &mut Wide,
+    ) -> bool {
         let offset = self.offset();
         let length = offset % BLOCK;
         if length == 0
             || self.told.load(Ordering::Relaxed) == offset
             || self.broken.load(Ordering::Relaxed) != 0
         {
-            return None;
+            return false;
         }
         self.told.store(offset, Ordering::Relaxed);
-        // SAFETY: claimed.
-        let mac = unsafe { &*self.mac.get() };
-        let tag = match other {
-            Some(other) if other.mac.is_as(mac) => other.tag,
-            _ => mac.tag(),
-        };
-        push_partial(guard, object, tap, offset - length, length, &tag);
-        Some(Told { mac, tag })
+        // SAFETY: claimed, both.
+        let state = |stream: &Self| unsafe { &*stream.mac.get() };
+        if !other.is_some_and(|other| state(other).is_as(state(self))) {
+            state(self).tag_into(tag);
+        }
+        push_partial(guard, object, tap, offset - length, length, tag);
+        true
     }
 
     /// [`Self::tell`] for who holds no claim: does nothing when somebody is in a call. `last`: nothing
     /// follows, at least from this process.
     pub fn try_tell(&self, guard: &Guard, object: u32, tap: Tap, last: bool) {
         if self.hold() {
-            self.tell_all(guard, object, tap, last, None);
+            self.tell_all(guard, object, tap, last, None, &mut [0; WIDEST]);
             self.release_left();
         }
     }
@@ -410,9 +409,10 @@ impl Stream {
         if !self.hold() {
             return witness.try_tell(guard, object, taps.1, false);
         }
-        let told = self.tell_all(guard, object, taps.0, last, None);
+        let mut tag = [0; WIDEST];
+        let told = self.tell_all(guard, object, taps.0, last, None, &mut tag);
         if witness.hold() {
-            witness.tell_all(guard, object, taps.1, false, told);
+            witness.tell_all(guard, object, taps.1, false, told.then_some(self), &mut tag);
             witness.release_left();
         }
         self.release_left();
@@ -432,13 +432,14 @@ impl Stream {
         object: u32,
         tap: Tap,
         last: bool,
-        other: Option<Told<'_>>,
-    ) -> Option<Told<'_>> {
+        other: Option<&Self>,
+        tag: &mut Wide,
+    ) -> bool {
         if self.missed.load(Ordering::Relaxed) != 0 {
             self.missed.store(0, Ordering::Relaxed);
             self.doubt(guard, object, tap, Reason::BypassedBytes);
         }
-        let told = self.tell_beside(guard, object, tap, other);
+        let told = self.tell_beside(guard, object, tap, other, tag);
         self.content.tell(&Place { guard, object, tap }, last);
         told
     }

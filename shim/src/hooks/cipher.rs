@@ -136,13 +136,8 @@ fn length(result: c_int, length: *const c_int) -> usize {
     usize::try_from(unsafe { *length }).unwrap_or(0)
 }
 
-type Update = unsafe extern "C-unwind" fn(
-    *mut CipherContext,
-    *mut c_uchar,
-    *mut c_int,
-    *const c_uchar,
-    c_int,
-) -> c_int;
+type Update =
+    unsafe extern "C-unwind" fn(*mut CipherContext, *mut c_uchar, *mut c_int, *const c_uchar, c_int) -> c_int;
 
 /// Apart, and one for all, so that a call that is nobody's business needs no stack.
 ///

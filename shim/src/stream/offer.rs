@@ -1,8 +1,8 @@
 //! A write that has not been made yet.
 
+use super::Pieces;
 use crate::lanes;
 use crate::mac::{Mac, Wide};
-use super::Pieces;
 use crate::scratch::Scratch;
 use crate::thread::{self, Thread};
 use core::mem::MaybeUninit;

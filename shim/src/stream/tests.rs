@@ -6,7 +6,7 @@ use counterfoil_abi::Tag;
 use counterfoil_abi::arena::{ARENA_BYTES, ArenaHead, LANES, POLICY_WATCHED, lane_head_at, ring_at};
 use counterfoil_abi::lane::Consumer;
 use counterfoil_abi::prints::Sampler;
-use counterfoil_abi::record::{Channel, Line, Record};
+use counterfoil_abi::record::{Channel, Line, PARTIAL, Record};
 use std::collections::BTreeMap;
 use std::sync::{LazyLock, Mutex, MutexGuard};
 
@@ -282,6 +282,68 @@ fn a_buffer_that_changes_while_it_is_partly_written_is_a_gap() {
     assert!(said.partial.is_empty());
     assert_eq!(said.gaps, [(32_768, BLOCK)]);
     object.number.store(0, Ordering::Relaxed);
+}
+
+#[test]
+fn a_short_write_counts_as_it_was_before_the_call() {
+    let _alone = alone();
+    let object = objects::get(objects::make(Channel::Tcp).expect("slot")).expect("there");
+    let guard = Guard::enter().expect("active");
+    let before: Vec<u8> = (0..600).map(|i| i as u8).collect();
+    let mut content = Vec::new();
+    for accepted in [600, 250, 1] {
+        let mut data = before.clone();
+        let mut offer = Offer::new();
+        assert!(object.out.claim(&guard, object.number(), Tap::SockSend));
+        assert!(object.out.offer(&guard, &data[..], data.len() as u64, &mut offer));
+        // Something behind us encrypts in place.
+        data.fill(0xFF);
+        object.out.accepted(&guard, object.number(), Tap::SockSend, &data[..], &mut offer, accepted);
+        object.out.release();
+        content.extend_from_slice(&before[..accepted as usize]);
+        object.out.try_tell(&guard, object.number(), Tap::SockSend, false);
+    }
+    let said = Said::of(object.number(), Tap::SockSend);
+    assert!(said.gaps.is_empty());
+    said.check(&content);
+    object.number.store(0, Ordering::Relaxed);
+}
+
+#[test]
+fn two_taps_tell_one_tag_where_they_saw_the_same_and_each_its_own_where_not() {
+    let _alone = alone();
+    let guard = Guard::enter().expect("active");
+    let content: Vec<u8> = (0..9_000u32).map(|i| (i * 7) as u8).collect();
+    for changed in [false, true] {
+        let object = objects::get(objects::make(Channel::Tls).expect("slot")).expect("there");
+        let mut sealed = content.clone();
+        sealed[8_000] ^= u8::from(changed);
+        for (stream, tap, data, pieces) in
+            [(&object.out, Tap::TlsWrite, &content, 900), (&object.seal, Tap::CipherSeal, &sealed, 4_000)]
+        {
+            for piece in data.chunks(pieces) {
+                assert!(stream.claim(&guard, object.number(), tap));
+                stream.tagged(&guard, object.number(), tap, piece, piece.len() as u64);
+                stream.release();
+            }
+        }
+        object.tell_way(&guard, true, false);
+        let number = object.number();
+        let mut records = drain();
+        records.retain(|record| record.header().object == number);
+        let tag = |tap: Tap| {
+            records.iter().find_map(|record| match record {
+                Record::Blocks(told) if told.header.tap == tap as u8 => {
+                    assert_eq!((told.header.flags, told.length), (PARTIAL, 9_000));
+                    Some(told.tags[0])
+                }
+                _ => None,
+            })
+        };
+        assert_eq!(tag(Tap::TlsWrite), Some(tag_of(&content, 0, 9_000)));
+        assert_eq!(tag(Tap::CipherSeal), Some(tag_of(&sealed, 0, 9_000)));
+        object.number.store(0, Ordering::Relaxed);
+    }
 }
 
 #[test]
