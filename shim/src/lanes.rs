@@ -21,7 +21,7 @@ pub fn push_behind<T: bytemuck::Pod>(guard: &Guard, record: &T) -> bool {
 
 /// This thread's lane fills faster than it is read.
 pub fn is_crowded(guard: &Guard) -> bool {
-    present(guard.thread).as_mut().is_some_and(Producer::is_crowded)
+    present(guard.thread, |lane| lane.as_mut().is_some_and(Producer::is_crowded))
 }
 
 /// Publishes what can be done without, if there is room enough for what can't. `spread`: it is worth another
@@ -45,12 +45,11 @@ fn lines_of<T: bytemuck::Pod>(record: &T) -> &[Line] {
     bytemuck::cast_slice(core::slice::from_ref(record))
 }
 
-/// The lane that `thread`, which is this one, writes.
+/// `f` of the lane that `thread`, which is this one, writes. It calls nothing that comes back here.
 #[inline]
-fn present(thread: &'static Thread) -> &'static mut Option<Producer> {
-    // SAFETY: only this thread has it, and only in a recording, of which there is one at a time; nothing here keeps it
-    // while something else is called that takes it.
-    unsafe { &mut *thread.lane.as_ptr() }
+fn present<T>(thread: &Thread, f: impl FnOnce(&mut Option<Producer>) -> T) -> T {
+    // SAFETY: only this thread has it, and only in a recording, of which there is one at a time.
+    f(unsafe { &mut *thread.lane.as_ptr() })
 }
 
 fn push_from(thread: &'static Thread, record: &[Line], behind: bool) -> bool {
@@ -58,24 +57,26 @@ fn push_from(thread: &'static Thread, record: &[Line], behind: bool) -> bool {
         claim(thread);
     }
     let arena = process::arena();
-    let Some(lane) = present(thread) else {
-        arena.no_lane.fetch_add(1, Ordering::Relaxed);
-        return false;
-    };
-    if !behind
-        && lane.is_crowded()
-        && let Some(free) = another(thread)
-    {
-        *lane = free;
-    }
-    let pushed = match record {
-        [line] => lane.push_line(line),
-        _ => lane.push(record),
-    };
-    if arena.bell.load(Ordering::Relaxed) == 0 {
-        arena.bell.store(1, Ordering::Relaxed);
-    }
-    pushed
+    present(thread, |lane| {
+        let Some(lane) = lane else {
+            arena.no_lane.fetch_add(1, Ordering::Relaxed);
+            return false;
+        };
+        if !behind
+            && lane.is_crowded()
+            && let Some(free) = another(thread)
+        {
+            *lane = free;
+        }
+        let pushed = match record {
+            [line] => lane.push_line(line),
+            _ => lane.push(record),
+        };
+        if arena.bell.load(Ordering::Relaxed) == 0 {
+            arena.bell.store(1, Ordering::Relaxed);
+        }
+        pushed
+    })
 }
 
 #[cold]
@@ -148,7 +149,7 @@ pub fn index(thread: &'static Thread) -> Option<usize> {
     if thread.lane_epoch.get() != process::epoch() {
         claim(thread);
     }
-    present(thread).is_some().then(|| usize::from(thread.lane_index.get()))
+    present(thread, |lane| lane.is_some()).then(|| usize::from(thread.lane_index.get()))
 }
 
 /// Names this thread among all: pid << 32 | its number.
