@@ -1,5 +1,6 @@
 //! Claims a lane for a thread and pushes records into it.
 
+use crate::pipes;
 use crate::process;
 use crate::thread::{Guard, Thread};
 use bytemuck::Zeroable;
@@ -74,6 +75,7 @@ fn push_from(thread: &'static Thread, record: &[Line], behind: bool) -> bool {
         };
         if arena.bell.load(Ordering::Relaxed) == 0 {
             arena.bell.store(1, Ordering::Relaxed);
+            pipes::board().ring();
         }
         pushed
     })
