@@ -92,7 +92,9 @@ pub struct Collector {
     bells: Vec<Arc<BoardBell>>,
     /// Which of a [`ROUND`] this tick is.
     turn: usize,
-    /// The last tick found one that is active.
+    /// Seats without one.
+    unbelled: usize,
+    /// One may be active.
     active: bool,
     /// Lines in the fullest lane that was read.
     fullest: u64,
@@ -104,6 +106,8 @@ impl Collector {
     /// `bell`: rings with its own.
     pub fn add(&mut self, id: ArenaId, arena: Arena, bell: Option<Arc<BoardBell>>, now: u64) {
         let belled = bell.is_some();
+        self.unbelled += usize::from(!belled);
+        self.active = true;
         if let Some(bell) = bell
             && !self.bells.iter().any(|known| Arc::ptr_eq(known, &bell))
         {
@@ -139,6 +143,7 @@ impl Collector {
     /// The arena's owner is gone, or runs another image: when nobody maps it, it is done.
     pub fn owner_gone(&mut self, id: ArenaId) {
         if let Some(seat) = self.seats.iter_mut().find(|s| s.id == id) {
+            self.active = true;
             seat.active = true;
             seat.quiet_ticks = 0;
             if seat.probe_at == NEVER {
@@ -193,7 +198,7 @@ impl Collector {
         self.fullest = 0;
     }
 
-    /// Did any arena want to be read soon, at the last tick?
+    /// May any arena have to be read soon?
     pub fn active(&self) -> bool {
         self.active
     }
@@ -219,14 +224,14 @@ impl Collector {
         // All of them, whatever the first says: an answered bell is silent.
         let rung = self.bells.iter().fold(all, |rung, bell| rung | bell.answer());
         self.turn = (self.turn + 1) % ROUND;
-        let turn = self.turn;
-        let passed_over = |at: usize, seat: &Seat| seat.belled && !rung && at % ROUND != turn;
-        for at in 0..self.seats.len() {
-            if let Some(soon) = self.seats.get(at + AHEAD).filter(|soon| !passed_over(at + AHEAD, soon)) {
+        let each = rung || self.active || self.unbelled > 0;
+        let (first, step) = if each { (0, 1) } else { (self.turn, ROUND) };
+        for at in (first..self.seats.len()).step_by(step) {
+            if let Some(soon) = self.seats.get(at + AHEAD * step) {
                 soon.arena.anticipate();
             }
             let seat = &mut self.seats[at];
-            if !seat.active && (passed_over(at, seat) || !seat.stirs(now)) {
+            if !seat.active && !seat.stirs(now) {
                 continue;
             }
             let late = &mut |arena, lane| !all && self.order.late(arena, lane, now);
@@ -245,6 +250,7 @@ impl Collector {
         self.active = active;
         if gone {
             self.seats.retain(|s| !s.gone);
+            self.unbelled = self.seats.iter().filter(|s| !s.belled).count();
         }
         records
     }
@@ -281,6 +287,7 @@ impl Collector {
 
     /// Makes the next tick read every lane.
     pub fn look_at_all(&mut self) {
+        self.active = true;
         for seat in &mut self.seats {
             seat.active = true;
             seat.quiet_ticks = 0;
