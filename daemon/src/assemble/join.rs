@@ -95,7 +95,10 @@ impl Assembler {
                 continue;
             }
             let theirs = other.proof();
-            if proof == Proof::Full && !self.still_held(other) {
+            // Nor is one that nobody has any more, where that can be told: the newcomer is proven, or what was at
+            // the other's far end is over, which no claim can bring about.
+            let over = other.peer.is_some_and(|peer| self.objects.get(peer).is_none_or(Object::ended));
+            if (proof == Proof::Full || over) && !self.still_held(other) {
                 continue;
             }
             if proof <= theirs {
