@@ -24,11 +24,16 @@ impl Assembler {
             object.settled = false;
             return;
         }
+        let (legs, peer) = (object.legs, object.peer);
         if !object.settled {
             object.settled = true;
             object.settled_at = now;
+            // It may have waited for this one.
+            if let Some(peer) = peer.filter(|&p| self.objects.get(p).is_some_and(|p| p.settled)) {
+                self.settle_soon(peer);
+            }
         }
-        let (legs, peer) = (object.legs, object.peer);
+        let Some(object) = self.objects.get(key) else { return };
         if object.tls.is_some() && now.saturating_sub(object.settled_at) >= AGAIN {
             // It needs no other end, which may be long in coming.
             self.say_cipher(key);
@@ -49,7 +54,7 @@ impl Assembler {
         }
     }
 
-    fn look_again(&mut self, key: Key) {
+    pub(super) fn look_again(&mut self, key: Key) {
         let at = self.now + AGAIN;
         if let Some(object) = self.objects.get_mut(key)
             && object.look_at == 0
@@ -62,7 +67,9 @@ impl Assembler {
     /// An object without transfers: a later `Opened` may still inherit it.
     fn done_waiting(&self, key: Key) -> bool {
         self.objects.get(key).is_some_and(|o| {
-            // What was given to another image is not used yet: sshd's connections are.
+            // What was given to another image is not used yet: sshd's connections are. Who is at the other end may
+            // know better than anybody how long that takes.
+            let lives = o.peer.and_then(|p| self.objects.get(p)).is_some_and(|peer| !peer.ended());
             let used = match o.channel {
                 record::Channel::Pipe => o.total(Direction::Out) > 0,
                 record::Channel::Tcp | record::Channel::Unix => {
@@ -70,8 +77,16 @@ impl Assembler {
                 }
                 _ => true,
             };
-            (used || self.waited(o, 1)) && self.tunnel_is_done(o)
+            let heir = self.may_be_taken_over(o);
+            (used && !heir || !lives && !heir && self.waited(o, 1)) && self.tunnel_is_done(o)
         })
+    }
+
+    /// It was handed to another image whose hello may still come: that image's own start takes its time. One of which
+    /// it is known that it says none is not waited for.
+    fn may_be_taken_over(&self, object: &Object) -> bool {
+        let unseen = [Direction::Out, Direction::In].into_iter().any(|d| object.said_unseen(d));
+        object.awaits_heir() && !unseen && !self.waited(object, LOCAL_PATIENCE)
     }
 
     pub(super) fn waited(&self, object: &Object, times: u64) -> bool {
@@ -84,11 +99,13 @@ impl Assembler {
         let ends = [transfer.origin, transfer.destination].map(|k| k.and_then(|k| self.objects.get(k)));
         let is_final = match ends {
             [Some(origin), Some(destination)] => {
-                origin.settled && destination.settled && self.agree_or_waited(origin, destination)
+                let over = |o: &Object| o.settled && !self.may_be_taken_over(o);
+                over(origin) && over(destination) && self.agree_or_waited(origin, destination)
             }
             [Some(one), None] | [None, Some(one)] => {
                 let times = if join::local_peer(one) { LOCAL_PATIENCE } else { 1 };
-                one.settled && (one.peer.is_some() || one.disputed || self.waited(one, times))
+                let over = one.settled && !self.may_be_taken_over(one);
+                over && (one.peer.is_some() || one.disputed || self.waited(one, times))
             }
             [None, None] => true,
         };
@@ -155,6 +172,7 @@ impl Assembler {
             return;
         }
         overlap(origin, destination, &mut from, &mut to);
+        handed_unseen(origin, destination, &mut from, &mut to);
         let case = |from: &Option<End>, to: &Option<End>| {
             judge::judge(Case {
                 channel,
@@ -307,6 +325,29 @@ fn overlap(
             && object.overlap(direction).is_some()
         {
             end.doubts.push(Reason::SharedDescriptor);
+        }
+    }
+}
+
+/// A program that nobody sees had an end, too: what it moved is not known, unless all that was sent arrived up to the
+/// stream's end.
+fn handed_unseen(
+    origin: Option<&Object>,
+    destination: Option<&Object>,
+    from: &mut Option<End>,
+    to: &mut Option<End>,
+) {
+    if let (Some(from), Some(to)) = (&from, &to)
+        && from.total == to.total
+        && to.eof
+    {
+        return;
+    }
+    for (object, direction, end) in [(origin, Direction::Out, from), (destination, Direction::In, to)] {
+        if let (Some(object), Some(end)) = (object, end)
+            && object.handed_unseen(direction)
+        {
+            end.doubts.push(Reason::HandedOver);
         }
     }
 }

@@ -140,25 +140,44 @@ impl Use {
         let older = ended.out_total < kept.out_total
             || ended.in_total < kept.in_total
             || totals(ended) == totals(kept) && ended.header.time < kept.header.time;
+        let flags = kept.header.flags | ended.header.flags;
         if !older {
-            let flags = kept.header.flags;
             *kept = *ended;
-            kept.header.flags |= flags;
         }
+        kept.header.flags = flags;
         match How::from_code(ended.how) {
-            Some(How::Closed | How::Freed | How::ClosedUnseen) => self.finish = Some(Finish::Ended),
-            // Others of its family may go on with it; the arena's end decides.
-            Some(How::Exited | How::Execed | How::Checkpoint) | None => {}
+            // Each is said by the last of its family that has it.
+            Some(How::Closed | How::Freed | How::ClosedUnseen | How::Exited | How::Execed) => {
+                self.finish = Some(Finish::Ended);
+            }
+            // Others go on with it.
+            Some(How::Checkpoint) | None => {}
+        }
+    }
+
+    /// It is told again after its last word: the exec has failed.
+    pub fn goes_on(&mut self) {
+        if self.ended.is_some_and(|e| e.how == How::Execed as u8) {
+            self.finish = None;
         }
     }
 
     /// Its arena is gone: what was not ended never will be.
     pub fn gone(&mut self) {
-        if self.finish.is_none() {
-            let last = self.ended.and_then(|e| How::from_code(e.how));
-            let in_order = matches!(last, Some(How::Exited | How::Execed));
-            self.finish = Some(if in_order { Finish::Ended } else { Finish::Killed });
-        }
+        self.finish = self.finish.or(Some(Finish::Killed));
+    }
+
+    /// A flag of its `Ended`.
+    fn flag(&self, bit: u8) -> bool {
+        self.ended.is_some_and(|e| e.header.flags & bit != 0)
+    }
+
+    /// It has to do with a direction: who has but one end of a pipe moves nothing the other way.
+    fn may_move(&self, direction: Direction) -> bool {
+        self.access.is_none_or(|a| match direction {
+            Direction::Out => a.writes,
+            Direction::In => a.reads,
+        })
     }
 }
 
@@ -334,6 +353,29 @@ impl Object {
     /// All uses have ended.
     pub fn ended(&self) -> bool {
         self.uses.iter().all(|u| u.finish.is_some())
+    }
+
+    /// It was handed to a new program image that has not said hello, or not yet.
+    pub fn awaits_heir(&self) -> bool {
+        [Direction::Out, Direction::In].into_iter().any(|d| self.heirless(d))
+    }
+
+    fn heirless(&self, direction: Direction) -> bool {
+        let handed = |u: &Use| u.flag(record::HANDED_ON) && u.may_move(direction);
+        self.uses.iter().enumerate().any(|(i, u)| {
+            let heir = |heir: &Use| heir.arena != u.arena && heir.may_move(direction);
+            handed(u) && !self.uses[i + 1..].iter().any(heir)
+        })
+    }
+
+    /// Somebody has, or had, this direction of it whom nobody sees: another program image, which it was handed to.
+    pub fn handed_unseen(&self, direction: Direction) -> bool {
+        self.heirless(direction) || self.said_unseen(direction)
+    }
+
+    /// Who handed it to such a one said so.
+    pub fn said_unseen(&self, direction: Direction) -> bool {
+        self.uses.iter().any(|u| u.flag(record::HANDED_UNSEEN) && u.may_move(direction))
     }
 
     /// Bytes that passed in a direction, as far as is known.

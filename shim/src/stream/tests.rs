@@ -226,7 +226,7 @@ fn writes_of_any_size_partly_accepted_say_only_what_is_true() {
         let said = Said::of(number, Tap::SockSend);
         assert_eq!(said.gaps, unseen, "no gaps but the ones asked for");
         said.check(&content);
-        object.number.store(0, Ordering::Relaxed);
+        object.discard();
     }
 }
 
@@ -260,7 +260,7 @@ fn reads_in_pieces_say_only_what_is_true() {
         }
         let number = object.number();
         Said::of(number, Tap::SockRecv).check(&content);
-        object.number.store(0, Ordering::Relaxed);
+        object.discard();
     }
 }
 
@@ -281,7 +281,7 @@ fn a_buffer_that_changes_while_it_is_partly_written_is_a_gap() {
     assert_eq!(said.whole.len(), 2, "the blocks before it stand");
     assert!(said.partial.is_empty());
     assert_eq!(said.gaps, [(32_768, BLOCK)]);
-    object.number.store(0, Ordering::Relaxed);
+    object.discard();
 }
 
 #[test]
@@ -295,5 +295,5 @@ fn who_finds_a_stream_claimed_leaves_a_gap_of_unknown_length() {
     assert!(object.out.claim(&guard, object.number(), Tap::SockSend));
     object.out.release();
     assert_eq!(Said::of(object.number(), Tap::SockSend).gaps, [(0, UNKNOWN)]);
-    object.number.store(0, Ordering::Relaxed);
+    object.discard();
 }
