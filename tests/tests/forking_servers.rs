@@ -3,7 +3,7 @@
 
 use counterfoil_tests::daemon::Daemon;
 use counterfoil_tests::plant::{Database, postgres_programs};
-use counterfoil_tests::{Transfer, need, peers, service_sshd, skip};
+use counterfoil_tests::{Observed, Run, Transfer, check, need, peers, service_sshd, skip};
 
 /// More than there are ports for them: each port is used again.
 const SESSIONS: usize = 20;
@@ -79,4 +79,55 @@ fn postgres_sessions() {
     daemon.observing(&["sh", "-euc", &script, "sh", &database.url()]).go().well();
     told(&daemon, database.port, QUERIES + 1);
     assert!(server.child.try_wait().expect("wait").is_none(), "PostgreSQL runs on");
+}
+
+/// A server that reads the first bytes itself and leaves the rest to a program of its own: `who` is its environment.
+fn handed_to(who: &str) -> Run {
+    let server = "import os, socket, sys\n\
+        listener = socket.create_server(('127.0.0.1', int(sys.argv[1])))\n\
+        connection, _ = listener.accept()\n\
+        if os.fork() == 0:\n    \
+            os.read(connection.fileno(), 10)\n    \
+            os.dup2(connection.fileno(), 0)\n    \
+            os.dup2(connection.fileno(), 1)\n    \
+            os.execvpe('cat', ['cat'], dict(os.environ, **dict([sys.argv[2].split('=')])))\n\
+        connection.close()\n\
+        os.wait()\n";
+    let client = "import socket, sys\n\
+        server = socket.create_connection(('127.0.0.1', int(sys.argv[1])))\n\
+        server.sendall(bytes(range(250)) * 200)\n\
+        server.shutdown(socket.SHUT_WR)\n\
+        got = server.makefile('rb').read()\n\
+        assert len(got) == 49990, len(got)\n";
+    let port = peers::free_port();
+    let script = format!(
+        "{0} server.py {port} {who} & server=$!\nlistening {port}\n{0} client.py {port}\nwait $server",
+        peers::PYTHON
+    );
+    let run = Observed::script(&script);
+    run.scratch.write("server.py", server);
+    run.scratch.write("client.py", client);
+    run.go().well()
+}
+
+#[test]
+fn what_a_forks_program_moves_is_known_only_if_it_is_observed() {
+    let run = handed_to("SEEN=1");
+    for transfer in run.report.on("tcp") {
+        // The block in which it was handed over is nobody's; the rest is compared.
+        check!(
+            run,
+            transfer.verdict() != "altered" && transfer.verdict() != "truncated",
+            "{}",
+            transfer.shown()
+        );
+        check!(run, transfer.origin() == transfer.destination(), "{}", transfer.shown());
+    }
+    let run = handed_to("COUNTERFOIL_OFF=1");
+    let all = run.report.on("tcp");
+    check!(run, all.len() == 2, "{} transfers", all.len());
+    for transfer in all {
+        check!(run, transfer.verdict() == "unverified", "{}", transfer.shown());
+        check!(run, transfer.reasons().contains(&"handed-over".to_owned()), "{}", transfer.shown());
+    }
 }

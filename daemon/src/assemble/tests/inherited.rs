@@ -1,6 +1,7 @@
 //! What programs get from those that started them.
 
 use super::*;
+use std::collections::HashSet;
 
 #[test]
 fn a_pipe_that_every_command_of_a_script_inherits_stays_small() {
@@ -268,4 +269,55 @@ fn all_intact_so_far(t: &mut Table) {
     for transfer in t.transfers() {
         assert_eq!(transfer.verdict, Verdict::Intact, "{transfer:#?}");
     }
+}
+
+/// A killed fork's last word never comes: the kernel knows that nobody has its socket any more.
+#[test]
+fn what_a_killed_fork_had_ends_by_the_kernels_word() {
+    for (listed, held) in [(false, false), (true, false), (false, true)] {
+        let mut told = Told { listed: Some(HashSet::new()), ..Told::default() };
+        if listed {
+            told.listed = Some(HashSet::from([3]));
+        }
+        if held {
+            told.descriptors.insert((1, 7), (9, 3));
+        }
+        let mut t = table(told);
+        t.program(1, 0);
+        let session = Session::begin(&mut t, 1);
+        session.moves(&mut t, 1, session.number);
+        session.client_closes(&mut t, [BLOCK; 2]);
+        t.wait(60);
+        let mut all = t.transfers();
+        if listed || held {
+            assert!(all.is_empty(), "somebody has it: {all:#?}");
+            continue;
+        }
+        all.sort_by_key(|t| t.verdict as u8);
+        let said: Vec<_> = all.iter().map(|t| (t.verdict, t.reasons.as_slice())).collect();
+        let killed = [crate::model::Reason::ProcessKilled];
+        assert_eq!(said, [(Verdict::Intact, [].as_slice()), (Verdict::Unverified, killed.as_slice())]);
+        nothing_left(&t);
+    }
+}
+
+/// Whoever connects is there before the other end is: an old end that nobody ended is not taken for it.
+#[test]
+fn an_old_end_that_was_never_joined_is_not_taken_for_the_new_one() {
+    let mut t = table(Told::default());
+    t.program(1, 0);
+    t.program(2, 0);
+    let end = |number, inode, flags, (local, remote), time| {
+        opened(number, Channel::Tcp, |r| {
+            (r.header.flags, r.header.time, r.device, r.inode) = (flags, time, 9, inode);
+            (r.local, r.remote) = (local, remote);
+        })
+    };
+    let (client, server) = (address(1, 5000), SERVER);
+    t.say(1, end(1, 50, ACCEPTED, (server, client), 1_000_000_000));
+    t.wait(20);
+    t.say(2, end(1, 51, CONNECTED, (client, server), 20_000_000_000));
+    t.wait(1);
+    let connected = t.assembler.by_inode[&(9, 51)];
+    assert!(t.assembler.objects.get(connected).unwrap().peer.is_none());
 }
