@@ -371,10 +371,14 @@ impl Object {
                 return;
             }
         }
+        // An exit handler closes what this process has let go already.
+        let left = self.refs.load(Ordering::Relaxed) == 0;
         if self.channel() != Channel::File || self.anything() {
             self.checkpoint(guard, how, counts);
         }
-        self.discard();
+        if !left {
+            self.discard();
+        }
     }
 
     /// A byte has passed.

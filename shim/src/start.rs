@@ -87,6 +87,7 @@ pub fn last_words(how: How, handed: u8) {
     crate::ssh::last_words();
     // A child that has used nothing has nothing to say, unless it is the last to say anything.
     let used = process::has_recorded();
+    let alone = crate::lanes::alone(thread::current());
     if used && let Some(guard) = Guard::enter() {
         fds::settle_made(&guard);
     }
@@ -101,12 +102,18 @@ pub fn last_words(how: How, handed: u8) {
         if handed != 0 && object.channel() != Channel::File && kernel::survives_exec(fd) {
             object.flag(handed);
         }
-        leave(object, how, used, |guard| fds::counts(guard, object, fd));
+        leave(object, how, (used, alone), |guard| fds::counts(guard, object, fd));
     });
-    sessions::for_each(|object| leave(object, how, used, |_| kernel::Counts::UNKNOWN));
+    sessions::for_each(|object| leave(object, how, (used, alone), |_| kernel::Counts::UNKNOWN));
 }
 
-fn leave(object: &'static Object, how: How, used: bool, counts: impl Fn(&Guard) -> kernel::Counts) {
+/// `alone`: no other thread may be in a call on it.
+fn leave(
+    object: &'static Object,
+    how: How,
+    (used, alone): (bool, bool),
+    counts: impl Fn(&Guard) -> kernel::Counts,
+) {
     let opened = object.opened.load(Ordering::Relaxed);
     // A connection on which no hook saw a byte has the kernel's count to tell: libc sends what went through stdio.
     let something = object.anything() || opened & CONNECTED != 0;
@@ -131,7 +138,9 @@ fn leave(object: &'static Object, how: How, used: bool, counts: impl Fn(&Guard) 
     if something || unseen || awaited {
         say(how);
     }
-    object.free();
+    if alone {
+        object.free();
+    }
 }
 
 /// The exec has failed. What has become somebody else's meanwhile is looked at anew when it is used.

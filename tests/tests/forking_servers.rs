@@ -3,7 +3,8 @@
 
 use counterfoil_tests::daemon::Daemon;
 use counterfoil_tests::plant::{Database, postgres_programs};
-use counterfoil_tests::{Observed, Run, Transfer, check, need, peers, service_sshd, skip};
+use counterfoil_tests::{Observed, Run, Transfer, check, need, peers, service_sshd, skip, wait};
+use std::time::Duration;
 
 /// More than there are ports for them: each port is used again.
 const SESSIONS: usize = 20;
@@ -130,4 +131,43 @@ fn what_a_forks_program_moves_is_known_only_if_it_is_observed() {
         check!(run, transfer.verdict() == "unverified", "{}", transfer.shown());
         check!(run, transfer.reasons().contains(&"handed-over".to_owned()), "{}", transfer.shown());
     }
+}
+
+/// It says no last word, and its relatives share what it had.
+#[test]
+fn a_fork_that_is_killed() {
+    let server = "import os, socket, sys\n\
+        listener = socket.create_server(('127.0.0.1', int(sys.argv[1])))\n\
+        while True:\n    \
+            connection, _ = listener.accept()\n    \
+            if os.fork() == 0:\n        \
+                connection.sendall(connection.recv(10))\n        \
+                os.kill(os.getpid(), 9)\n    \
+            connection.close()\n    \
+            os.wait()\n";
+    let client = "import socket, sys\n\
+        server = socket.create_connection(('127.0.0.1', int(sys.argv[1])))\n\
+        server.sendall(b'0123456789')\n\
+        assert server.makefile('rb').read() == b'0123456789'\n";
+    let (daemon, port) = (Daemon::start(""), peers::free_port());
+    let (server, client) =
+        (daemon.scratch.write("server.py", server), daemon.scratch.write("client.py", client));
+    let words = [&server, &client].map(|script| script.display().to_string());
+    let number = port.to_string();
+    let mut serving = daemon.observing(&[peers::PYTHON, &words[0], &number]).start();
+    wait::until(Duration::from_secs(15), "it listens", || {
+        let table = std::fs::read_to_string("/proc/net/tcp").ok()?;
+        table.contains(&format!(":{port:04X} 00000000:0000 0A")).then_some(())
+    });
+    daemon.observing(&[peers::PYTHON, &words[1], &number]).go().well();
+    let told = wait::poll(Duration::from_secs(40), || {
+        Some(of_port(daemon.report().on("tcp"), port)).filter(|all| all.len() == 2)
+    });
+    let all = told.unwrap_or_else(|| panic!("{}", daemon.shown("both directions while the server lives")));
+    for transfer in all {
+        let killed =
+            transfer.verdict() == "unverified" && transfer.reasons().contains(&"process-killed".to_owned());
+        assert!(killed || transfer.verdict() == "intact", "{}", transfer.shown());
+    }
+    assert!(serving.child.try_wait().expect("wait").is_none(), "the server runs on");
 }

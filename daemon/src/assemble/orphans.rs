@@ -11,9 +11,11 @@ use counterfoil_abi::record::Channel;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Between two looks, nanoseconds. What two looks in turn don't find is gone: its last word would have been read.
-const PAUSE: u64 = 15_000_000_000;
+const PAUSE: u64 = 5_000_000_000;
+/// As long as no other end is known to be over. A table of ten thousand sockets takes 20 ms to read.
+const LONG_PAUSE: u64 = 30_000_000_000;
 /// What moved something a moment ago is there.
-const IDLE: u64 = 10_000_000_000;
+const IDLE: u64 = 3_000_000_000;
 /// Network namespaces looked at in one go.
 const MOST_NAMESPACES: usize = 16;
 /// Processes of a family that are asked whether they have one that is not listed.
@@ -23,6 +25,7 @@ const MOST_ASKED: usize = 64;
 #[derive(Default)]
 pub struct Orphans {
     looked: u64,
+    read: u64,
     missing: BTreeSet<Key>,
 }
 
@@ -34,13 +37,19 @@ impl Assembler {
         }
         self.orphans.looked = self.now;
         let mut idle: BTreeMap<Option<u64>, Vec<Key>> = BTreeMap::new();
+        let mut pressing = !self.orphans.missing.is_empty();
         for key in self.objects.keys() {
             let Some(object) = self.objects.get(key) else { continue };
             let socket = matches!(object.channel, Channel::Tcp | Channel::Unix) && object.inode.is_some();
             if socket && !object.ended() && self.now.saturating_sub(object.last) >= IDLE {
                 idle.entry(object.net_namespace).or_default().push(key);
+                pressing |= object.peer.is_some_and(|peer| self.objects.get(peer).is_none_or(Object::ended));
             }
         }
+        if idle.is_empty() || !pressing && self.now.saturating_sub(self.orphans.read) < LONG_PAUSE {
+            return;
+        }
+        self.orphans.read = self.now;
         let before = std::mem::take(&mut self.orphans.missing);
         for keys in idle.into_values().take(MOST_NAMESPACES) {
             let pid = keys.iter().find_map(|&key| self.living(self.objects.get(key)?).next());

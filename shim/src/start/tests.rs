@@ -20,7 +20,7 @@ fn said(number: u32) -> Vec<Ended> {
 }
 
 fn goes(object: &'static Object, how: How) {
-    leave(object, how, false, |_| kernel::Counts::UNKNOWN);
+    leave(object, how, (false, true), |_| kernel::Counts::UNKNOWN);
 }
 
 fn closes(object: &'static Object) {

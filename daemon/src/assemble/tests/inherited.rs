@@ -287,7 +287,7 @@ fn what_a_killed_fork_had_ends_by_the_kernels_word() {
         let session = Session::begin(&mut t, 1);
         session.moves(&mut t, 1, session.number);
         session.client_closes(&mut t, [BLOCK; 2]);
-        t.wait(60);
+        t.wait(15);
         let mut all = t.transfers();
         if listed || held {
             assert!(all.is_empty(), "somebody has it: {all:#?}");
