@@ -87,6 +87,7 @@ pub fn last_words(how: How, handed: u8) {
     crate::ssh::last_words();
     // A child that has used nothing has nothing to say, unless it is the last to say anything.
     let used = process::has_recorded();
+    let mut survivors = 0;
     let alone = crate::lanes::alone(thread::current());
     if used && let Some(guard) = Guard::enter() {
         fds::settle_made(&guard);
@@ -99,7 +100,10 @@ pub fn last_words(how: How, handed: u8) {
             // It may be now that something is found which is to be told.
             crate::file::look_back(&guard, object, fd);
         }
-        if handed != 0 && object.channel() != Channel::File && kernel::survives_exec(fd) {
+        // An image that says hello tells of the first ones only; of the others when it uses them.
+        let told = survivors < MAX_INHERITED && (fd as usize) < LOOKED_AT || handed & HANDED_UNSEEN != 0;
+        if handed != 0 && told && object.channel() != Channel::File && kernel::survives_exec(fd) {
+            survivors += 1;
             object.flag(handed);
         }
         leave(object, how, (used, alone), |guard| fds::counts(guard, object, fd));

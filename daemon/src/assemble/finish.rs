@@ -1,5 +1,6 @@
 //! When is a transfer final, and what does `judge` get to see.
 
+use super::handed::handed_unseen;
 use super::object::{Direction, Object, Proof, known};
 use super::slab::Key;
 use super::{Assembler, Transfer, join};
@@ -12,7 +13,7 @@ use counterfoil_abi::record::{self, IN_EOF, NOTIFY_SEEN};
 /// How often an unfinished thing is looked at again, nanoseconds.
 const AGAIN: u64 = 100_000_000;
 /// How much longer than usual an end waits whose other end must be on this host.
-const LOCAL_PATIENCE: u64 = 15;
+pub(super) const LOCAL_PATIENCE: u64 = 15;
 
 impl Assembler {
     /// An object's uses have changed and every lane was read since, or it was to be looked at
@@ -80,13 +81,6 @@ impl Assembler {
             let heir = self.may_be_taken_over(o);
             (used && !heir || !lives && !heir && self.waited(o, 1)) && self.tunnel_is_done(o)
         })
-    }
-
-    /// It was handed to another image whose hello may still come: that image's own start takes its time. One of which
-    /// it is known that it says none is not waited for.
-    fn may_be_taken_over(&self, object: &Object) -> bool {
-        let unseen = [Direction::Out, Direction::In].into_iter().any(|d| object.said_unseen(d));
-        object.awaits_heir() && !unseen && !self.waited(object, LOCAL_PATIENCE)
     }
 
     pub(super) fn waited(&self, object: &Object, times: u64) -> bool {
@@ -325,29 +319,6 @@ fn overlap(
             && object.overlap(direction).is_some()
         {
             end.doubts.push(Reason::SharedDescriptor);
-        }
-    }
-}
-
-/// A program that nobody sees had an end, too: what it moved is not known, unless all that was sent arrived up to the
-/// stream's end.
-fn handed_unseen(
-    origin: Option<&Object>,
-    destination: Option<&Object>,
-    from: &mut Option<End>,
-    to: &mut Option<End>,
-) {
-    if let (Some(from), Some(to)) = (&from, &to)
-        && from.total == to.total
-        && to.eof
-    {
-        return;
-    }
-    for (object, direction, end) in [(origin, Direction::Out, from), (destination, Direction::In, to)] {
-        if let (Some(object), Some(end)) = (object, end)
-            && object.handed_unseen(direction)
-        {
-            end.doubts.push(Reason::HandedOver);
         }
     }
 }

@@ -13,6 +13,7 @@ mod datagrams;
 mod filed;
 mod finish;
 mod gifts;
+mod handed;
 mod join;
 mod lives;
 mod lone;

@@ -155,9 +155,9 @@ impl Use {
         }
     }
 
-    /// It is told again after its last word: the exec has failed.
-    pub fn goes_on(&mut self) {
-        if self.ended.is_some_and(|e| e.how == How::Execed as u8) {
+    /// It was told again at `time`: if that is after its last word, the exec has failed.
+    pub fn goes_on(&mut self, time: u64) {
+        if self.ended.is_some_and(|e| e.how == How::Execed as u8 && e.header.time <= time) {
             self.finish = None;
         }
     }
@@ -168,12 +168,12 @@ impl Use {
     }
 
     /// A flag of its `Ended`.
-    fn flag(&self, bit: u8) -> bool {
+    pub(super) fn flag(&self, bit: u8) -> bool {
         self.ended.is_some_and(|e| e.header.flags & bit != 0)
     }
 
     /// It has to do with a direction: who has but one end of a pipe moves nothing the other way.
-    fn may_move(&self, direction: Direction) -> bool {
+    pub(super) fn may_move(&self, direction: Direction) -> bool {
         self.access.is_none_or(|a| match direction {
             Direction::Out => a.writes,
             Direction::In => a.reads,
@@ -353,29 +353,6 @@ impl Object {
     /// All uses have ended.
     pub fn ended(&self) -> bool {
         self.uses.iter().all(|u| u.finish.is_some())
-    }
-
-    /// It was handed to a new program image that has not said hello, or not yet.
-    pub fn awaits_heir(&self) -> bool {
-        [Direction::Out, Direction::In].into_iter().any(|d| self.heirless(d))
-    }
-
-    fn heirless(&self, direction: Direction) -> bool {
-        let handed = |u: &Use| u.flag(record::HANDED_ON) && u.may_move(direction);
-        self.uses.iter().enumerate().any(|(i, u)| {
-            let heir = |heir: &Use| heir.arena != u.arena && heir.may_move(direction);
-            handed(u) && !self.uses[i + 1..].iter().any(heir)
-        })
-    }
-
-    /// Somebody has, or had, this direction of it whom nobody sees: another program image, which it was handed to.
-    pub fn handed_unseen(&self, direction: Direction) -> bool {
-        self.heirless(direction) || self.said_unseen(direction)
-    }
-
-    /// Who handed it to such a one said so.
-    pub fn said_unseen(&self, direction: Direction) -> bool {
-        self.uses.iter().any(|u| u.flag(record::HANDED_UNSEEN) && u.may_move(direction))
     }
 
     /// Bytes that passed in a direction, as far as is known.
