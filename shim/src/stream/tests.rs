@@ -4,7 +4,7 @@ use super::*;
 use crate::{mac, objects, process, start};
 use counterfoil_abi::Tag;
 use counterfoil_abi::arena::{ARENA_BYTES, ArenaHead, LANES, POLICY_WATCHED, lane_head_at, ring_at};
-use counterfoil_abi::lane::Consumer;
+use counterfoil_abi::lane::{Consumer, LaneHead};
 use counterfoil_abi::prints::Sampler;
 use counterfoil_abi::record::{Channel, Line, Record};
 use std::collections::BTreeMap;
@@ -53,6 +53,11 @@ pub fn alone() -> MutexGuard<'static, ()> {
     let guard = ALONE.lock().unwrap_or_else(|e| e.into_inner());
     LazyLock::force(&ARENA);
     drain();
+    for lane in 0..LANES {
+        // What a test's thread had is free when it is gone, as the daemon does it.
+        // SAFETY: within the arena, and all-atomic.
+        unsafe { &*ARENA.0.add(lane_head_at(lane)).cast::<LaneHead>() }.owner.store(0, Ordering::Release);
+    }
     guard
 }
 
