@@ -319,6 +319,11 @@ impl Assembler {
         {
             self.by_inode.remove(&inode);
         }
+        if let Some((device, _)) = object.inode
+            && self.wanted.get(&(device, object.peer_inode)) == Some(&key)
+        {
+            self.wanted.remove(&(device, object.peer_inode));
+        }
         let addresses = (object.local, object.remote);
         if let Some(claimants) = self.by_addresses.get_mut(&addresses) {
             claimants.retain(|&k| k != key);

@@ -104,7 +104,7 @@ fn nothing_left(t: &Table) {
     let a = &t.assembler;
     assert_eq!((a.objects.len(), a.transfers.len(), a.by_inode.len()), (0, 0, 0));
     assert_eq!((a.by_addresses.len(), a.programs.len()), (0, 1));
-    assert!(a.settling.is_empty() && a.later.is_empty());
+    assert!(a.settling.is_empty() && a.later.is_empty() && a.wanted.is_empty());
 }
 
 /// A child that is killed says no last word.
@@ -247,7 +247,10 @@ fn a_server_of_many_connections_leaves_nothing() {
         let base = 1_000_000 + 4 * which as u32;
         let unused = [(base, Channel::Unix, 1), (base + 1, Channel::Unix, 2), (base + 2, Channel::Pipe, 3)];
         for (number, channel, place) in unused {
-            t.say(1, opened(number, channel, |r| (r.device, r.inode) = (10, 4 * which + place)));
+            // Of the second socket the other end is somewhere unseen.
+            let peer = if place == 2 { u64::MAX - which } else { 0 };
+            let told = |r: &mut Opened| (r.device, r.inode, r.peer_inode) = (10, 4 * which + place, peer);
+            t.say(1, opened(number, channel, told));
             t.say(1, ended(number, How::Exited, 0, 0, |_| {}));
         }
         session.left(&mut t, How::Execed, [0; 2], HANDED_ON);
