@@ -233,6 +233,8 @@ struct counterfoil_carrier {
 #define COUNTERFOIL_NOTIFY_SEEN 4
 #define COUNTERFOIL_NOTIFY_SENT 8
 #define COUNTERFOIL_FAILED 16
+#define COUNTERFOIL_HANDED_ON 32
+#define COUNTERFOIL_HANDED_UNSEEN 64
 
 struct counterfoil_ended {
     struct counterfoil_header header;

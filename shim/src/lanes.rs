@@ -163,6 +163,19 @@ pub fn identity(thread: &'static Thread) -> u64 {
     (u64::from(process::pid()) << 32) | u64::from(thread.number.get())
 }
 
+/// No other thread of this process has a lane: none is in a call whose bytes are tagged.
+pub fn alone(thread: &'static Thread) -> bool {
+    if !process::has_recorded() {
+        return true;
+    }
+    let own = (thread.lane_epoch.get() == process::epoch()).then(|| thread.number.get());
+    (0..LANES).all(|index| {
+        // SAFETY: mapped for good; all-atomic.
+        let owner = unsafe { &*parts(index).0 }.owner.load(Ordering::Relaxed);
+        (owner >> 32) as u32 != process::pid() || Some(owner as u32) == own
+    })
+}
+
 /// The thread that [`identity`] named is no more. Asks the kernel; only where two meet.
 #[cold]
 pub fn is_gone(identity: u64) -> bool {
