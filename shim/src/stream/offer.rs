@@ -108,11 +108,11 @@ impl Offer {
         // SAFETY: contract.
         let body = unsafe { self.body() };
         if body.is_small() {
-            let offered = body.offered as usize;
-            let mut state = Mac::new();
-            state.begin(body.start);
-            state.update(body.kept(offered));
-            return (body.offered ^ eight(&state.tag())) | 1;
+            // There is little stack: in the place of the state that a small offer has no use for.
+            let Body { start, offered, rest, inline, .. } = body;
+            rest.begin(*start);
+            rest.update(bytes_in(inline, *offered as usize));
+            return (*offered ^ eight(&rest.tag())) | 1;
         }
         let mut mark = body.offered;
         for index in 0..body.count {
@@ -151,9 +151,7 @@ impl Body {
     /// The first `bytes` of what was kept.
     #[inline]
     pub fn kept(&self, bytes: usize) -> &[u8] {
-        let bytes = bytes.min(self.offered as usize);
-        // SAFETY: `keep` has set `offered` bytes.
-        unsafe { core::slice::from_raw_parts(self.inline.as_ptr().cast(), bytes) }
+        bytes_in(&self.inline, bytes.min(self.offered as usize))
     }
 
     /// Of an offer that isn't small: room for its tags.
@@ -198,6 +196,13 @@ impl Body {
             scratch.give_back();
         }
     }
+}
+
+/// Of a small offer: the first `bytes` of those that it offers.
+#[inline]
+fn bytes_in(place: &[MaybeUninit<Wide>; INLINE], bytes: usize) -> &[u8] {
+    // SAFETY: zeroed memory, in which `keep` has set as many as are offered.
+    unsafe { core::slice::from_raw_parts(place.as_ptr().cast(), bytes) }
 }
 
 fn eight(tag: &Wide) -> u64 {
