@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 /// Readings kept.
 const MAX_ALL: usize = 100_000;
 /// Of one program.
-const MAX_OF_ONE: usize = 20_000;
+pub(super) const MAX_OF_ONE: usize = 20_000;
 /// Looked at for one written file, of one program.
 const MAX_OF_EACH: usize = 256;
 /// Looked at for one written file.
