@@ -233,6 +233,8 @@ struct counterfoil_carrier {
 #define COUNTERFOIL_NOTIFY_SEEN 4
 #define COUNTERFOIL_NOTIFY_SENT 8
 #define COUNTERFOIL_FAILED 16
+#define COUNTERFOIL_HANDED_ON 32
+#define COUNTERFOIL_HANDED_UNSEEN 64
 
 struct counterfoil_ended {
     struct counterfoil_header header;
@@ -536,6 +538,8 @@ struct counterfoil_board {
     uint32_t count; /* shared: how often something was put up */
     uint32_t next;  /* shared: the place of the next one */
     uint64_t notices[COUNTERFOIL_NOTICES]; /* shared: 0, or a pipe's key */
+    uint64_t bell;    /* shared: 1, by who has set an arena's bell that was 0; then the daemon looks at all of the user's */
+    uint64_t rest[7]; /* so that the bell has a cache line of its own */
 };
 
 #define COUNTERFOIL_BOARD_BYTES sizeof(struct counterfoil_board)

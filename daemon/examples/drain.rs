@@ -40,7 +40,7 @@ fn program(id: u64, collector: &mut Collector, assembler: &mut Assembler) -> Pro
             Producer::new(base.add(lane_head_at(lane)).cast(), base.add(ring_at(lane)).cast())
         })
         .collect();
-    collector.add(id, Arena::map(fd).expect("an arena"), now());
+    collector.add(id, Arena::map(fd).expect("an arena"), None, now());
     assembler.register(id, Arc::new(Facts::default()), true, 0, Vec::new());
     Program { _map: map, producers }
 }

@@ -4,7 +4,7 @@
 //! record, checked, to the caller's function; and [`Word`]s about arenas. The core's thread calls
 //! [`Collector::tick`]. Nothing a process writes can make it panic, wait or take memory.
 //!
-//! A quiet arena costs one load of its bell each tick. An arena whose bell rang is read each tick until
+//! A quiet arena costs one load of its bell each tick, or each [`ROUND`]th where its user's board has a bell that rings with it. An arena whose bell rang is read each tick until
 //! it is quiet again. Lanes of quiet arenas are looked at now and then all the same: a process may be
 //! killed between a record and the bell.
 
@@ -12,7 +12,7 @@
 
 mod order;
 
-use crate::arena::{Arena, ReadError};
+use crate::arena::{Arena, BoardBell, ReadError};
 use crate::assemble::program::ArenaId;
 use crate::surround::Pulse;
 use counterfoil_abi::arena::LANES;
@@ -20,10 +20,14 @@ use counterfoil_abi::arena::POLICY_FINGERPRINTS;
 use counterfoil_abi::lane::LANE_LINES;
 use counterfoil_abi::record::Record;
 use order::Order;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 /// Seats between the one that is looked at and the one whose bell is fetched meanwhile.
 const AHEAD: usize = 16;
+/// Ticks in which all quiet arenas are looked at once whose user's bell is silent: programs can silence that, of their own
+/// user's.
+const ROUND: usize = 8;
 /// Ticks without a record until an arena counts as quiet.
 const QUIET_AFTER: u32 = 3;
 /// Nanoseconds between two looks at the used lanes of a quiet arena, and at all lanes.
@@ -57,6 +61,8 @@ struct Seat {
     probe_at: u64,
     looked: u64,
     active: bool,
+    /// One of `bells` rings when it is quiet no more.
+    belled: bool,
     hostile: bool,
     gone: bool,
     quiet_ticks: u32,
@@ -82,7 +88,13 @@ struct Rest {
 #[derive(Default)]
 pub struct Collector {
     seats: Vec<Seat>,
-    /// The last tick found one that is active.
+    /// The users'.
+    bells: Vec<Arc<BoardBell>>,
+    /// Which of a [`ROUND`] this tick is.
+    turn: usize,
+    /// Seats without one.
+    unbelled: usize,
+    /// One may be active.
     active: bool,
     /// Lines in the fullest lane that was read.
     fullest: u64,
@@ -91,11 +103,21 @@ pub struct Collector {
 
 impl Collector {
     /// Takes an arena up; it is active at first, since its process just started.
-    pub fn add(&mut self, id: ArenaId, arena: Arena, now: u64) {
+    /// `bell`: rings with its own.
+    pub fn add(&mut self, id: ArenaId, arena: Arena, bell: Option<Arc<BoardBell>>, now: u64) {
+        let belled = bell.is_some();
+        self.unbelled += usize::from(!belled);
+        self.active = true;
+        if let Some(bell) = bell
+            && !self.bells.iter().any(|known| Arc::ptr_eq(known, &bell))
+        {
+            self.bells.push(bell);
+        }
         self.seats.push(Seat {
             id,
             arena,
             active: true,
+            belled,
             hostile: false,
             gone: false,
             quiet_ticks: 0,
@@ -121,6 +143,7 @@ impl Collector {
     /// The arena's owner is gone, or runs another image: when nobody maps it, it is done.
     pub fn owner_gone(&mut self, id: ArenaId) {
         if let Some(seat) = self.seats.iter_mut().find(|s| s.id == id) {
+            self.active = true;
             seat.active = true;
             seat.quiet_ticks = 0;
             if seat.probe_at == NEVER {
@@ -175,7 +198,7 @@ impl Collector {
         self.fullest = 0;
     }
 
-    /// Did any arena want to be read soon, at the last tick?
+    /// May any arena have to be read soon?
     pub fn active(&self) -> bool {
         self.active
     }
@@ -198,8 +221,13 @@ impl Collector {
         let mut records = 0;
         self.order.mix(&mut self.seats);
         let (mut gone, mut active) = (false, false);
-        for at in 0..self.seats.len() {
-            if let Some(soon) = self.seats.get(at + AHEAD) {
+        // All of them, whatever the first says: an answered bell is silent.
+        let rung = self.bells.iter().fold(all, |rung, bell| rung | bell.answer());
+        self.turn = (self.turn + 1) % ROUND;
+        let each = rung || self.active || self.unbelled > 0;
+        let (first, step) = if each { (0, 1) } else { (self.turn, ROUND) };
+        for at in (first..self.seats.len()).step_by(step) {
+            if let Some(soon) = self.seats.get(at + AHEAD * step) {
                 soon.arena.anticipate();
             }
             let seat = &mut self.seats[at];
@@ -222,6 +250,7 @@ impl Collector {
         self.active = active;
         if gone {
             self.seats.retain(|s| !s.gone);
+            self.unbelled = self.seats.iter().filter(|s| !s.belled).count();
         }
         records
     }
@@ -258,6 +287,7 @@ impl Collector {
 
     /// Makes the next tick read every lane.
     pub fn look_at_all(&mut self) {
+        self.active = true;
         for seat in &mut self.seats {
             seat.active = true;
             seat.quiet_ticks = 0;

@@ -44,6 +44,8 @@ const IDLE_MANY: Duration = Duration::from_millis(15);
 const MANY: usize = 200;
 /// Ticks without a record until the idle pace.
 const PACE: u32 = 20;
+/// While nothing comes: between two rounds of what is due by the clock alone, nanoseconds.
+const LOOK_AFTER: u64 = 100_000_000;
 /// Between two looks for programs that turned themselves up for nothing, nanoseconds.
 const SWEEP: u64 = 30_000_000_000;
 /// The wake-up's name among the pidfds.
@@ -102,6 +104,8 @@ pub struct Core {
     last_record: u64,
     /// Ticks since there was something to do.
     idle_ticks: u32,
+    /// When what is due by the clock alone was last done.
+    looked_after: u64,
     /// When those that turned themselves up were last looked for.
     swept: u64,
     /// Turned up then, for no reason that is known.
@@ -146,6 +150,7 @@ impl Core {
             lag: 0,
             last_record: 0,
             idle_ticks: 0,
+            looked_after: 0,
             swept: 0,
             idle: HashSet::new(),
             ended: false,
@@ -209,9 +214,12 @@ impl Core {
             let began = now();
             this.wake_up(events);
             this.hear_all();
-            let read = this.tick(false);
+            let read = this.collect(false);
             this.idle_ticks = if read > 0 { 0 } else { this.idle_ticks.saturating_add(1) };
-            this.say();
+            if !this.rests() || began.saturating_sub(this.looked_after) >= LOOK_AFTER {
+                this.look_after();
+                this.say();
+            }
             if this.drained() {
                 this.finish();
                 return;
@@ -228,7 +236,7 @@ impl Core {
     fn pace(&self, busy: bool) -> Duration {
         if busy {
             Duration::ZERO
-        } else if self.idle_ticks < PACE || self.assembler.restless() || self.draining.is_some() {
+        } else if !self.rests() {
             TICK
         } else if self.collector.len() > MANY {
             IDLE_MANY
@@ -237,7 +245,15 @@ impl Core {
         }
     }
 
+    /// Nothing has come for a while, and nothing is due soon.
+    fn rests(&self) -> bool {
+        self.idle_ticks >= PACE && !self.assembler.restless() && self.draining.is_none()
+    }
+
     fn wake_up(&mut self, events: Vec<epoll::Event>) {
+        if !events.is_empty() {
+            self.idle_ticks = 0;
+        }
         for event in events {
             match event.data.u64() {
                 WAKE => {
@@ -253,8 +269,13 @@ impl Core {
         }
     }
 
-    /// Reads everything once. `all`: whatever a test says.
-    fn tick(&mut self, all: bool) -> u64 {
+    /// Reads everything once, and does what follows from it. `all`: whatever a test says.
+    fn tick(&mut self, all: bool) {
+        self.collect(all);
+        self.look_after();
+    }
+
+    fn collect(&mut self, all: bool) -> u64 {
         let now = now();
         let assembler = &mut self.assembler;
         let mut words = Vec::new();
@@ -290,6 +311,12 @@ impl Core {
                 guests.get(&arena).is_none_or(|guest| lives(guest, proc.as_ref(), pid, tid))
             });
         }
+        read
+    }
+
+    fn look_after(&mut self) {
+        let now = now();
+        self.looked_after = now;
         self.assembler.tick(now);
         self.turn();
         for relay in self.assembler.relaying.drain(..) {
@@ -300,7 +327,6 @@ impl Core {
             self.collector.give_up(heavy);
             self.assembler.hostile(heavy, "it takes more room than any program's streams need");
         }
-        read
     }
 
     /// Programs that have to do with sensitive files are looked at closely for a while, watched or not.

@@ -3,7 +3,8 @@
 //! One memory for all observed processes of one user, behind the arena's and the matcher's in the hello reply. A process
 //! that has to do with sensitive content puts up which pipes it can write to; who reads from one of them turns itself
 //! up before it sees the first byte, since the daemon would tell it too late. Numbers only. Who scribbles on it makes the
-//! same user's programs look closer than they need, or not close enough: nothing is concluded from it.
+//! same user's programs look closer than they need, or not close enough: nothing is concluded from it. It has a bell, too, that
+//! tells the daemon that one of those programs is quiet no more; who keeps clearing it delays the others' records a little.
 
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -25,7 +26,13 @@ pub struct Board {
     next: AtomicU32,
     /// Zero, or a pipe's [`crate::matcher::key`].
     pub notices: [AtomicU64; NOTICES],
+    /// An arena of this user's that was quiet has rung its own: one look for all of them. In a line of its own, since
+    /// the daemon clears it and every call looks at what stands above.
+    bell: AtomicU64,
+    rest: [u64; 7],
 }
+
+const _: () = assert!(core::mem::offset_of!(Board, bell).is_multiple_of(64));
 
 impl Default for Board {
     fn default() -> Self {
@@ -42,7 +49,23 @@ impl Board {
             count: AtomicU32::new(0),
             next: AtomicU32::new(0),
             notices: [const { AtomicU64::new(0) }; NOTICES],
+            bell: AtomicU64::new(0),
+            rest: [0; 7],
         }
+    }
+
+    /// By who rings its arena's bell, after that.
+    #[inline]
+    pub fn ring(&self) {
+        // Pairs with the acquire in `answer`: who hears of it finds the arena's.
+        self.bell.store(1, Ordering::Release);
+    }
+
+    /// By the daemon, before it looks at the arenas: has somebody rung since the last time?
+    #[inline]
+    #[must_use]
+    pub fn answer(&self) -> bool {
+        self.bell.load(Ordering::Relaxed) != 0 && self.bell.swap(0, Ordering::Acquire) != 0
     }
 
     /// Changes with every pipe that is put up.

@@ -19,6 +19,10 @@ pub const LANE_LINES: u64 = 4096;
 #[cfg(loom)]
 pub const LANE_LINES: u64 = 4;
 
+/// Lines that a producer is about to need: a call says one or two.
+#[cfg(all(target_arch = "x86_64", not(loom)))]
+const SOON: u64 = 2;
+
 /// Set in an owner's tid that is not a thread's number (the thread could not ask for it): its lane
 /// is freed when its process is gone, not before.
 pub const NO_TID: u32 = 1 << 31;
@@ -90,34 +94,84 @@ impl Producer {
     /// Publishes one record. False: there was no room, and the lane's `dropped` was counted up.
     #[inline]
     pub fn push(&mut self, record: &[Line]) -> bool {
+        if !self.has_room(record.len() as u64) {
+            return false;
+        }
+        for (ahead, line) in (0..).zip(record) {
+            self.put(ahead, line);
+        }
+        self.publish(record.len() as u64);
+        true
+    }
+
+    /// [`Self::push`] of a record of one line, as most are.
+    #[inline]
+    pub fn push_line(&mut self, line: &Line) -> bool {
+        let room = self.has_room(1);
+        if room {
+            self.put(0, line);
+            self.publish(1);
+        }
+        room
+    }
+
+    #[inline]
+    fn has_room(&mut self, need: u64) -> bool {
+        self.free() >= need || self.has_room_by_now(need)
+    }
+
+    /// Lines that were free when we last looked. A hostile or confused consumer may move the tail anywhere: a
+    /// nonsensical distance reads as "full".
+    #[inline]
+    fn free(&self) -> u64 {
+        LANE_LINES.saturating_sub(self.head.wrapping_sub(self.seen_tail))
+    }
+
+    #[cold]
+    fn has_room_by_now(&mut self, need: u64) -> bool {
         // SAFETY: mapped (contract of `new`).
         let lane = unsafe { &*self.lane };
-        let need = record.len() as u64;
-        // A hostile or confused consumer may move the tail anywhere: wrapping arithmetic, and a
-        // nonsensical distance reads as "full".
-        if LANE_LINES.wrapping_sub(self.head.wrapping_sub(self.seen_tail)) < need
-            || self.head.wrapping_sub(self.seen_tail) > LANE_LINES
-        {
-            // Pairs with the release store in `Consumer::release`: slots below it are free again.
-            self.seen_tail = lane.tail.load(Ordering::Acquire);
-            let used = self.head.wrapping_sub(self.seen_tail);
-            if used > LANE_LINES || LANE_LINES - used < need {
-                lane.dropped.store(lane.dropped.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-                return false;
+        // Pairs with the release store in `Consumer::release`: slots below it are free again.
+        self.seen_tail = lane.tail.load(Ordering::Acquire);
+        let room = self.free() >= need;
+        if !room {
+            lane.dropped.store(lane.dropped.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        }
+        room
+    }
+
+    /// One line, `ahead` lines behind what is published.
+    #[inline]
+    fn put(&self, ahead: u64, line: &Line) {
+        let at = (self.head.wrapping_add(ahead) & (LANE_LINES - 1)) as usize;
+        // SAFETY: `at` is below LANE_LINES, which is how long the ring is.
+        let slot = unsafe { &*self.ring.add(at) };
+        for (word, value) in slot.iter().zip(line) {
+            word.store(*value, Ordering::Relaxed);
+        }
+    }
+
+    #[inline]
+    fn publish(&mut self, lines: u64) {
+        self.head = self.head.wrapping_add(lines);
+        // SAFETY: mapped (contract of `new`). Pairs with the acquire load in `Consumer::waiting`: publishes the lines.
+        unsafe { (*self.lane).head.store(self.head, Ordering::Release) };
+        self.expect();
+    }
+
+    /// The lines behind the last record were read by the consumer's processor a lap ago, and a store to such a line
+    /// takes as long as a hundred instructions. Whatever waits for all stores (an atomic exchange) would wait for it:
+    /// so they are asked for now, and are here when the next record comes.
+    #[inline]
+    fn expect(&self) {
+        #[cfg(all(target_arch = "x86_64", not(loom)))]
+        for ahead in 0..SOON {
+            let at = (self.head.wrapping_add(ahead) & (LANE_LINES - 1)) as usize;
+            // SAFETY: only a hint, of an address within the ring.
+            unsafe {
+                core::arch::asm!("prefetchw byte ptr [{}]", in(reg) self.ring.add(at), options(nostack, preserves_flags));
             }
         }
-        for (i, line) in record.iter().enumerate() {
-            let at = (self.head.wrapping_add(i as u64) & (LANE_LINES - 1)) as usize;
-            // SAFETY: `at` is below LANE_LINES, which is how long the ring is.
-            let slot = unsafe { &*self.ring.add(at) };
-            for (word, value) in slot.iter().zip(line) {
-                word.store(*value, Ordering::Relaxed);
-            }
-        }
-        self.head = self.head.wrapping_add(need);
-        // Pairs with the acquire load in `Consumer::peek`: publishes the lines above.
-        lane.head.store(self.head, Ordering::Release);
-        true
     }
 }
 

@@ -127,6 +127,8 @@ fn facts() -> Facts {
         record::NOTIFY_SEEN,
         record::NOTIFY_SENT,
         record::FAILED,
+        record::HANDED_ON,
+        record::HANDED_UNSEEN,
         record::BUILD_ID,
         record::FIRST_CODE,
         record::NAME_PIECE,

@@ -73,6 +73,8 @@ pub fn find(guard: &Guard, fd: i32) -> Option<&'static Object> {
     let value = entry(fd)?.load(Ordering::Acquire);
     match unpack(value) {
         Some(name) => match objects::get(name) {
+            // This process has said its last words, and another one has the slot.
+            None if crate::start::leaving() => None,
             // Ended by a relative that did not know of us (a fork past pthread_atfork).
             None => look(guard, fd, value),
             found => found,

@@ -120,6 +120,14 @@ pub fn open_flags(fd: i32) -> Option<u32> {
     Some(rustix::fs::fcntl_getfl(fd).ok()?.bits())
 }
 
+/// A program that is started by exec has this descriptor, too, as far as can be told.
+pub fn survives_exec(fd: i32) -> bool {
+    let asked = borrow(fd).filter(|_| !process::sandboxed());
+    asked
+        .and_then(|fd| rustix::io::fcntl_getfd(fd).ok())
+        .is_none_or(|f| !f.contains(rustix::io::FdFlags::CLOEXEC))
+}
+
 fn borrow(fd: i32) -> Option<BorrowedFd<'static>> {
     // SAFETY: only used for calls that fail on a bad descriptor; -1 is not representable.
     (fd >= 0).then(|| unsafe { BorrowedFd::borrow_raw(fd) })

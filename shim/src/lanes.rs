@@ -1,5 +1,6 @@
 //! Claims a lane for a thread and pushes records into it.
 
+use crate::pipes;
 use crate::process;
 use crate::thread::{Guard, Thread};
 use bytemuck::Zeroable;
@@ -21,10 +22,7 @@ pub fn push_behind<T: bytemuck::Pod>(guard: &Guard, record: &T) -> bool {
 
 /// This thread's lane fills faster than it is read.
 pub fn is_crowded(guard: &Guard) -> bool {
-    let Some(mut lane) = guard.thread.lane.take() else { return false };
-    let crowded = lane.is_crowded();
-    guard.thread.lane.set(Some(lane));
-    crowded
+    present(guard.thread, |lane| lane.as_mut().is_some_and(Producer::is_crowded))
 }
 
 /// Publishes what can be done without, if there is room enough for what can't. `spread`: it is worth another
@@ -48,24 +46,39 @@ fn lines_of<T: bytemuck::Pod>(record: &T) -> &[Line] {
     bytemuck::cast_slice(core::slice::from_ref(record))
 }
 
+/// `f` of the lane that `thread`, which is this one, writes. It calls nothing that comes back here.
+#[inline]
+fn present<T>(thread: &Thread, f: impl FnOnce(&mut Option<Producer>) -> T) -> T {
+    // SAFETY: only this thread has it, and only in a recording, of which there is one at a time.
+    f(unsafe { &mut *thread.lane.as_ptr() })
+}
+
 fn push_from(thread: &'static Thread, record: &[Line], behind: bool) -> bool {
     if thread.lane_epoch.get() != process::epoch() {
         claim(thread);
     }
     let arena = process::arena();
-    let Some(mut lane) = thread.lane.take() else {
-        arena.no_lane.fetch_add(1, Ordering::Relaxed);
-        return false;
-    };
-    if !behind && lane.is_crowded() {
-        lane = another(thread).unwrap_or(lane);
-    }
-    let pushed = lane.push(record);
-    thread.lane.set(Some(lane));
-    if arena.bell.load(Ordering::Relaxed) == 0 {
-        arena.bell.store(1, Ordering::Relaxed);
-    }
-    pushed
+    present(thread, |lane| {
+        let Some(lane) = lane else {
+            arena.no_lane.fetch_add(1, Ordering::Relaxed);
+            return false;
+        };
+        if !behind
+            && lane.is_crowded()
+            && let Some(free) = another(thread)
+        {
+            *lane = free;
+        }
+        let pushed = match record {
+            [line] => lane.push_line(line),
+            _ => lane.push(record),
+        };
+        if arena.bell.load(Ordering::Relaxed) == 0 {
+            arena.bell.store(1, Ordering::Relaxed);
+            pipes::board().ring();
+        }
+        pushed
+    })
 }
 
 #[cold]
@@ -138,9 +151,7 @@ pub fn index(thread: &'static Thread) -> Option<usize> {
     if thread.lane_epoch.get() != process::epoch() {
         claim(thread);
     }
-    let lane = thread.lane.take()?;
-    thread.lane.set(Some(lane));
-    Some(usize::from(thread.lane_index.get()))
+    present(thread, |lane| lane.is_some()).then(|| usize::from(thread.lane_index.get()))
 }
 
 /// Names this thread among all: pid << 32 | its number.
@@ -150,6 +161,19 @@ pub fn identity(thread: &'static Thread) -> u64 {
         claim(thread);
     }
     (u64::from(process::pid()) << 32) | u64::from(thread.number.get())
+}
+
+/// No other thread of this process has a lane: none is in a call whose bytes are tagged.
+pub fn alone(thread: &'static Thread) -> bool {
+    if !process::has_recorded() {
+        return true;
+    }
+    let own = (thread.lane_epoch.get() == process::epoch()).then(|| thread.number.get());
+    (0..LANES).all(|index| {
+        // SAFETY: mapped for good; all-atomic.
+        let owner = unsafe { &*parts(index).0 }.owner.load(Ordering::Relaxed);
+        (owner >> 32) as u32 != process::pid() || Some(owner as u32) == own
+    })
 }
 
 /// The thread that [`identity`] named is no more. Asks the kernel; only where two meet.

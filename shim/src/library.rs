@@ -37,10 +37,15 @@ impl Function {
         Self { name, number }
     }
 
-    /// What a call from `caller` would have reached without us; null if there is nothing.
+    /// [`Self::real`] if it stands at its first place; null: look for it.
     #[inline(always)]
+    pub fn at_hand(&self, caller: *const c_void) -> *mut c_void {
+        at_hand(key(caller, self.number))
+    }
+
+    /// What a call from `caller` would have reached without us; null if there is nothing.
     pub fn real(&self, caller: *const c_void) -> *mut c_void {
-        cached(caller, self.number, || {
+        search(key(caller, self.number), || {
             let at = resolve(caller, self.name);
             crate::foreign::check_library(self.name, at);
             crate::code::tell(self.number, at);
@@ -49,30 +54,32 @@ impl Function {
     }
 }
 
+#[inline(always)]
+fn key(caller: *const c_void, number: u8) -> u64 {
+    caller.addr() as u64 & ((1 << 56) - 1) | u64::from(number) << 56
+}
+
 /// Where the search for a key begins.
 #[inline(always)]
 fn place(key: u64) -> usize {
     (key.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> (u64::BITS - SITES.trailing_zeros())) as usize
 }
 
-/// `find`'s answer for this call site and number. A null is not remembered.
+/// The answer for a key, if it stands at its first place.
 #[inline(always)]
-fn cached(caller: *const c_void, number: u8, find: impl FnOnce() -> *mut c_void) -> *mut c_void {
-    let key = caller.addr() as u64 & ((1 << 56) - 1) | u64::from(number) << 56;
+fn at_hand(key: u64) -> *mut c_void {
     let site = &TABLE[place(key)];
     // Acquire pairs with the release in `remember`: `at` belongs to the key.
-    if site.key.load(Ordering::Acquire) == key {
-        return site.at.load(Ordering::Relaxed);
-    }
-    search(key, find)
+    if site.key.load(Ordering::Acquire) == key { site.at.load(Ordering::Relaxed) } else { null_mut() }
 }
 
+/// `find`'s answer for a key. A null is not remembered.
 #[inline(never)]
 fn search(key: u64, find: impl FnOnce() -> *mut c_void) -> *mut c_void {
     let from = place(key);
     for step in 0..PROBES {
         let site = &TABLE[(from + step) % SITES];
-        // As in `cached`.
+        // As in `at_hand`.
         match site.key.load(Ordering::Acquire) {
             k if k == key => return site.at.load(Ordering::Relaxed),
             0 => break,
@@ -293,7 +300,9 @@ pub fn companion(caller: *const c_void, name: &CStr) -> *mut c_void {
 /// `find`'s answer for `caller`, remembered beside the functions' addresses.
 #[inline(always)]
 pub fn remembered(caller: *const c_void, number: u8, find: impl FnOnce() -> *mut c_void) -> *mut c_void {
-    cached(caller, number, find)
+    let key = key(caller, number);
+    let at = at_hand(key);
+    if at.is_null() { search(key, find) } else { at }
 }
 
 /// The register (x86-64 System V: rdi rsi rdx rcx r8 r9) or number (AAPCS64: x0 …) of the argument
@@ -352,12 +361,25 @@ macro_rules! library_hooks {
                     $number,
                 );
                 pub(super) unsafe extern "C-unwind" fn body($($arg: $type,)* $caller: *const core::ffi::c_void) -> $out {
+                    let at = FUNCTION.at_hand($caller);
+                    // SAFETY: the contract is passed on.
+                    unsafe { if at.is_null() { first($($arg,)* $caller) } else { call_through(at, $($arg,)* $caller) } }
+                }
+                /// Apart, so that what is called from here later needs no stack for it.
+                #[cold]
+                #[inline(never)]
+                unsafe extern "C-unwind" fn first($($arg: $type,)* $caller: *const core::ffi::c_void) -> $out {
                     let at = FUNCTION.real($caller);
                     if at.is_null() {
                         // 0 and NULL are how all of these fail.
                         // SAFETY: an integer or a pointer.
                         return unsafe { core::mem::zeroed() };
                     }
+                    // SAFETY: the contract is passed on.
+                    unsafe { call_through(at, $($arg,)* $caller) }
+                }
+                #[inline(always)]
+                unsafe fn call_through(at: *mut core::ffi::c_void, $($arg: $type,)* $caller: *const core::ffi::c_void) -> $out {
                     // SAFETY: the type is the C declaration's.
                     let $real: unsafe extern "C-unwind" fn($($type),*) -> $out = unsafe { core::mem::transmute(at) };
                     // SAFETY: the body keeps to the contract that its caller keeps to.

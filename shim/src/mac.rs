@@ -6,14 +6,18 @@
 
 use crate::process;
 use aegis::aegis128x2::Aegis128X2Mac;
-use core::mem::ManuallyDrop;
+use core::ffi::{c_int, c_void};
+use core::mem::{ManuallyDrop, MaybeUninit};
 use core::sync::atomic::{AtomicI32, Ordering};
 use counterfoil_abi::arena::{POLICY_BLAKE3, POLICY_SHA256};
 use counterfoil_abi::sha256::Sha256;
 use counterfoil_abi::{BLOCK, Tag};
+use std::sync::Once;
 
 /// Bytes of the longest tag.
 pub const WIDEST: usize = 32;
+/// Bytes of AEGIS's.
+const SHORT: usize = 16;
 
 /// Which function makes the tags.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -75,6 +79,24 @@ unsafe extern "C" {
     static counterfoil_tags: AtomicI32;
 }
 
+// libaegis's own, behind the crate's functions, which move states about: in place, a state's gaps stay as they were,
+// so that equal states are equal bytes; and what is copied to be ended is copied once.
+unsafe extern "C" {
+    fn aegis128x2_mac_init(state: *mut c_void, key: *const u8, nonce: *const u8);
+    fn aegis128x2_mac_final(state: *mut c_void, tag: *mut u8, length: usize) -> c_int;
+}
+
+/// Lets libaegis look at the processor, if it hasn't.
+#[inline]
+fn ready() {
+    static READY: Once = Once::new();
+    READY.call_once(|| {
+        // SAFETY: the C side's own int.
+        unsafe { counterfoil_tags.store(1, Ordering::Relaxed) };
+        let _ = Aegis128X2Mac::<16>::new(&[0; 16]);
+    });
+}
+
 /// The nonce of what is not a block of a stream: a ClientHello's random.
 const HELLO: u64 = u64::MAX;
 
@@ -108,12 +130,12 @@ impl Mac {
             Function::Blake3 => self.start_blake3(index),
             Function::Sha256 => self.start_sha256(index),
             Function::Aegis | Function::None => {
-                // SAFETY: the C side's own int; libaegis looks at the processor now, if it hasn't.
-                unsafe { counterfoil_tags.store(1, Ordering::Relaxed) };
-                let state =
-                    Aegis128X2Mac::new_with_nonce(&process::settings().key, &u128::from(index).to_le_bytes());
                 self.function = Function::Aegis as u8;
-                self.state.aegis = ManuallyDrop::new(state);
+                ready();
+                let nonce = u128::from(index).to_le_bytes();
+                let state = (&raw mut self.state.aegis).cast();
+                // SAFETY: as the crate calls it; the state, the key and the nonce are of these types' sizes.
+                unsafe { aegis128x2_mac_init(state, process::settings().key.as_ptr(), nonce.as_ptr()) };
             }
         }
     }
@@ -154,14 +176,34 @@ impl Mac {
     #[inline]
     pub fn tag(&self) -> Wide {
         let mut wide = [0; WIDEST];
-        if self.function() == Function::Aegis {
-            // SAFETY: `function` says which member was set.
-            let state = unsafe { Aegis128X2Mac::clone(&self.state.aegis) };
-            wide[..16].copy_from_slice(&state.finalize());
-        } else {
-            self.hash(&mut wide);
-        }
+        self.tag_into(&mut wide);
         wide
+    }
+
+    /// [`Self::tag`] into place; a short one fills the first half, and the other is left as it is.
+    #[inline]
+    pub fn tag_into(&self, wide: &mut Wide) {
+        if self.function() != Function::Aegis {
+            return self.hash(wide);
+        }
+        let mut copy = MaybeUninit::<Aegis128X2Mac<16>>::uninit();
+        // SAFETY: `function` says which member was set. As the crate calls it, on a copy that is thrown away.
+        unsafe {
+            core::ptr::copy_nonoverlapping((&raw const self.state.aegis).cast(), copy.as_mut_ptr(), 1);
+            aegis128x2_mac_final(copy.as_mut_ptr().cast(), wide.as_mut_ptr(), SHORT);
+        }
+    }
+
+    /// Both have come to the same state, so that their tags are equal. Where that can't be seen cheaply: no.
+    #[inline]
+    pub fn is_as(&self, other: &Self) -> bool {
+        const BYTES: usize = size_of::<Aegis128X2Mac<16>>();
+        if self.function() != Function::Aegis || other.function() != Function::Aegis {
+            return false;
+        }
+        let bytes = |mac: &Self| (&raw const mac.state.aegis).cast::<[u8; BYTES]>();
+        // SAFETY: `function` says which member was set: bytes of libaegis's, in memory that was zeroed.
+        unsafe { *bytes(self) == *bytes(other) }
     }
 
     #[cold]
@@ -276,5 +318,33 @@ mod tests {
             let hex: String = wide[..function.units() * 16].iter().map(|b| format!("{b:02x}")).collect();
             assert_eq!(hex, answer, "{function:?} {index} {length}");
         }
+    }
+
+    #[test]
+    fn states_are_the_same_after_the_same_content_only() {
+        let content: Vec<u8> = (0..2000u32).map(|i| i as u8).collect();
+        let after = |pieces: &[&[u8]]| {
+            // As streams do: in memory that was zeroed, and used before.
+            // SAFETY: all zero is a state that was not begun.
+            let mut mac: Box<Mac> = Box::new(unsafe { core::mem::zeroed() });
+            for index in [7, 3] {
+                mac.start(Function::Aegis, index);
+                pieces.iter().for_each(|piece| mac.update(piece));
+            }
+            mac
+        };
+        let whole = after(&[&content]);
+        assert!(whole.is_as(&after(&[&content])));
+        assert!(whole.is_as(&after(&[&content[..256], &content[256..]])), "in other pieces, and whole units");
+        for changed in [0, 1_000, 1_999] {
+            let mut other = content.clone();
+            other[changed] ^= 1;
+            assert!(!whole.is_as(&after(&[&other])), "{changed}");
+        }
+        assert!(!whole.is_as(&after(&[&content[..1_999]])));
+        let mut elsewhere = after(&[&content]);
+        elsewhere.start(Function::Aegis, 4);
+        elsewhere.update(&content);
+        assert!(!whole.is_as(&elsewhere), "another block");
     }
 }

@@ -41,9 +41,10 @@ pub const IN: u8 = 2;
 /// threads share it.
 #[repr(C, align(64))]
 pub struct Object {
-    /// Its number in records, 0 when the slot is free.
+    /// Its number in records, 0 when it is none; of an object whose last holder has left it stays until the slot is
+    /// used again.
     pub number: AtomicU32,
-    /// Descriptors or handles that lead here, in all processes of the family.
+    /// Descriptors or handles that lead here, in all processes of the family. 0: the slot is free.
     refs: AtomicU32,
     /// A [`Channel`].
     channel: AtomicU8,
@@ -168,14 +169,14 @@ pub fn make(channel: Channel) -> Option<Name> {
         for step in 0..ceiling {
             let index = from.wrapping_add(step) % ceiling;
             let object = slot(index);
-            if object.number.load(Ordering::Relaxed) != 0 {
-                continue;
-            }
-            let number = counters.last_number.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
-            if object.number.compare_exchange(0, number, Ordering::Acquire, Ordering::Relaxed).is_err() {
+            if object.refs.load(Ordering::Relaxed) != 0
+                || object.refs.compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed).is_err()
+            {
                 continue;
             }
             counters.look_from.store(index + 1, Ordering::Relaxed);
+            let number = counters.last_number.fetch_add(1, Ordering::Relaxed).wrapping_add(1).max(1);
+            object.number.store(number, Ordering::Relaxed);
             object.clear(channel);
             return Some(Name { slot: index, number });
         }
@@ -191,7 +192,6 @@ pub fn make(channel: Channel) -> Option<Name> {
 
 impl Object {
     fn clear(&self, channel: Channel) {
-        self.refs.store(1, Ordering::Relaxed);
         self.channel.store(channel as u8, Ordering::Relaxed);
         for byte in [
             &self.flags,
@@ -271,33 +271,54 @@ impl Object {
         self.refs.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A process that holds this leaves the family. False: nobody else holds it.
+    /// A process that holds this leaves the family. False: nobody else holds it, and whoever leaves
+    /// [gives the slot back](Self::free) when it has said its last word.
     pub fn let_go(&self) -> bool {
         let held = |refs: u32| (refs > 1).then(|| refs - 1);
         self.refs.fetch_update(Ordering::AcqRel, Ordering::Relaxed, held).is_ok()
     }
 
-    /// Nobody was shown it.
+    /// Nobody was shown it, or nobody is to find it any more.
     pub fn discard(&self) {
-        self.number.store(0, Ordering::Release);
+        self.number.store(0, Ordering::Relaxed);
+        self.free();
+    }
+
+    /// The slot may be used again. It keeps its number until then: of a process that leaves other threads
+    /// still run, and an exec may fail.
+    pub fn free(&self) {
+        // Release pairs with the acquire in `make`: the next user starts from a finished state. Only the one reference
+        // that is left is given back: whoever was not counted has none.
+        let _ = self.refs.compare_exchange(1, 0, Ordering::Release, Ordering::Relaxed);
+    }
+
+    /// Takes back what this process has let go. False: the slot is somebody else's by now.
+    pub fn hold_again(&self, number: u32) -> bool {
+        if self.refs.fetch_add(1, Ordering::Acquire) > 0 || self.number() == number {
+            return true;
+        }
+        self.free();
+        false
     }
 
     /// Says what has not been said of all streams. `last`: nothing follows, at least from this process.
     pub fn tell(&self, guard: &Guard, last: bool) {
-        let number = self.number();
-        let (out, into) = self.taps();
-        self.out.try_tell(guard, number, out, last);
-        self.into.try_tell(guard, number, into, last);
-        self.tell_witness(guard, true);
-        self.tell_witness(guard, false);
+        self.tell_way(guard, true, last);
+        self.tell_way(guard, false, last);
     }
 
-    /// Says what the cipher witness has of one direction.
-    pub fn tell_witness(&self, guard: &Guard, sealed: bool) {
+    /// Says what has not been said of what goes `out`, or came in, the cipher witness of it included.
+    pub fn tell_way(&self, guard: &Guard, out: bool, last: bool) {
+        let (sent, received) = self.taps();
+        let (stream, tap, witness, witnessed) = if out {
+            (&self.out, sent, &self.seal, Tap::CipherSeal)
+        } else {
+            (&self.into, received, &self.open, Tap::CipherOpen)
+        };
         if self.is_tls() {
-            let (stream, tap) =
-                if sealed { (&self.seal, Tap::CipherSeal) } else { (&self.open, Tap::CipherOpen) };
-            stream.try_tell(guard, self.number(), tap, false);
+            stream.try_tell_both(guard, self.number(), (tap, witnessed), witness, last);
+        } else {
+            stream.try_tell(guard, self.number(), tap, last);
         }
     }
 
@@ -342,19 +363,24 @@ impl Object {
 
     /// One descriptor or handle less. The last one ends it: says the totals and frees the slot.
     pub fn drop_ref(&self, guard: &Guard, how: How, counts: kernel::Counts) {
-        let before = self.refs.load(Ordering::Relaxed);
-        if before > 1 && self.refs.fetch_sub(1, Ordering::AcqRel) > 1 {
-            // Another process or descriptor goes on; what this one did is said all the same.
+        if !self.held_once() {
+            // Another process or descriptor goes on; what this one did is said all the same, before it is let go:
+            // then it may be something else at any time.
             if self.anything() {
                 self.checkpoint(guard, How::Checkpoint, counts);
             }
-            return;
+            if self.let_go() {
+                return;
+            }
         }
+        // An exit handler closes what this process has let go already.
+        let left = self.refs.load(Ordering::Relaxed) == 0;
         if self.channel() != Channel::File || self.anything() {
             self.checkpoint(guard, how, counts);
         }
-        // Release pairs with the acquire in `make`: the next user starts from a finished state.
-        self.number.store(0, Ordering::Release);
+        if !left {
+            self.discard();
+        }
     }
 
     /// A byte has passed.

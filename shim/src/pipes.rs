@@ -17,7 +17,8 @@ pub static NONE: Board = Board::empty();
 /// [`state`] as it was last looked at.
 static HEEDED: AtomicU64 = AtomicU64::new(0);
 
-fn board() -> &'static Board {
+/// What this process shares with its user's others.
+pub fn board() -> &'static Board {
     // SAFETY: mapped for the process's life, or `NONE`; valid for any bytes.
     unsafe { &*process::settings().board }
 }

@@ -178,10 +178,9 @@ pub fn begin_on(guard: &Guard, object: &'static Object, way: u8) -> Call {
     if channel != Channel::Pipe && object.last.load(Ordering::Relaxed) != way {
         // The stream turns round: what went the other way is said, so that it can be compared
         // while the connection is open.
-        let (other, tap) = if way == objects::OUT { (&object.into, into) } else { (&object.out, out) };
+        let other = if way == objects::OUT { &object.into } else { &object.out };
         if other.untold() && !lanes::is_crowded(guard) {
-            other.try_tell(guard, number, tap, false);
-            object.tell_witness(guard, way != objects::OUT);
+            object.tell_way(guard, way != objects::OUT, false);
         }
         object.last.store(way, Ordering::Relaxed);
     }

@@ -15,7 +15,7 @@ use core::ffi::{CStr, c_char};
 use core::mem::MaybeUninit;
 use core::ptr::{null, null_mut};
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use counterfoil_abi::record::{About, Kind, Lost, Note};
+use counterfoil_abi::record::{About, HANDED_ON, HANDED_UNSEEN, Kind, Lost, Note};
 use rustix::mm::{MapFlags, ProtFlags};
 
 /// A list of strings as exec wants it.
@@ -91,13 +91,22 @@ pub struct Room {
     pub fails: bool,
     /// This process has left its family.
     pub left: bool,
+    /// The environment says that it is not to be observed.
+    off: bool,
     lost: Option<(Lost, Target)>,
 }
 
 impl Room {
     /// Nothing in it.
     pub const fn new() -> Self {
-        Self { inline: [MaybeUninit::uninit(); INLINE], mapped: false, fails: false, left: false, lost: None }
+        Self {
+            inline: [MaybeUninit::uninit(); INLINE],
+            mapped: false,
+            fails: false,
+            left: false,
+            off: false,
+            lost: None,
+        }
     }
 
     fn take(&mut self, words: usize) -> Option<*mut usize> {
@@ -121,6 +130,11 @@ impl Room {
             self.mapped = false;
             unmap_spare();
         }
+    }
+
+    /// What becomes of what the new image has, too: flags of `Ended`.
+    pub fn handed(&self) -> u8 {
+        if self.off || self.lost.is_some() { HANDED_ON | HANDED_UNSEEN } else { HANDED_ON }
     }
 
     /// Tells the daemon that `pid` runs unobserved, if it does.
@@ -204,6 +218,7 @@ pub unsafe fn prepare(named: Named, environment: Strings, room: &mut Room) -> Op
     // SAFETY: contract.
     let found = unsafe { search(environment) };
     if found.off {
+        room.off = true;
         return None;
     }
     // SAFETY: contract.

@@ -109,7 +109,7 @@ pub fn begin(guard: &Guard, session: usize, channel: Channel, late: bool) -> Opt
     let name = objects::make(channel)?;
     let object = objects::get(name)?;
     if !sessions::insert(session, name) {
-        object.number.store(0, Ordering::Release);
+        object.discard();
         process::arena().no_object.fetch_add(1, Ordering::Relaxed);
         return None;
     }

@@ -17,7 +17,7 @@ use counterfoil_abi::board::BOARD_BYTES;
 use counterfoil_abi::hello::{self, GRANTED, MAX_INHERITED, Reply, Request};
 use counterfoil_abi::matcher::MATCHER_BYTES;
 use counterfoil_abi::prints::Sampler;
-use counterfoil_abi::record::{CONNECTED, Channel, How, INHERITED, RESUMED};
+use counterfoil_abi::record::{CONNECTED, Channel, HANDED_UNSEEN, How, INHERITED, RESUMED};
 use counterfoil_abi::{ABI_VERSION, UNKNOWN};
 use rustix::fd::{AsFd, AsRawFd, OwnedFd};
 use rustix::mm::{Advice, MapFlags, ProtFlags};
@@ -70,7 +70,7 @@ unsafe extern "C" fn before_fork() {
 static LEFT: AtomicBool = AtomicBool::new(false);
 
 extern "C" fn finish() {
-    keeping_errno(|| shielded((), || last_words(How::Exited)));
+    keeping_errno(|| shielded((), || last_words(How::Exited, 0)));
 }
 
 /// This process is saying its last words.
@@ -79,14 +79,16 @@ pub fn leaving() -> bool {
 }
 
 /// Says the totals of all that is open, and leaves it to the other forks of the family: at exit, and
-/// before the program image is replaced.
-pub fn last_words(how: How) {
+/// before the program image is replaced; `handed` says what becomes of what the next one has, too.
+pub fn last_words(how: How, handed: u8) {
     if !process::active() || LEFT.swap(true, Ordering::Relaxed) {
         return;
     }
     crate::ssh::last_words();
     // A child that has used nothing has nothing to say, unless it is the last to say anything.
     let used = process::has_recorded();
+    let mut survivors = 0;
+    let alone = crate::lanes::alone(thread::current());
     if used && let Some(guard) = Guard::enter() {
         fds::settle_made(&guard);
     }
@@ -98,29 +100,69 @@ pub fn last_words(how: How) {
             // It may be now that something is found which is to be told.
             crate::file::look_back(&guard, object, fd);
         }
-        leave(object, how, used, |guard| fds::counts(guard, object, fd));
+        // An image that says hello tells of the first ones only; of the others when it uses them.
+        let told = survivors < MAX_INHERITED && (fd as usize) < LOOKED_AT || handed & HANDED_UNSEEN != 0;
+        if handed != 0 && told && object.channel() != Channel::File && kernel::survives_exec(fd) {
+            survivors += 1;
+            object.flag(handed);
+        }
+        leave(object, how, (used, alone), |guard| fds::counts(guard, object, fd));
     });
-    sessions::for_each(|object| leave(object, how, used, |_| kernel::Counts::UNKNOWN));
+    sessions::for_each(|object| leave(object, how, (used, alone), |_| kernel::Counts::UNKNOWN));
 }
 
-fn leave(object: &'static Object, how: How, used: bool, counts: impl FnOnce(&Guard) -> kernel::Counts) {
-    let how = if object.let_go() { How::Checkpoint } else { how };
+/// `alone`: no other thread may be in a call on it.
+fn leave(
+    object: &'static Object,
+    how: How,
+    (used, alone): (bool, bool),
+    counts: impl Fn(&Guard) -> kernel::Counts,
+) {
+    let opened = object.opened.load(Ordering::Relaxed);
     // A connection on which no hook saw a byte has the kernel's count to tell: libc sends what went through stdio.
-    let connected = object.opened.load(Ordering::Relaxed) & CONNECTED != 0;
-    if (used || how != How::Checkpoint)
-        && (object.anything() || connected)
-        && let Some(guard) = Guard::enter()
-    {
-        object.checkpoint(&guard, how, counts(&guard));
+    let something = object.anything() || opened & CONNECTED != 0;
+    // From now on somebody has it whom nobody sees.
+    let unseen = how == How::Execed && object.has_flag(HANDED_UNSEEN);
+    let say = |how| {
+        if let Some(guard) = Guard::enter() {
+            object.checkpoint(&guard, how, counts(&guard));
+        }
+    };
+    if !object.held_once() {
+        // Before it is let go: then it may be something else at any time.
+        if used && something || unseen {
+            say(How::Checkpoint);
+        }
+        if object.let_go() {
+            return;
+        }
+    }
+    // Of what was made here its end is awaited; what came with the program goes with it.
+    let awaited = object.channel() != Channel::File && opened & INHERITED == 0;
+    if something || unseen || awaited {
+        say(how);
+    }
+    if alone {
+        object.free();
     }
 }
 
-/// The exec has failed. An object that nobody else held is counted once too often now: it ends with
-/// the process, not before.
+/// The exec has failed. What has become somebody else's meanwhile is looked at anew when it is used.
 pub fn stay() {
     if LEFT.swap(false, Ordering::Relaxed) {
-        fds::for_each(|_, object| object.add_ref());
-        sessions::for_each(Object::add_ref);
+        sessions::for_each(|object| {
+            object.hold_again(object.number());
+        });
+        fds::for_each(|fd, object| {
+            let held = object.hold_again(object.number());
+            if held
+                && object.channel() != Channel::File
+                && let Some(guard) = Guard::enter()
+            {
+                // It was said that it had ended.
+                fds::tell_opened(&guard, object, fd, 0);
+            }
+        });
     }
 }
 
@@ -307,3 +349,6 @@ fn map_arena(memory: &OwnedFd) -> Option<*const u8> {
     let head = unsafe { &*arena.cast::<ArenaHead>() };
     (head.magic == MAGIC && head.abi == ABI_VERSION && head.lanes as usize == LANES).then_some(arena)
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,14 +6,12 @@
 //! Streams live in memory that a family of forks shares (see [`crate::objects`]).
 
 use crate::content::{Content, Place};
-use crate::lanes;
-use crate::mac::Mac;
+use crate::mac::{Mac, WIDEST, Wide};
 use crate::thread::Guard;
-use bytemuck::Zeroable;
 use core::cell::UnsafeCell;
 use core::mem::MaybeUninit;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use counterfoil_abi::record::{Blocks, Kind, PARTIAL, Reason, Tap};
+use counterfoil_abi::record::{Reason, Tap};
 use counterfoil_abi::{BLOCK, UNKNOWN};
 
 mod claim;
@@ -23,7 +21,7 @@ mod run;
 use claim::TELLING;
 use offer::Body;
 pub use offer::Offer;
-use run::{Run, push_blocks, push_gap, put};
+use run::{Run, push_gap, push_partial};
 
 /// See the module's text.
 #[repr(C, align(64))]
@@ -157,10 +155,10 @@ impl Stream {
     /// [`Self::took`] for bytes whose content is looked at elsewhere: they are only tagged.
     #[inline]
     pub fn tagged<P: Pieces + ?Sized>(&self, guard: &Guard, object: u32, tap: Tap, data: &P, bytes: u64) {
-        let mut run = Run::new(self.offset());
+        let mut offset = self.offset();
+        let mut run = Run::new(offset);
         // SAFETY: claimed.
         let mac = unsafe { &mut *self.mac.get() };
-        let mut offset = run.start;
         let mut broken = self.broken.load(Ordering::Relaxed) != 0;
         data.walk(0, bytes, &mut |mut piece| {
             while !piece.is_empty() {
@@ -190,12 +188,17 @@ impl Stream {
         }
     }
 
-    /// `data` is about to be written: computes its tags into `offer`. The stream is claimed. False: there
-    /// is no room for the offer, and the call can't be tagged.
+    /// `data` is about to be written: computes its tags into `offer`, or keeps it there if it is short. The stream
+    /// is claimed. False: there is no room for the offer, and the call can't be tagged.
     #[inline]
     pub fn offer<P: Pieces + ?Sized>(&self, guard: &Guard, data: &P, bytes: u64, offer: &mut Offer) -> bool {
         let mut offset = self.offset();
         let Some(offer) = offer.begin(guard.thread, offset, bytes) else { return false };
+        if offer.is_small() {
+            offer.keep(data);
+            return true;
+        }
+        offer.make_room();
         let into = offset % BLOCK;
         let within = bytes - offer.beyond;
         let mut count = 0;
@@ -251,9 +254,13 @@ impl Stream {
             return;
         }
         let end = offer.start + accepted;
+        if offer.is_small() {
+            self.accepted_small(offer, end);
+            return self.content.passed(&Place { guard, object, tap }, end - accepted, data, accepted);
+        }
         let whole = (end / BLOCK - offer.start / BLOCK) as usize;
         let first_broken = self.broken.load(Ordering::Relaxed) != 0 && !offer.start.is_multiple_of(BLOCK);
-        let mut run = Run::new(offer.start - offer.start % BLOCK);
+        let mut run = Run::new(offer.start);
         for i in 0..whole {
             match offer.tag(i) {
                 Some(_) if i == 0 && first_broken => run.skip_block(guard, object, tap),
@@ -284,6 +291,23 @@ impl Stream {
         let start = offer.start;
         offer.done();
         self.content.passed(&Place { guard, object, tap }, start, data, accepted);
+    }
+
+    /// The first bytes of what was kept passed, up to `end`, which lies in the same block.
+    #[inline]
+    fn accepted_small(&self, offer: &mut Body, end: u64) {
+        let begins = offer.start.is_multiple_of(BLOCK);
+        if begins || self.broken.load(Ordering::Relaxed) == 0 {
+            // SAFETY: claimed.
+            let mac = unsafe { &mut *self.mac.get() };
+            if begins {
+                mac.begin(offer.start);
+                self.broken.store(0, Ordering::Relaxed);
+            }
+            mac.update(offer.kept((end - offer.start) as usize));
+        }
+        self.offset.store(end, Ordering::Relaxed);
+        offer.done();
     }
 
     /// Less was accepted than was offered, or more was offered than tags were computed for: makes
@@ -339,39 +363,85 @@ impl Stream {
     /// claimed.
     #[inline]
     pub fn tell(&self, guard: &Guard, object: u32, tap: Tap) {
+        self.tell_beside(guard, object, tap, None, &mut [0; WIDEST]);
+    }
+
+    /// [`Self::tell`], which leaves the tag in `tag`. There stands that of `other`, another tap of the same bytes, if
+    /// one is given: where both have come to the same, one tag is made for both. False: nothing was told.
+    #[inline]
+    fn tell_beside(
+        &self,
+        guard: &Guard,
+        object: u32,
+        tap: Tap,
+        other: Option<&Self>,
+        tag: &mut Wide,
+    ) -> bool {
         let offset = self.offset();
         let length = offset % BLOCK;
         if length == 0
             || self.told.load(Ordering::Relaxed) == offset
             || self.broken.load(Ordering::Relaxed) != 0
         {
-            return;
+            return false;
         }
         self.told.store(offset, Ordering::Relaxed);
-        let mut record = Blocks {
-            header: lanes::header(Kind::Blocks, 1, tap as u8, object),
-            offset: offset - length,
-            length: length as u32,
-            count: 1,
-            ..Zeroable::zeroed()
-        };
-        record.header.flags = PARTIAL;
-        // SAFETY: claimed.
-        put(&mut record, 0, &unsafe { &*self.mac.get() }.tag());
-        push_blocks(guard, &mut record);
+        // SAFETY: claimed, both.
+        let state = |stream: &Self| unsafe { &*stream.mac.get() };
+        if !other.is_some_and(|other| state(other).is_as(state(self))) {
+            state(self).tag_into(tag);
+        }
+        push_partial(guard, object, tap, offset - length, length, tag);
+        true
     }
 
     /// [`Self::tell`] for who holds no claim: does nothing when somebody is in a call. `last`: nothing
     /// follows, at least from this process.
     pub fn try_tell(&self, guard: &Guard, object: u32, tap: Tap, last: bool) {
-        if self.claim.compare_exchange(0, TELLING, Ordering::Acquire, Ordering::Relaxed).is_ok() {
-            if self.missed.swap(0, Ordering::Relaxed) != 0 {
-                self.doubt(guard, object, tap, Reason::BypassedBytes);
-            }
-            self.tell(guard, object, tap);
-            self.content.tell(&Place { guard, object, tap }, last);
+        if self.hold() {
+            self.tell_all(guard, object, tap, last, None, &mut [0; WIDEST]);
             self.release_left();
         }
+    }
+
+    /// [`Self::try_tell`] of two taps of the same bytes: of ours, and of the cipher witness's.
+    pub fn try_tell_both(&self, guard: &Guard, object: u32, taps: (Tap, Tap), witness: &Self, last: bool) {
+        if !self.hold() {
+            return witness.try_tell(guard, object, taps.1, false);
+        }
+        let mut tag = [0; WIDEST];
+        let told = self.tell_all(guard, object, taps.0, last, None, &mut tag);
+        if witness.hold() {
+            witness.tell_all(guard, object, taps.1, false, told.then_some(self), &mut tag);
+            witness.release_left();
+        }
+        self.release_left();
+    }
+
+    /// Takes the stream for a moment, to tell; not if somebody is in a call on it.
+    #[inline]
+    fn hold(&self) -> bool {
+        self.claim.compare_exchange(0, TELLING, Ordering::Acquire, Ordering::Relaxed).is_ok()
+    }
+
+    /// What there is to tell, content included.
+    #[inline]
+    fn tell_all(
+        &self,
+        guard: &Guard,
+        object: u32,
+        tap: Tap,
+        last: bool,
+        other: Option<&Self>,
+        tag: &mut Wide,
+    ) -> bool {
+        if self.missed.load(Ordering::Relaxed) != 0 {
+            self.missed.store(0, Ordering::Relaxed);
+            self.doubt(guard, object, tap, Reason::BypassedBytes);
+        }
+        let told = self.tell_beside(guard, object, tap, other, tag);
+        self.content.tell(&Place { guard, object, tap }, last);
+        told
     }
 
     /// There is something to tell.

@@ -33,7 +33,8 @@ pub fn start_by(daemon: &Daemon, starter: &[&str]) -> (Running, u16) {
     let _ = std::fs::create_dir_all("/run/sshd");
     let running = observed.start();
     wait::until(Duration::from_secs(20), "sshd listens", || {
-        let table = std::fs::read_to_string("/proc/net/tcp").ok()?;
+        // Its network namespace may be another one than ours.
+        let table = std::fs::read_to_string(format!("/proc/{}/net/tcp", running.child.id())).ok()?;
         table.contains(&format!(":{port:04X} 00000000:0000 0A")).then_some(())
     });
     (running, port)

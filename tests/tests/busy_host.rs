@@ -3,7 +3,7 @@
 #![cfg(test)]
 
 use counterfoil_tests::busy::{APPROVED, CHORES, Chore, PRELUDE, Services};
-use counterfoil_tests::{Observed, need, peers, product, skip};
+use counterfoil_tests::{Observed, Report, Transfer, need, peers, product, skip};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -14,6 +14,8 @@ const LEARNING: u32 = 4;
 const PAUSE: Duration = Duration::from_secs(15);
 /// Rules that accuse nobody: what can't be seen, and what runs as it was told to.
 const SAID: &[&str] = &["coverage-lost"];
+/// Servers that fork for each connection, and what their names begin with.
+const FORKING: &[&str] = &["sshd", "postgres"];
 
 /// What was done, and how often it failed.
 #[derive(Default)]
@@ -68,6 +70,20 @@ impl Day {
     /// Every alarm by its id, as it was told last.
     fn alarms(&self) -> BTreeMap<String, Value> {
         self.services.daemon.alarms().into_iter().map(|a| (said(&a.0, "id"), a.0)).collect()
+    }
+
+    /// Of each server that forks: transfers of its connections so far, and of them those that are disputed.
+    fn served(&self) -> Vec<(usize, usize)> {
+        let all = Report::only(&self.services.daemon.scratch.at("events.jsonl"), "transfer").on("tcp");
+        let by = |server: &&str| {
+            let by = |t: &&Transfer| {
+                ["origin", "destination"].iter().any(|end| t.program(end).starts_with(server))
+            };
+            let all: Vec<&Transfer> = all.iter().filter(by).collect();
+            let disputed = |t: &&&Transfer| t.reasons().contains(&"disputed-claim".to_owned());
+            (all.len(), all.iter().filter(disputed).count())
+        };
+        FORKING.iter().map(by).collect()
     }
 
     /// What the daemon itself took: seconds of processor time, and the most memory in KiB.
@@ -149,8 +165,10 @@ fn a_busy_host() {
     let missed = day.services.missed();
     let (seconds, memory) = day.cost();
     let hours = day.began.elapsed().as_secs_f64() / 3600.0;
+    let (live, ran) = (day.served(), day.services.names().join(" ").to_lowercase());
     // Its end judges what was still open.
     day.services.end();
+    let served = day.served();
     let failures = day.table();
 
     let alarms: Vec<Value> = day.alarms().into_values().collect();
@@ -163,6 +181,15 @@ fn a_busy_host() {
     println!("the daemon took {seconds:.0} s of processor time and at most {memory} of memory");
     for alarm in &wrong {
         println!("{alarm}");
+    }
+    for ((name, (live, _)), (all, disputed)) in FORKING.iter().zip(live).zip(served) {
+        println!("{name}: {live} of {all} transfers were told while it ran, {disputed} are disputed");
+        // The rest was open at the end, or had just ended.
+        assert!(
+            !ran.contains(name) || live > 0 && live * 10 >= all * 9,
+            "{name}: {live} of {all} were told in time"
+        );
+        assert_eq!(disputed, 0, "{name}: an old connection disturbed a new one");
     }
     assert!(wrong.is_empty(), "alarms that call for somebody: {}", wrong.len());
     assert!(failures.is_empty(), "activities that failed: {failures:#?}");

@@ -11,7 +11,7 @@ use crate::content::Content;
 use crate::judged::What;
 use crate::surround::Seen;
 use counterfoil_abi::record::{
-    self, Blocks, Body, Carrier, Channel, Classed, Ended, Flow, Gap, Reason, Record, Rejected, Tap,
+    self, Blocks, Body, Carrier, Channel, Classed, Ended, Flow, Gap, How, Reason, Record, Rejected, Tap,
 };
 use counterfoil_abi::{BLOCK, Tag};
 
@@ -272,7 +272,11 @@ impl Assembler {
             }
         }
         if object.ended() {
-            self.settle_soon(key);
+            // Whoever exits has other exit handlers to run; when its arena is gone, that is known sooner.
+            match How::from_code(ended.how) {
+                Some(How::Exited) => self.look_again(key),
+                _ => self.settle_soon(key),
+            }
             self.messages_end(key);
         }
         self.datagrams_ended(key, ended);

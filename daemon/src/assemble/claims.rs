@@ -70,6 +70,7 @@ impl Assembler {
             user.fd = opened.fd;
             if known.is_some() {
                 news &= !user.flags;
+                user.goes_on(opened.header.time);
             }
             user.flags |= opened.header.flags;
         }

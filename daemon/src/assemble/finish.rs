@@ -1,5 +1,6 @@
 //! When is a transfer final, and what does `judge` get to see.
 
+use super::handed::handed_unseen;
 use super::object::{Direction, Object, Proof, known};
 use super::slab::Key;
 use super::{Assembler, Transfer, join};
@@ -12,7 +13,7 @@ use counterfoil_abi::record::{self, IN_EOF, NOTIFY_SEEN};
 /// How often an unfinished thing is looked at again, nanoseconds.
 const AGAIN: u64 = 100_000_000;
 /// How much longer than usual an end waits whose other end must be on this host.
-const LOCAL_PATIENCE: u64 = 15;
+pub(super) const LOCAL_PATIENCE: u64 = 15;
 
 impl Assembler {
     /// An object's uses have changed and every lane was read since, or it was to be looked at
@@ -24,11 +25,16 @@ impl Assembler {
             object.settled = false;
             return;
         }
+        let (legs, peer) = (object.legs, object.peer);
         if !object.settled {
             object.settled = true;
             object.settled_at = now;
+            // It may have waited for this one.
+            if let Some(peer) = peer.filter(|&p| self.objects.get(p).is_some_and(|p| p.settled)) {
+                self.settle_soon(peer);
+            }
         }
-        let (legs, peer) = (object.legs, object.peer);
+        let Some(object) = self.objects.get(key) else { return };
         if object.tls.is_some() && now.saturating_sub(object.settled_at) >= AGAIN {
             // It needs no other end, which may be long in coming.
             self.say_cipher(key);
@@ -49,7 +55,7 @@ impl Assembler {
         }
     }
 
-    fn look_again(&mut self, key: Key) {
+    pub(super) fn look_again(&mut self, key: Key) {
         let at = self.now + AGAIN;
         if let Some(object) = self.objects.get_mut(key)
             && object.look_at == 0
@@ -62,7 +68,9 @@ impl Assembler {
     /// An object without transfers: a later `Opened` may still inherit it.
     fn done_waiting(&self, key: Key) -> bool {
         self.objects.get(key).is_some_and(|o| {
-            // What was given to another image is not used yet: sshd's connections are.
+            // What was given to another image is not used yet: sshd's connections are. Who is at the other end may
+            // know better than anybody how long that takes.
+            let lives = o.peer.and_then(|p| self.objects.get(p)).is_some_and(|peer| !peer.ended());
             let used = match o.channel {
                 record::Channel::Pipe => o.total(Direction::Out) > 0,
                 record::Channel::Tcp | record::Channel::Unix => {
@@ -70,7 +78,8 @@ impl Assembler {
                 }
                 _ => true,
             };
-            (used || self.waited(o, 1)) && self.tunnel_is_done(o)
+            let heir = self.may_be_taken_over(o);
+            (used && !heir || !lives && !heir && self.waited(o, 1)) && self.tunnel_is_done(o)
         })
     }
 
@@ -84,11 +93,13 @@ impl Assembler {
         let ends = [transfer.origin, transfer.destination].map(|k| k.and_then(|k| self.objects.get(k)));
         let is_final = match ends {
             [Some(origin), Some(destination)] => {
-                origin.settled && destination.settled && self.agree_or_waited(origin, destination)
+                let over = |o: &Object| o.settled && !self.may_be_taken_over(o);
+                over(origin) && over(destination) && self.agree_or_waited(origin, destination)
             }
             [Some(one), None] | [None, Some(one)] => {
                 let times = if join::local_peer(one) { LOCAL_PATIENCE } else { 1 };
-                one.settled && (one.peer.is_some() || one.disputed || self.waited(one, times))
+                let over = one.settled && !self.may_be_taken_over(one);
+                over && (one.peer.is_some() || one.disputed || self.waited(one, times))
             }
             [None, None] => true,
         };
@@ -155,6 +166,7 @@ impl Assembler {
             return;
         }
         overlap(origin, destination, &mut from, &mut to);
+        handed_unseen(origin, destination, &mut from, &mut to);
         let case = |from: &Option<End>, to: &Option<End>| {
             judge::judge(Case {
                 channel,

@@ -10,6 +10,8 @@ use super::slab::Key;
 use super::{Assembler, SETTLE, Suspect, Transfer};
 use counterfoil_abi::record::{Address, Channel};
 
+/// How much later than the other end a connection may be told of that began before it, nanoseconds.
+const TOLD_LATE: u64 = 1_000_000_000;
 /// Claimants looked at for one pair of addresses.
 const MAX_CANDIDATES: usize = 64;
 
@@ -73,6 +75,10 @@ impl Assembler {
             if needs_same && !namespace {
                 continue;
             }
+            // Who connects is there before it is accepted: that was the connection before this one.
+            if object.connected && other.accepted && other.opened.saturating_add(TOLD_LATE) < object.opened {
+                continue;
+            }
             let rank = (namespace, !other.ended(), other.opened);
             if best.is_none_or(|(r, _)| rank > r) {
                 best = Some((rank, candidate));
@@ -95,7 +101,11 @@ impl Assembler {
                 continue;
             }
             let theirs = other.proof();
-            if proof == Proof::Full && !self.still_held(other) {
+            // Nor is one that nobody has any more, where that can be told: the newcomer is proven, or what was at
+            // the other's far end is over, which no claim can bring about, or who had it was killed.
+            let over = other.peer.is_some_and(|peer| self.objects.get(peer).is_none_or(Object::ended))
+                || self.movers_gone(other);
+            if (proof == Proof::Full || over) && !self.still_held(other) {
                 continue;
             }
             if proof <= theirs {
@@ -308,6 +318,11 @@ impl Assembler {
             && self.by_inode.get(&inode) == Some(&key)
         {
             self.by_inode.remove(&inode);
+        }
+        if let Some((device, _)) = object.inode
+            && self.wanted.get(&(device, object.peer_inode)) == Some(&key)
+        {
+            self.wanted.remove(&(device, object.peer_inode));
         }
         let addresses = (object.local, object.remote);
         if let Some(claimants) = self.by_addresses.get_mut(&addresses) {

@@ -56,6 +56,8 @@ impl Assembler {
         let Some(&key) = self.by_inode.get(&inherited.inode) else { return never };
         let Some(object) = self.objects.get_mut(key) else { return never };
         let [out_offset, in_offset] = [Direction::Out, Direction::In].map(|d| object.total(d));
+        // Whatever was so until now: it goes on.
+        object.settled = false;
         object.uses.push(Use {
             arena,
             number: inherited.number,

@@ -13,6 +13,7 @@ mod datagrams;
 mod filed;
 mod finish;
 mod gifts;
+mod handed;
 mod join;
 mod lives;
 mod lone;
@@ -22,6 +23,7 @@ mod messages;
 pub mod meter;
 pub mod object;
 mod onward;
+mod orphans;
 mod outward;
 pub mod pair;
 pub(crate) mod passed;
@@ -164,6 +166,7 @@ pub struct Assembler {
     /// Connections that are read from time to time, by when.
     metered: BTreeSet<(u64, Key)>,
     relays: relay::Relays,
+    orphans: orphans::Orphans,
     /// Programs that turned out to accept connections as well as to make them: what passes through them may be
     /// found again. Whoever calls takes it out after each tick.
     pub relaying: Vec<ArenaId>,
@@ -224,6 +227,7 @@ impl Assembler {
             suspects: Vec::new(),
             metered: BTreeSet::new(),
             relays: relay::Relays::default(),
+            orphans: orphans::Orphans::default(),
             relaying: Vec::new(),
             shelf: samples::Shelf::new(CONTENT_BYTES),
             early: samples::Shelf::new(EARLY_BYTES),
@@ -325,6 +329,7 @@ impl Assembler {
             self.settle(key);
         }
         self.read_meters();
+        self.end_orphans();
         if !self.suspects.is_empty() {
             self.look_at_suspects();
         }

@@ -140,25 +140,44 @@ impl Use {
         let older = ended.out_total < kept.out_total
             || ended.in_total < kept.in_total
             || totals(ended) == totals(kept) && ended.header.time < kept.header.time;
+        let flags = kept.header.flags | ended.header.flags;
         if !older {
-            let flags = kept.header.flags;
             *kept = *ended;
-            kept.header.flags |= flags;
         }
+        kept.header.flags = flags;
         match How::from_code(ended.how) {
-            Some(How::Closed | How::Freed | How::ClosedUnseen) => self.finish = Some(Finish::Ended),
-            // Others of its family may go on with it; the arena's end decides.
-            Some(How::Exited | How::Execed | How::Checkpoint) | None => {}
+            // Each is said by the last of its family that has it.
+            Some(How::Closed | How::Freed | How::ClosedUnseen | How::Exited | How::Execed) => {
+                self.finish = Some(Finish::Ended);
+            }
+            // Others go on with it.
+            Some(How::Checkpoint) | None => {}
+        }
+    }
+
+    /// It was told again at `time`: if that is after its last word, the exec has failed.
+    pub fn goes_on(&mut self, time: u64) {
+        if self.ended.is_some_and(|e| e.how == How::Execed as u8 && e.header.time <= time) {
+            self.finish = None;
         }
     }
 
     /// Its arena is gone: what was not ended never will be.
     pub fn gone(&mut self) {
-        if self.finish.is_none() {
-            let last = self.ended.and_then(|e| How::from_code(e.how));
-            let in_order = matches!(last, Some(How::Exited | How::Execed));
-            self.finish = Some(if in_order { Finish::Ended } else { Finish::Killed });
-        }
+        self.finish = self.finish.or(Some(Finish::Killed));
+    }
+
+    /// A flag of its `Ended`.
+    pub(super) fn flag(&self, bit: u8) -> bool {
+        self.ended.is_some_and(|e| e.header.flags & bit != 0)
+    }
+
+    /// It has to do with a direction: who has but one end of a pipe moves nothing the other way.
+    pub(super) fn may_move(&self, direction: Direction) -> bool {
+        self.access.is_none_or(|a| match direction {
+            Direction::Out => a.writes,
+            Direction::In => a.reads,
+        })
     }
 }
 

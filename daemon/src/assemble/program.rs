@@ -140,6 +140,14 @@ impl Program {
         self.children.get(&by).map_or(owner, |fork| fork.pid)
     }
 
+    /// Is the process gone that its own namespace calls `by`? One that is not remembered is.
+    pub fn is_gone(&self, by: u32, lives: impl Fn(u32) -> bool) -> bool {
+        if self.facts.nspid.last() == Some(&by) {
+            return !lives(self.facts.process.pid);
+        }
+        self.children.get(&by).is_none_or(|fork| !lives(fork.pid))
+    }
+
     /// Remembers a fork, and forgets some that are gone: a server forks for years.
     pub fn forked(&mut self, namespace_pid: u32, pid: u32, now: u64, lives: impl Fn(u32) -> bool) {
         if self.children.len() >= self.most_children && now.saturating_sub(self.swept) >= SWEEP {

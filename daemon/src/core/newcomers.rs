@@ -5,7 +5,7 @@
 #![forbid(unsafe_code)]
 
 use super::{Core, Guest, now};
-use crate::arena::{self, Arena};
+use crate::arena::{self, Arena, BoardBell};
 use crate::assemble::program::{ArenaId, Inherited};
 use crate::host::facts::Facts;
 use crate::host::keep::Kept;
@@ -28,6 +28,8 @@ pub struct Newcomer {
     pub pidfd: OwnedFd,
     /// Its user, for the room it takes.
     pub uid: u32,
+    /// What rings when it is quiet no more, if that was given to it.
+    pub bell: Option<Arc<BoardBell>>,
     /// Who it is.
     pub facts: Arc<Facts>,
     /// Tags were asked for.
@@ -54,6 +56,7 @@ impl Newcomer {
             memfd,
             pidfd,
             uid,
+            bell: None,
             facts,
             watched,
             since: now(),
@@ -68,7 +71,7 @@ impl Newcomer {
 impl Core {
     pub(super) fn welcome(&mut self, newcomer: Newcomer) {
         self.idle_ticks = 0;
-        let Newcomer { id, memfd, pidfd, uid, facts, watched, since, inherited, answer, adopted, said } =
+        let Newcomer { id, memfd, pidfd, uid, bell, facts, watched, since, inherited, answer, adopted, said } =
             newcomer;
         // The same process with another image: the old image's arena has lost its owner.
         let same =
@@ -102,7 +105,7 @@ impl Core {
         };
         let data = epoll::EventData::new_u64(id);
         let _ = epoll::add(&self.epoll, &pidfd, data, epoll::EventFlags::IN);
-        self.collector.add(id, arena, now());
+        self.collector.add(id, arena, bell, now());
         self.last_record = now();
         let resume = self.assembler.register(id, facts.clone(), watched, since, inherited);
         if let Some(surround) = &self.surround {

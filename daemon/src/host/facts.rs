@@ -11,6 +11,7 @@ use crate::model::Process;
 use crate::rest::User;
 use counterfoil_abi::record::Address;
 use jiff::Timestamp;
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -111,6 +112,10 @@ pub trait Proc: Send + Sync {
     fn socket(&self, pid: u32, fd: i32) -> Option<SocketFacts>;
     /// The inode of a Unix socket's peer.
     fn unix_peer(&self, inode: u64) -> Option<u64>;
+    /// Inodes of the TCP and Unix sockets that somebody has in a process's network namespace; None if that can't be read.
+    fn sockets(&self, _pid: u32) -> Option<HashSet<u64>> {
+        None
+    }
     /// Does a thread of a process exist?
     fn thread_lives(&self, pid: u32, tid: u32) -> bool;
     /// Does a process have a thread that its own namespace calls `tid`?
@@ -245,6 +250,10 @@ impl Proc for RealProc {
 
     fn unix_peer(&self, inode: u64) -> Option<u64> {
         super::kernel::unix_peer(inode)
+    }
+
+    fn sockets(&self, pid: u32) -> Option<HashSet<u64>> {
+        super::kernel::sockets(pid)
     }
 
     fn thread_lives(&self, pid: u32, tid: u32) -> bool {

@@ -8,6 +8,7 @@ use super::facts::SocketFacts;
 use counterfoil_abi::record::Address;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrAny, SocketFlags, SocketType, netlink};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
+use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
@@ -86,6 +87,28 @@ fn tcp_counts(socket: &OwnedFd) -> Option<(u64, u64)> {
     let sent = (long(BYTES_SENT) + notsent).checked_sub(long(BYTES_RETRANS))?;
     let received = long(BYTES_RECEIVED).checked_sub(queued)?.saturating_sub(fin);
     Some((sent, received))
+}
+
+/// See [`super::facts::Proc::sockets`].
+pub fn sockets(pid: u32) -> Option<HashSet<u64>> {
+    // proc_pid_net(5): which column of each table is the inode. One that nobody has any more has none there.
+    const TABLES: [(&str, usize); 3] = [("tcp", 9), ("tcp6", 9), ("unix", 6)];
+    let mut found = HashSet::new();
+    for (table, column) in TABLES {
+        let text = match std::fs::read(format!("/proc/{pid}/net/{table}")) {
+            Ok(text) => text,
+            // A kernel without IPv6.
+            Err(_) if table == "tcp6" => continue,
+            Err(_) => return None,
+        };
+        let lines = text.split(|&b| b == b'\n').skip(1);
+        let word = |line: &[u8]| {
+            let mut words = line.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
+            std::str::from_utf8(words.nth(column)?).ok()?.parse().ok()
+        };
+        found.extend(lines.filter_map(word).filter(|&inode: &u64| inode != 0));
+    }
+    Some(found)
 }
 
 /// Bytes of `socket` that the other side has not taken: of a Unix socket the peer's program (in the kernel's own
@@ -183,6 +206,27 @@ mod tests {
         server.read_exact(&mut [0; 400]).unwrap();
         assert_eq!(server.read(&mut [0; 1]).unwrap(), 0);
         assert_eq!(socket(pid, server.as_raw_fd()).unwrap().received, Some(1000), "FIN is no byte");
+    }
+
+    #[test]
+    fn sockets_are_listed_while_somebody_has_them() {
+        let inode = |fd: &dyn AsRawFd| {
+            // SAFETY: borrowed for this call from a socket that lives longer.
+            let fd = unsafe { rustix::fd::BorrowedFd::borrow_raw(fd.as_raw_fd()) };
+            rustix::fs::fstat(fd).unwrap().st_ino
+        };
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (server, _) = listener.accept().unwrap();
+        let (a, b) = UnixStream::pair().unwrap();
+        let pid = std::process::id();
+        let (there, inodes) = (sockets(pid).unwrap(), [inode(&client), inode(&server), inode(&a), inode(&b)]);
+        assert!(inodes.iter().all(|inode| there.contains(inode)));
+        let kept = a.try_clone().unwrap();
+        drop((client, server, a, b));
+        let there = sockets(pid).unwrap();
+        assert_eq!(inodes.map(|inode| there.contains(&inode)), [false, false, true, false]);
+        drop(kept);
     }
 
     #[test]

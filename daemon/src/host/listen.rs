@@ -381,12 +381,14 @@ impl Listener {
             send(client, &reply, &self.memories(&memfd, uid));
         }
         let theirs = if known { Some(memfd.try_clone().ok()?) } else { None };
+        let bell = if self.matcher.is_some() { self.boards.bell(uid) } else { None };
         let (answer, resume) = crossbeam::channel::bounded(1);
         let newcomer = Newcomer {
             id,
             memfd,
             pidfd,
             uid,
+            bell,
             facts: facts.clone(),
             watched,
             since,

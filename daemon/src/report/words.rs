@@ -90,7 +90,9 @@ pub fn reason(reason: Reason, t: &Transfer) -> String {
             "the receiver closed before it had read everything; what it read is what was sent."
         }
         Reason::AttachedLate => "the connection was in use before it was observed.",
-        Reason::HandedOver => "another program took over the connection in the middle of a block (exec).",
+        Reason::HandedOver => {
+            "another program took over the connection (exec): in the middle of a block, or it is not observed."
+        }
         Reason::ProcessKilled => "a process died before it could say how much it had transferred.",
         Reason::ForeignHook => {
             "another library answers for the functions that carry the bytes. Find out whose it is: see the alarm."

@@ -1,10 +1,11 @@
 //! The memory of the boards, one for each user, on which observed processes tell each other of their pipes.
 //!
-//! Comes in: whose process says hello. Goes out: a descriptor for its hello reply. The daemon reads nothing of it: what
-//! stands there is only the users' own word. Sealed: nobody can make it shorter. They outlive this daemon, as the
+//! Comes in: whose process says hello. Goes out: a descriptor for its hello reply, and the board's bell for `collect`. The daemon
+//! reads nothing else of it: what stands there is only the users' own word. Sealed: nobody can make it shorter. They outlive this daemon, as the
 //! [matcher's](super::memory) does.
 #![forbid(unsafe_code)]
 
+use crate::arena::BoardBell;
 use crate::host::keep::{Keep, Shared};
 use counterfoil_abi::board::{BOARD_BYTES, MAGIC};
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, fstat, ftruncate, memfd_create};
@@ -19,8 +20,20 @@ const USERS: usize = 256;
 /// See the module's text.
 #[derive(Default)]
 pub struct Boards {
-    boards: HashMap<u32, OwnedFd>,
+    boards: HashMap<u32, Made>,
     keeper: Option<Arc<dyn Keep>>,
+}
+
+struct Made {
+    memory: OwnedFd,
+    bell: Option<Arc<BoardBell>>,
+}
+
+impl Made {
+    fn new(memory: OwnedFd) -> Self {
+        let bell = BoardBell::map(memory.as_fd()).ok().map(Arc::new);
+        Self { memory, bell }
+    }
 }
 
 impl Boards {
@@ -31,7 +44,7 @@ impl Boards {
             Shared::Matcher => None,
         };
         let boards = before.into_iter().filter_map(of).filter(|(_, board)| is_one(board)).take(USERS);
-        Self { boards: boards.collect(), keeper }
+        Self { boards: boards.map(|(uid, board)| (uid, Made::new(board))).collect(), keeper }
     }
 
     /// This user's.
@@ -41,9 +54,15 @@ impl Boards {
             if let Some(keeper) = &self.keeper {
                 keeper.share(Shared::Board(uid), board.as_fd());
             }
-            self.boards.insert(uid, board);
+            self.boards.insert(uid, Made::new(board));
         }
-        self.boards.get(&uid).map(AsFd::as_fd)
+        self.boards.get(&uid).map(|board| board.memory.as_fd())
+    }
+
+    /// The bell of this user's.
+    pub fn bell(&mut self, uid: u32) -> Option<Arc<BoardBell>> {
+        self.of(uid)?;
+        self.boards.get(&uid)?.bell.clone()
     }
 }
 
@@ -72,7 +91,7 @@ mod tests {
         let (mine, theirs) = (inode(boards.of(0).unwrap()), inode(boards.of(1000).unwrap()));
         assert!(mine != theirs && inode(boards.of(0).unwrap()) == mine);
         assert!(ftruncate(boards.of(0).unwrap(), 0).is_err());
-        let kept = boards.boards.remove(&1000).unwrap();
+        let kept = boards.boards.remove(&1000).unwrap().memory;
         // Of another version, or not sealed.
         let strange = memfd_create("strange", MemfdFlags::CLOEXEC).unwrap();
         let mut next = Boards::new([(Shared::Board(1000), kept), (Shared::Board(7), strange)].into(), None);

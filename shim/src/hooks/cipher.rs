@@ -33,7 +33,18 @@ impl Watch {
         Self { object: None, seals: false, learns: false, framing: Framing::None, record_type: 0 };
 }
 
-/// Before the call. What comes without a place for its result is a record's header.
+/// The call is nobody's business: it is outside of a session's, or what a call that is looked at makes of itself
+/// (those nest through the PLT), or brings a record's header, which has no place for a result.
+#[inline(always)]
+fn indifferent(out: *const c_uchar) -> bool {
+    if out.is_null() || !process::active() {
+        return true;
+    }
+    let inside = thread::current().inside.get();
+    inside.frame == 0 || inside.in_cipher
+}
+
+/// Before the call.
 #[inline]
 fn watch(context: *const CipherContext, out: *const c_uchar, caller: *const c_void) -> Watch {
     if out.is_null() || !process::active() {
@@ -125,29 +136,42 @@ fn length(result: c_int, length: *const c_int) -> usize {
     usize::try_from(unsafe { *length }).unwrap_or(0)
 }
 
+type Update =
+    unsafe extern "C-unwind" fn(*mut CipherContext, *mut c_uchar, *mut c_int, *const c_uchar, c_int) -> c_int;
+
+/// Apart, and one for all, so that a call that is nobody's business needs no stack.
+///
+/// # Safety
+/// EVP_CipherUpdate's contract.
+#[inline(never)]
+unsafe extern "C-unwind" fn recorded(
+    real: Update,
+    context: *mut CipherContext,
+    out: *mut c_uchar,
+    out_length: *mut c_int,
+    input: *const c_uchar,
+    input_length: c_int,
+    caller: *const c_void,
+) -> c_int {
+    let call = watch(context, out, caller);
+    sealing(call, input, usize::try_from(input_length).unwrap_or(0));
+    // SAFETY: our caller's contract.
+    let result = unsafe { real(context, out, out_length, input, input_length) };
+    opened(call, out, length(result, out_length));
+    result
+}
+
 library_hooks! {
     30 real(caller) EVP_CipherUpdate(context: *mut CipherContext, out: *mut c_uchar, out_length: *mut c_int, input: *const c_uchar, input_length: c_int) -> c_int {
-        let call = watch(context, out, caller);
-        sealing(call, input, usize::try_from(input_length).unwrap_or(0));
-        let result = real(context, out, out_length, input, input_length);
-        opened(call, out, length(result, out_length));
-        result
+        if indifferent(out) { real(context, out, out_length, input, input_length) } else { recorded(real, context, out, out_length, input, input_length, caller) }
     }
 
     31 real(caller) EVP_EncryptUpdate(context: *mut CipherContext, out: *mut c_uchar, out_length: *mut c_int, input: *const c_uchar, input_length: c_int) -> c_int {
-        let call = watch(context, out, caller);
-        sealing(call, input, usize::try_from(input_length).unwrap_or(0));
-        let result = real(context, out, out_length, input, input_length);
-        opened(call, out, length(result, out_length));
-        result
+        if indifferent(out) { real(context, out, out_length, input, input_length) } else { recorded(real, context, out, out_length, input, input_length, caller) }
     }
 
     32 real(caller) EVP_DecryptUpdate(context: *mut CipherContext, out: *mut c_uchar, out_length: *mut c_int, input: *const c_uchar, input_length: c_int) -> c_int {
-        let call = watch(context, out, caller);
-        sealing(call, input, usize::try_from(input_length).unwrap_or(0));
-        let result = real(context, out, out_length, input, input_length);
-        opened(call, out, length(result, out_length));
-        result
+        if indifferent(out) { real(context, out, out_length, input, input_length) } else { recorded(real, context, out, out_length, input, input_length, caller) }
     }
 
     33 real(caller) EVP_Cipher(context: *mut CipherContext, out: *mut c_uchar, input: *const c_uchar, input_length: c_uint) -> c_int {

@@ -36,7 +36,7 @@ unsafe fn leaving(named: Named, environment: Strings, room: &mut Room) -> Option
             process::shares();
             // A vfork child's streams are its parent's.
             if !room.fails && !process::is_vfork_child() {
-                start::last_words(How::Execed);
+                start::last_words(How::Execed, room.handed());
                 room.left = true;
             }
             made
@@ -89,7 +89,7 @@ fn ending() {
         keeping_errno(|| {
             shielded((), || {
                 if !process::is_vfork_child() {
-                    start::last_words(How::Exited);
+                    start::last_words(How::Exited, 0);
                 }
             });
         });

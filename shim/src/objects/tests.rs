@@ -99,5 +99,5 @@ fn whatever_stands_in_shared_memory_does_no_harm() {
         streams::forget();
     }
     process::arena().policy.store(counterfoil_abi::arena::POLICY_WATCHED, Relaxed);
-    object.number.store(0, Relaxed);
+    object.discard();
 }

@@ -120,7 +120,7 @@ impl State {
         if !sessions::insert(key(&self.open[index]), name) {
             self.open[index] = None;
             if let Some(object) = objects::get(name) {
-                object.number.store(0, Ordering::Release);
+                object.discard();
             }
             process::arena().no_object.fetch_add(1, Ordering::Relaxed);
             return;

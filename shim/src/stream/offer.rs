@@ -1,5 +1,6 @@
 //! A write that has not been made yet.
 
+use super::Pieces;
 use crate::lanes;
 use crate::mac::{Mac, Wide};
 use crate::scratch::Scratch;
@@ -12,6 +13,10 @@ use counterfoil_abi::arena::LANES;
 
 /// Tags that fit into an offer itself (1 MiB of data); a longer write takes a scratch area.
 const INLINE: usize = 64;
+const _: () = assert!(SMALL as usize <= INLINE * size_of::<Wide>());
+
+/// Bytes of a write that is kept as it is: less than two copies of a running state.
+const SMALL: u64 = 1024;
 
 /// What a write's tags will be if all of it is accepted. Only a pointer: the rest lies in memory that
 /// the constructor mapped, because a hook may run on a signal handler's small stack.
@@ -43,6 +48,9 @@ pub struct Body {
     pub pending: bool,
     /// Which of its thread's.
     place: u8,
+    /// No block ends in it: its bytes are kept in the place of tags, and the running state takes them in when they
+    /// were accepted.
+    small: bool,
     /// State after the last byte that was tagged; of no use where that is a block's end.
     pub rest: Mac,
     scratch: Option<Scratch>,
@@ -66,7 +74,6 @@ impl Offer {
             return None;
         }
         thread.offers.set(open | 1 << place);
-        let into = start % BLOCK;
         // SAFETY: the pool has DEEP places for each lane; this lane is this thread's, and `offers` says
         // that the place is free. Zeroed memory and what an earlier offer left are valid bodies.
         let body = unsafe {
@@ -76,10 +83,10 @@ impl Offer {
         body.start = start;
         body.offered = bytes;
         body.count = 0;
+        body.beyond = 0;
         body.pending = true;
         body.place = place as u8;
-        body.scratch = if into + bytes > INLINE as u64 * BLOCK { Scratch::take() } else { None };
-        body.beyond = bytes.saturating_sub(body.parts().1.len() as u64 * BLOCK - into);
+        body.small = bytes <= SMALL && start % BLOCK + bytes < BLOCK;
         Some(body)
     }
 
@@ -100,6 +107,13 @@ impl Offer {
     pub unsafe fn mark(&mut self) -> u64 {
         // SAFETY: contract.
         let body = unsafe { self.body() };
+        if body.is_small() {
+            let offered = body.offered as usize;
+            let mut state = Mac::new();
+            state.begin(body.start);
+            state.update(body.kept(offered));
+            return (body.offered ^ eight(&state.tag())) | 1;
+        }
         let mut mark = body.offered;
         for index in 0..body.count {
             mark = mark.rotate_left(7) ^ body.tag(index).map_or(0, |tag| eight(&tag));
@@ -112,6 +126,44 @@ impl Offer {
 }
 
 impl Body {
+    /// See [`Self::keep`].
+    #[inline]
+    pub fn is_small(&self) -> bool {
+        self.small
+    }
+
+    /// Of a small offer: its bytes, as they are before the call.
+    #[inline]
+    pub fn keep<P: Pieces + ?Sized>(&mut self, data: &P) {
+        let (place, room) = (self.inline.as_mut_ptr().cast::<u8>(), self.offered as usize);
+        let mut filled = 0;
+        data.walk(0, self.offered, &mut |piece| {
+            let now = piece.len().min(room - filled);
+            // SAFETY: `room` bytes are there: a small offer's fit.
+            unsafe { place.add(filled).copy_from_nonoverlapping(piece.as_ptr(), now) };
+            filled += now;
+        });
+        // Fewer were there than the call was told of: it will fail, or the program changes its list meanwhile.
+        // SAFETY: as above.
+        unsafe { place.add(filled).write_bytes(0, room - filled) };
+    }
+
+    /// The first `bytes` of what was kept.
+    #[inline]
+    pub fn kept(&self, bytes: usize) -> &[u8] {
+        let bytes = bytes.min(self.offered as usize);
+        // SAFETY: `keep` has set `offered` bytes.
+        unsafe { core::slice::from_raw_parts(self.inline.as_ptr().cast(), bytes) }
+    }
+
+    /// Of an offer that isn't small: room for its tags.
+    #[inline]
+    pub fn make_room(&mut self) {
+        let into = self.start % BLOCK;
+        self.scratch = if into + self.offered > INLINE as u64 * BLOCK { Scratch::take() } else { None };
+        self.beyond = self.offered.saturating_sub(self.parts().1.len() as u64 * BLOCK - into);
+    }
+
     /// The state at the end, and room for tags.
     #[inline]
     pub fn parts(&mut self) -> (&mut Mac, &mut [MaybeUninit<Wide>]) {
@@ -133,6 +185,12 @@ impl Body {
     #[inline]
     pub fn done(&mut self) {
         if core::mem::replace(&mut self.pending, false) {
+            if self.small {
+                // What the program wrote stays nowhere.
+                let bytes = self.offered as usize;
+                // SAFETY: as in `keep`.
+                unsafe { self.inline.as_mut_ptr().cast::<u8>().write_bytes(0, bytes) };
+            }
             let offers = &thread::current().offers;
             offers.set(offers.get() & !(1 << self.place));
         }

@@ -6,38 +6,41 @@ use crate::lanes;
 use crate::mac::{self, Wide};
 use crate::process;
 use crate::thread::Guard;
-use bytemuck::Zeroable;
-use counterfoil_abi::BLOCK;
-use counterfoil_abi::record::{Blocks, Gap, Kind, LINE, Line, Reason, Tap, WIDE, lines_for_tags};
+use bytemuck::{Pod, Zeroable};
+use core::mem::offset_of;
+use counterfoil_abi::record::{
+    Blocks, FIRST_LINE_TAGS, Gap, Header, Kind, LINE, Line, PARTIAL, Reason, Tap, WIDE, lines_for_tags,
+};
+use counterfoil_abi::{BLOCK, Tag as Unit};
 
 /// Whole blocks in a row, on their way into one record.
 pub struct Run {
-    /// Where it begins.
-    pub start: u64,
-    record: Blocks,
-    /// There is, or was, something in it.
+    /// Where the next one begins.
+    next: u64,
+    /// A block was tagged, or passed over.
     pub any: bool,
+    /// Made when there is a whole block: most calls end none.
+    record: Option<Blocks>,
 }
 
 impl Run {
-    /// An empty one.
+    /// An empty one, that begins with the block that `offset` lies in.
     #[inline]
     pub fn new(offset: u64) -> Self {
-        Self { start: offset, record: Zeroable::zeroed(), any: false }
+        Self { next: offset - offset % BLOCK, any: false, record: None }
     }
 
     /// The next block has this tag.
     #[inline]
     pub fn add(&mut self, guard: &Guard, object: u32, tap: Tap, tag: &Wide) {
-        if !self.any {
-            self.record.offset = self.start - self.start % BLOCK;
-            self.any = true;
-        }
-        let index = self.record.count as usize;
-        put(&mut self.record, index, tag);
-        self.record.count += 1;
-        self.record.length += BLOCK as u32;
-        if (self.record.count as usize + 1) * units() > self.record.tags.len() {
+        self.any = true;
+        let next = self.next;
+        let record = self.record.get_or_insert_with(|| Blocks { offset: next, ..Zeroable::zeroed() });
+        put(record, record.count as usize, tag);
+        record.count += 1;
+        record.length += BLOCK as u32;
+        self.next += BLOCK;
+        if (record.count as usize + 1) * units() > record.tags.len() {
             self.flush(guard, object, tap);
         }
     }
@@ -45,29 +48,26 @@ impl Run {
     /// Passes over a block that has no tag.
     pub fn skip_block(&mut self, guard: &Guard, object: u32, tap: Tap) {
         self.flush(guard, object, tap);
-        let next = if self.any { self.record.offset } else { self.start - self.start % BLOCK } + BLOCK;
-        self.record.offset = next;
+        self.next += BLOCK;
         self.any = true;
     }
 
     /// What comes next begins in the block that `offset` lies in (or ends).
     pub fn restart(&mut self, guard: &Guard, object: u32, tap: Tap, offset: u64) {
         self.flush(guard, object, tap);
-        self.record.offset = offset.next_multiple_of(BLOCK);
+        self.next = offset.next_multiple_of(BLOCK);
         self.any = true;
     }
 
     /// Says what there is.
     #[inline]
     pub fn flush(&mut self, guard: &Guard, object: u32, tap: Tap) {
-        if self.record.count == 0 {
-            return;
-        }
-        self.record.header = lanes::header(Kind::Blocks, 1, tap as u8, object);
-        push_blocks(guard, &mut self.record);
-        self.record.offset += u64::from(self.record.length);
-        self.record.length = 0;
-        self.record.count = 0;
+        let Some(mut record) = self.record.take() else { return };
+        let lines = lines_for_tags(record.count as usize * units());
+        record.header = header(lines, 0, tap, object);
+        let bytes = bytemuck::bytes_of(&record);
+        let lines: &[Line] = bytemuck::cast_slice(&bytes[..lines * LINE]);
+        lanes::push(guard, lines);
     }
 }
 
@@ -79,7 +79,7 @@ fn units() -> usize {
 
 /// Writes a tag where the record's `index`th belongs.
 #[inline]
-pub fn put(record: &mut Blocks, index: usize, tag: &Wide) {
+fn put(record: &mut Blocks, index: usize, tag: &Wide) {
     if units() == 1 {
         record.tags[index] = mac::first_half(tag);
     } else {
@@ -88,16 +88,39 @@ pub fn put(record: &mut Blocks, index: usize, tag: &Wide) {
     }
 }
 
-/// Says them.
-pub fn push_blocks(guard: &Guard, record: &mut Blocks) {
-    let lines = lines_for_tags(record.count as usize * units());
-    record.header.lines = lines as u8;
-    if units() == 2 {
-        record.header.flags |= WIDE;
-    }
-    let bytes = bytemuck::bytes_of(record);
-    let lines: &[Line] = bytemuck::cast_slice(&bytes[..lines * LINE]);
-    lanes::push(guard, lines);
+#[inline]
+fn header(lines: usize, flags: u8, tap: Tap, object: u32) -> Header {
+    let mut header = lanes::header(Kind::Blocks, lines, tap as u8, object);
+    header.flags = flags | if units() == 2 { WIDE } else { 0 };
+    header
+}
+
+/// A [`Blocks`] record of one tag: its first line.
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct One {
+    header: Header,
+    offset: u64,
+    length: u32,
+    count: u32,
+    tags: [Unit; FIRST_LINE_TAGS],
+}
+
+const _: () = assert!(
+    size_of::<One>() == LINE
+        && offset_of!(One, offset) == offset_of!(Blocks, offset)
+        && offset_of!(One, length) == offset_of!(Blocks, length)
+        && offset_of!(One, count) == offset_of!(Blocks, count)
+        && offset_of!(One, tags) == offset_of!(Blocks, tags)
+);
+
+/// Says how far the running block, which begins at `offset`, has come.
+#[inline]
+pub fn push_partial(guard: &Guard, object: u32, tap: Tap, offset: u64, length: u64, tag: &Wide) {
+    // The second half is the MAC's zeros, which nobody reads.
+    let tags = [mac::first_half(tag), mac::second_half(tag)];
+    let header = header(1, PARTIAL, tap, object);
+    lanes::push_record(guard, &One { header, offset, length: length as u32, count: 1, tags });
 }
 
 /// Says that bytes have no tag.

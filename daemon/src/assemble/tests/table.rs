@@ -1,6 +1,7 @@
 //! Tables of one test's own, and records to tell them.
 
 use super::*;
+use std::collections::HashSet;
 
 /// Knows what a test tells it.
 #[derive(Default)]
@@ -9,6 +10,7 @@ pub(super) struct Told {
     pub(super) descriptors: HashMap<(u32, i32), Inode>,
     pub(super) unix_peers: HashMap<u64, u64>,
     pub(super) nspids: HashMap<u32, Vec<u32>>,
+    pub(super) listed: Option<HashSet<u64>>,
 }
 
 impl Proc for Told {
@@ -32,6 +34,9 @@ impl Proc for Told {
     }
     fn unix_peer(&self, inode: u64) -> Option<u64> {
         self.unix_peers.get(&inode).copied()
+    }
+    fn sockets(&self, _: u32) -> Option<HashSet<u64>> {
+        self.listed.clone()
     }
     fn thread_lives(&self, _: u32, _: u32) -> bool {
         true

@@ -1,0 +1,103 @@
+//! How soon a quiet arena's record is read: by its own bell, by its user's, and where somebody silences that.
+#![allow(clippy::undocumented_unsafe_blocks, reason = "mappings that live as long as their program")]
+
+use counterfoil_abi::arena::{ARENA_BYTES, ArenaHead, lane_head_at, ring_at};
+use counterfoil_abi::board::{BOARD_BYTES, Board};
+use counterfoil_abi::lane::Producer;
+use counterfoil_abi::record::{Forked, Header, Kind, Record};
+use counterfoil_daemon::arena::{self, Arena, BoardBell};
+use counterfoil_daemon::collect::Collector;
+use counterfoil_daemon::sensitive::boards::Boards;
+use memmap2::{MmapOptions, MmapRaw};
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+const PROGRAMS: u64 = 100;
+/// Ticks after which every arena is quiet, whatever a tick is.
+const QUIET: u64 = 32;
+
+struct Program {
+    map: MmapRaw,
+    producer: Producer,
+}
+
+impl Program {
+    fn new(collector: &mut Collector, id: u64, bell: Option<Arc<BoardBell>>) -> Self {
+        let fd = arena::create(id, 1).unwrap();
+        let map = MmapOptions::new().len(ARENA_BYTES).map_raw(&fd).unwrap();
+        let base = map.as_ptr();
+        let producer =
+            unsafe { Producer::new(base.add(lane_head_at(0)).cast(), base.add(ring_at(0)).cast()) };
+        collector.add(id, Arena::map(fd).unwrap(), bell, 0);
+        Self { map, producer }
+    }
+
+    fn says(&mut self, board: Option<&Board>) {
+        let mut record: Forked = bytemuck::Zeroable::zeroed();
+        record.header = Header { kind: Kind::Forked as u8, lines: 1, tap: 0, flags: 0, object: 0, time: 1 };
+        assert!(self.producer.push(bytemuck::cast_slice(&[record])));
+        let bell = &unsafe { &*self.map.as_ptr().cast::<ArenaHead>() }.bell;
+        if bell.swap(1, Ordering::Relaxed) == 0
+            && let Some(board) = board
+        {
+            board.ring();
+        }
+    }
+}
+
+struct Host {
+    collector: Collector,
+    now: u64,
+}
+
+impl Host {
+    /// One tick, and whose records it read.
+    fn tick(&mut self) -> Vec<u64> {
+        // Less than what a quiet arena's lanes are looked at by the clock for, in all of a test.
+        self.now += 1_000;
+        let mut read = Vec::new();
+        self.collector.tick(self.now, false, &mut |id, _, _: &Record| read.push(id), &mut |_, _| {});
+        read
+    }
+
+    fn rest(&mut self) {
+        for _ in 0..QUIET {
+            assert!(self.tick().is_empty());
+        }
+        assert!(!self.collector.active());
+    }
+
+    /// In how many ticks it is read.
+    fn ticks_until(&mut self, program: u64) -> usize {
+        (1..=100).find(|_| self.tick().contains(&program)).expect("it is read")
+    }
+}
+
+#[test]
+fn a_quiet_program_is_heard_in_the_next_tick_or_soon_where_its_users_bell_is_silenced() {
+    let mut boards = Boards::default();
+    let bell = boards.bell(1000).unwrap();
+    let memory = MmapOptions::new().len(BOARD_BYTES).map_raw(&boards.of(1000).unwrap().as_fd()).unwrap();
+    let board = unsafe { &*memory.as_ptr().cast::<Board>() };
+    let mut host = Host { collector: Collector::default(), now: 0 };
+    let mut programs: Vec<Program> =
+        (0..PROGRAMS).map(|id| Program::new(&mut host.collector, id, Some(bell.clone()))).collect();
+    for id in [0, 41, PROGRAMS - 1] {
+        host.rest();
+        programs[id as usize].says(Some(board));
+        assert_eq!(host.ticks_until(id), 1, "it rang");
+        host.rest();
+        programs[id as usize].says(None);
+        assert!(host.ticks_until(id) <= 8, "somebody answered the bell in our place");
+    }
+    // One that has no such bell is looked at in each tick, and with it the others.
+    let mut alone = Program::new(&mut host.collector, PROGRAMS, None);
+    host.rest();
+    alone.says(None);
+    assert_eq!(host.ticks_until(PROGRAMS), 1);
+    host.rest();
+    programs[7].says(Some(board));
+    alone.says(None);
+    assert_eq!(host.tick(), [7, PROGRAMS], "both at once");
+}
