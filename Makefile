@@ -105,6 +105,7 @@ test-cpython: build
 
 bench: build
 	@scripts/need cc header:openssl/ssl.h
+	@case ",$(ONLY)," in ,, | *,https,*) tests/install-peers.sh nginx wrk curl openssl python3 ;; esac
 	$(CARGO) run --release --locked -q -p counterfoil-bench -- --program $(PROGRAM) --out bench-results $(if $(ONLY),--only $(ONLY))
 
 install: build

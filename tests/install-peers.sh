@@ -2,13 +2,21 @@
 # Installs the real programs that the tests talk to, on Debian. Installs only what is missing, asks
 # nothing, starts no service; a second run does nothing. Without root, or with another package
 # manager, it says what is missing and ends well: a test without its peer prints `skipped: why`.
+#   install-peers.sh               all that the tests need
+#   install-peers.sh nginx wrk …   only these programs
 set -eu
 
+only=" $* "
 need=""
+wanted() {
+    case $only in "  " | *" $1 "*) return 0 ;; *) return 1 ;; esac
+}
 want_program() { # program package
+    wanted "$1" || return 0
     command -v "$1" >/dev/null 2>&1 || [ -x "/usr/sbin/$1" ] || need="$need $2"
 }
 want_package() {
+    wanted "$1" || return 0
     [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" = installed ] || need="$need $1"
 }
 
@@ -29,7 +37,7 @@ want_program mkfs.btrfs btrfs-progs
 want_program mosquitto mosquitto
 want_program mosquitto_pub mosquitto-clients
 want_program sqlite3 sqlite3
-ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || need="$need postgresql"
+! wanted initdb || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || need="$need postgresql"
 want_program ip iproute2
 want_program ethtool ethtool
 want_program gdb gdb
@@ -59,8 +67,10 @@ want_program age age
 want_program cron cron
 want_program sudo sudo
 want_program dig bind9-dnsutils
-[ -x /usr/bin/git ] || need="$need git"
-[ -x /usr/bin/python3 ] || need="$need python3"
+! wanted git || [ -x /usr/bin/git ] || need="$need git"
+! wanted python3 || [ -x /usr/bin/python3 ] || need="$need python3"
+# Only where it is asked for: it puts load on a server, and no test talks to it (make bench).
+[ "$only" = "  " ] || want_program wrk wrk
 
 if ! command -v dpkg-query >/dev/null 2>&1; then
     [ -z "$need" ] || echo "install-peers: not Debian; please install:$need" >&2
@@ -72,7 +82,7 @@ done
 
 [ -n "$need" ] || exit 0
 if [ "$(id -u)" != 0 ]; then
-    echo "install-peers: not root; tests that need these will be skipped:$need" >&2
+    echo "install-peers: not root; what needs these will be skipped:$need" >&2
     exit 0
 fi
 

@@ -12,6 +12,7 @@ pub fn compile(folder: &Path) -> Result<()> {
     // `alarm` is `tls` with the tampering library in between. --no-as-needed: nothing refers to it by name.
     for arguments in [
         "tcp.c -o tcp".to_string(),
+        "flows.c -o flows".into(),
         "calls.c -o calls".into(),
         "drain.c -o drain".into(),
         "processes.c -o processes".into(),
@@ -31,6 +32,12 @@ pub fn compile(folder: &Path) -> Result<()> {
         ensure!(out.status.success(), "cc {arguments}\n{}", String::from_utf8_lossy(&out.stderr));
     }
     Ok(())
+}
+
+/// Is this program in PATH, or where administrators' are?
+pub fn installed(program: &str) -> Result<bool> {
+    let look = "PATH=$PATH:/usr/sbin command -v \"$0\" >/dev/null";
+    Ok(Command::new("sh").args(["-c", look, program]).status()?.success())
 }
 
 /// Runs a load program to its end; its one JSON line.

@@ -10,6 +10,8 @@ mod alarm;
 mod calls;
 mod daemon;
 mod drain;
+mod flows;
+mod https;
 mod idle;
 mod load;
 mod observed;
@@ -34,7 +36,8 @@ struct Options {
     /// Where bench.md and bench.json go.
     #[arg(long, default_value = "bench-results")]
     out: PathBuf,
-    /// Only these (comma between): tls-bulk tls-small tcp-bulk tcp-small untouched start drain alarm idle scp peers.
+    /// Only these (comma between): tls-bulk tls-small https tcp-bulk tcp-small untouched start drain alarm idle flows scp
+    /// peers.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Pairs of runs.
@@ -60,9 +63,10 @@ pub struct Bench {
 
 type Measure = fn(&Bench) -> Result<Vec<Row>>;
 
-const ALL: [(&str, Measure); 11] = [
+const ALL: [(&str, Measure); 13] = [
     ("tls-bulk", |b| throughput::measure(b, "tls-bulk", "tls", "bulk", 0.92)),
     ("tls-small", |b| throughput::measure(b, "tls-small", "tls", "small", 0.92)),
+    ("https", https::measure),
     ("tcp-bulk", |b| throughput::measure(b, "tcp-bulk", "tcp", "bulk", 0.85)),
     ("tcp-small", |b| throughput::measure(b, "tcp-small", "tcp", "small", 0.95)),
     ("untouched", calls::measure),
@@ -70,6 +74,7 @@ const ALL: [(&str, Measure); 11] = [
     ("drain", drain::measure),
     ("alarm", alarm::measure),
     ("idle", idle::measure),
+    ("flows", flows::measure),
     ("scp", scp::measure),
     ("peers", peers::measure),
 ];

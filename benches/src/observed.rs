@@ -18,6 +18,8 @@ pub struct Account {
     pub records: u64,
     /// Alarms by rule.
     pub alarms: BTreeMap<String, u64>,
+    /// Transfers on other channels that were `altered`.
+    pub altered_elsewhere: u64,
     /// Runs that ended without a word about themselves.
     pub no_summary: u64,
     /// Runs without a transfer on the channel that was loaded.
@@ -34,6 +36,9 @@ impl Account {
                 Some("transfer") if event["channel"] == channel => {
                     transfers += 1;
                     *self.verdicts.entry(verdict_in_words(&event)).or_default() += 1;
+                }
+                Some("transfer") => {
+                    self.altered_elsewhere += u64::from(event["verdict"] == "altered");
                 }
                 Some("alarm") => {
                     *self.alarms.entry(event["rule"].as_str().unwrap_or("?").into()).or_default() += 1;
@@ -53,7 +58,13 @@ impl Account {
 
     /// The load's bytes all arrive: anything but `intact` is wrong, or lost.
     pub fn wrong(&self) -> bool {
-        self.no_summary + self.no_transfer > 0 || self.verdicts.keys().any(|verdict| verdict != "intact")
+        self.wrong_unless("intact")
+    }
+
+    /// The same where a load can have no other verdict than this one.
+    pub fn wrong_unless(&self, right: &str) -> bool {
+        self.no_summary + self.no_transfer + self.dropped + self.altered_elsewhere > 0
+            || self.verdicts.keys().any(|said| said != right)
     }
 
     /// In a few words, for a table.
@@ -61,6 +72,9 @@ impl Account {
         let mut words: Vec<String> = self.verdicts.iter().map(|(v, n)| format!("{n} {v}")).collect();
         words.push(format!("{} of {} records dropped", self.dropped, self.records));
         words.extend(self.alarms.iter().map(|(rule, n)| format!("{n} × alarm {rule}")));
+        if self.altered_elsewhere > 0 {
+            words.push(format!("{} altered on other channels", self.altered_elsewhere));
+        }
         if self.no_transfer > 0 {
             words.push(format!("{} runs without a transfer", self.no_transfer));
         }
@@ -125,5 +139,19 @@ mod tests {
         assert!(account(&[intact, lost, SUMMARY]).wrong());
         assert!(account(&[intact]).wrong(), "no summary");
         assert!(account(&[SUMMARY]).wrong(), "nothing was observed");
+        let dropped = SUMMARY.replace("\"dropped\":0", "\"dropped\":1");
+        assert!(account(&[intact, &dropped]).wrong(), "a record was dropped");
+    }
+
+    #[test]
+    fn an_end_alone_may_only_say_so() {
+        let alone =
+            r#"{"type":"transfer","channel":"tls","verdict":"unverified","reasons":["peer-not-observed"]}"#;
+        let altered = r#"{"type":"transfer","channel":"tls","verdict":"altered","reasons":[]}"#;
+        let right = "unverified (peer-not-observed)";
+        assert!(!account(&[alone, SUMMARY]).wrong_unless(right));
+        assert!(account(&[alone, altered, SUMMARY]).wrong_unless(right));
+        let file = altered.replace("\"tls\"", "\"file\"");
+        assert!(account(&[alone, &file, SUMMARY]).wrong_unless(right), "altered elsewhere");
     }
 }

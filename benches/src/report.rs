@@ -146,6 +146,7 @@ impl Row {
             Some(Unit::PerSecond) => format!("{value:.0}/s"),
             Some(Unit::RecordsPerSecond) => format!("{:.2} M/s", value / 1e6),
             Some(Unit::PercentOfCore) => format!("{value:.2} %"),
+            Some(Unit::Bytes) if value.abs() >= 1e7 => format!("{:.1} MB", value / 1e6),
             Some(Unit::Bytes) => format!("{:.1} KiB", value / 1024.0),
             Some(Unit::Nanoseconds) if value.abs() >= 1e6 => format!("{:.2} ms", value / 1e6),
             Some(Unit::Nanoseconds) if value.abs() >= 1e4 => format!("{:.1} µs", value / 1e3),

@@ -13,8 +13,7 @@ const MEBIBYTES: &str = "1024";
 /// Observed against plain, and `sha256sum` against plain.
 pub fn measure(bench: &Bench) -> Result<Vec<Row>> {
     for program in ["ssh", "scp", "ssh-keygen", "python3"] {
-        let there = Command::new("sh").args(["-c", "command -v \"$0\" >/dev/null", program]).status()?;
-        if !there.success() {
+        if !load::installed(program)? {
             return Ok(vec![Row::skipped("scp", format!("{program} is not installed"))]);
         }
     }

@@ -8,12 +8,12 @@ use super::open::FileEnd;
 use super::rest::AtRestState;
 use super::tags::Room;
 use crate::assemble::program::ArenaId;
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// Readings kept.
 const MAX_ALL: usize = 100_000;
 /// Of one program.
-const MAX_OF_ONE: usize = 20_000;
+pub(super) const MAX_OF_ONE: usize = 20_000;
 /// Looked at for one written file, of one program.
 const MAX_OF_EACH: usize = 256;
 /// Looked at for one written file.
@@ -49,13 +49,16 @@ impl Reading {
     }
 }
 
+/// Oldest first. A set: a web server reads one file ten thousand times a second, and each of them is forgotten again.
+type Ids = BTreeSet<u64>;
+
 /// All of them.
 #[derive(Debug, Default)]
 pub struct Readings {
     all: BTreeMap<u64, Reading>,
-    by_digest: HashMap<[u8; 32], Vec<u64>>,
-    by_name: HashMap<(ArenaId, Vec<u8>), Vec<u64>>,
-    by_arena: HashMap<ArenaId, VecDeque<u64>>,
+    by_digest: HashMap<[u8; 32], Ids>,
+    by_name: HashMap<(ArenaId, Vec<u8>), Ids>,
+    by_arena: HashMap<ArenaId, Ids>,
 }
 
 impl Readings {
@@ -77,28 +80,25 @@ impl Readings {
     /// Keeps one more.
     pub fn insert(&mut self, id: u64, end: FileEnd, room: &mut Room) {
         let of_one = self.by_arena.get(&end.arena).filter(|ids| ids.len() >= MAX_OF_ONE);
-        let oldest = of_one.and_then(|ids| ids.front().copied());
+        let oldest = of_one.and_then(|ids| ids.first().copied());
         let oldest = oldest
             .or_else(|| self.all.first_key_value().map(|(&id, _)| id).filter(|_| self.all.len() >= MAX_ALL));
         if let Some(oldest) = oldest {
             self.remove(oldest, room);
         }
         if let Some(digest) = end.digest {
-            self.by_digest.entry(digest).or_default().push(id);
+            self.by_digest.entry(digest).or_default().insert(id);
         }
         let name = (end.arena, base(&end.path).to_vec());
-        self.by_name.entry(name).or_default().push(id);
-        self.by_arena.entry(end.arena).or_default().push_back(id);
+        self.by_name.entry(name).or_default().insert(id);
+        self.by_arena.entry(end.arena).or_default().insert(id);
         self.all.insert(id, Reading { end, rest: AtRestState::default(), matched: 0, sent: false });
     }
 
     /// Its content became known.
     pub fn digested(&mut self, id: u64) {
         let Some(digest) = self.all.get(&id).and_then(Reading::digest) else { return };
-        let ids = self.by_digest.entry(digest).or_default();
-        if !ids.contains(&id) {
-            ids.push(id);
-        }
+        self.by_digest.entry(digest).or_default().insert(id);
     }
 
     fn remove(&mut self, id: u64, room: &mut Room) {
@@ -108,12 +108,7 @@ impl Readings {
         }
         let name = (reading.end.arena, base(&reading.end.path).to_vec());
         drop_from(&mut self.by_name, &name, id);
-        if let Some(ids) = self.by_arena.get_mut(&reading.end.arena) {
-            ids.retain(|&i| i != id);
-            if ids.is_empty() {
-                self.by_arena.remove(&reading.end.arena);
-            }
-        }
+        drop_from(&mut self.by_arena, &reading.end.arena, id);
         reading.end.tags.clear(room);
     }
 
@@ -132,7 +127,7 @@ impl Readings {
 
     /// How many have this content.
     pub fn with(&self, digest: &[u8; 32]) -> usize {
-        self.by_digest.get(digest).map_or(0, Vec::len)
+        self.by_digest.get(digest).map_or(0, Ids::len)
     }
 
     /// The best one with this content, of those for which `suits` gives a rank. `path`: the written file's.
@@ -183,9 +178,9 @@ impl Readings {
     }
 }
 
-fn drop_from<K: std::hash::Hash + Eq>(index: &mut HashMap<K, Vec<u64>>, key: &K, id: u64) {
+fn drop_from<K: std::hash::Hash + Eq>(index: &mut HashMap<K, Ids>, key: &K, id: u64) {
     if let Some(ids) = index.get_mut(key) {
-        ids.retain(|&i| i != id);
+        ids.remove(&id);
         if ids.is_empty() {
             index.remove(key);
         }

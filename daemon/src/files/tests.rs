@@ -408,3 +408,24 @@ fn a_liar_fills_nothing() {
     t.wait(1);
     assert!(t.files.is_empty());
 }
+
+/// As of a web server's file: with each new reading the oldest goes, whatever it is found by.
+#[test]
+fn of_endless_readings_of_one_file_the_latest_are_known() {
+    let (mut t, more) = (table(), 10);
+    let origin = used(1, 1, "/a/x", Way::Read, &[1]);
+    for _ in 0..readings::MAX_OF_ONE + more {
+        t.go(&origin);
+        t.tick += 2;
+        t.files.tick(t.now, t.tick, &t.live, &mut t.out);
+    }
+    let latest = t.files.readings.latest(&[1]);
+    assert!(latest.windows(2).all(|pair| pair[0] == pair[1] + 1), "newest first: {latest:?}");
+    let newest = latest[0];
+    let kept = (0..=newest).filter(|&id| t.files.readings.get(id).is_some());
+    let expected: Vec<u64> = (newest + 1 - readings::MAX_OF_ONE as u64..=newest).collect();
+    assert_eq!(kept.collect::<Vec<_>>(), expected);
+    assert_eq!(t.files.readings.with(&[origin.digest.unwrap(); 32]), readings::MAX_OF_ONE);
+    t.go(&used(4, 1, "/b/x", Way::Written, &[1]));
+    assert_eq!(t.wait(20)[0].0.verdict, Verdict::Intact);
+}
