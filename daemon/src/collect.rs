@@ -4,8 +4,8 @@
 //! record, checked, to the caller's function; and [`Word`]s about arenas. The core's thread calls
 //! [`Collector::tick`]. Nothing a process writes can make it panic, wait or take memory.
 //!
-//! A quiet arena costs one load of its bell each tick, or each [`ROUND`]th where its user's board has a bell that rings with it. An arena whose bell rang is read each tick until
-//! it is quiet again. Lanes of quiet arenas are looked at now and then all the same: a process may be
+//! A quiet arena costs one load of its bell each tick, or each [`ROUND`]th where its user's board has a bell that rings
+//! with it. An arena whose bell rang is read each tick until it is quiet again. Lanes of quiet arenas are looked at now and then all the same: a process may be
 //! killed between a record and the bell.
 
 #![forbid(unsafe_code)]
@@ -27,11 +27,11 @@ use std::sync::atomic::Ordering;
 const AHEAD: usize = 16;
 /// Ticks in which all quiet arenas are looked at once whose user's bell is silent: programs can silence that, of their own
 /// user's.
-const ROUND: usize = 8;
+const ROUND: usize = 16;
 /// Ticks without a record until an arena counts as quiet.
 const QUIET_AFTER: u32 = 3;
 /// Nanoseconds between two looks at the used lanes of a quiet arena, and at all lanes.
-const LOOK_EVERY: u64 = 500_000_000;
+const LOOK_EVERY: u64 = 2_000_000_000;
 const LOOK_AT_ALL_EVERY: u64 = 30_000_000_000;
 /// First and last time between two looks whether anybody still maps an arena, nanoseconds.
 const PROBE_FIRST: u64 = 20_000_000;
