@@ -5,8 +5,8 @@
 //! [`Collector::tick`]. Nothing a process writes can make it panic, wait or take memory.
 //!
 //! A quiet arena costs one load of its bell each tick, or each [`ROUND`]th where its user's board has a bell that rings
-//! with it. An arena whose bell rang is read each tick until it is quiet again. Lanes of quiet arenas are looked at now and then all the same: a process may be
-//! killed between a record and the bell.
+//! with it. An arena whose bell rang is read each tick until it is quiet again. Lanes of quiet arenas are looked at now
+//! and then all the same: a process may be killed between a record and the bell.
 
 #![forbid(unsafe_code)]
 
@@ -102,8 +102,7 @@ pub struct Collector {
 }
 
 impl Collector {
-    /// Takes an arena up; it is active at first, since its process just started.
-    /// `bell`: rings with its own.
+    /// Takes an arena up; it is active at first, since its process just started. `bell`: rings with its own.
     pub fn add(&mut self, id: ArenaId, arena: Arena, bell: Option<Arc<BoardBell>>, now: u64) {
         let belled = bell.is_some();
         self.unbelled += usize::from(!belled);

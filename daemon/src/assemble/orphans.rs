@@ -20,6 +20,9 @@ const IDLE: u64 = 3_000_000_000;
 const MOST_NAMESPACES: usize = 16;
 /// Processes of a family that are asked whether they have one that is not listed.
 const MOST_ASKED: usize = 64;
+/// Sockets for which that is done in one look: each answer takes a process's descriptors to read, and nothing else is
+/// read meanwhile.
+const MOST_SOUGHT: usize = 32;
 
 /// What the last look has left.
 #[derive(Default)]
@@ -27,6 +30,8 @@ pub struct Orphans {
     looked: u64,
     read: u64,
     missing: BTreeSet<Key>,
+    /// The last that was sought; the next look begins behind it.
+    sought: Option<Key>,
 }
 
 impl Assembler {
@@ -51,14 +56,25 @@ impl Assembler {
         }
         self.orphans.read = self.now;
         let before = std::mem::take(&mut self.orphans.missing);
-        for keys in idle.into_values().take(MOST_NAMESPACES) {
+        let mut left = MOST_SOUGHT;
+        for mut keys in idle.into_values().take(MOST_NAMESPACES) {
             let pid = keys.iter().find_map(|&key| self.living(self.objects.get(key)?).next());
             let Some(there) = pid.and_then(|pid| self.settings.proc.sockets(pid)) else { continue };
+            keys.sort_unstable();
+            let behind = self.orphans.sought.map_or(0, |last| keys.partition_point(|&key| key <= last));
+            keys.rotate_left(behind);
             for key in keys {
                 let Some(object) = self.objects.get(key) else { continue };
                 let Some(inode) = object.inode.filter(|(_, number)| !there.contains(number)) else {
                     continue;
                 };
+                if left == 0 {
+                    // What was missing is so until it is looked for again.
+                    self.orphans.missing.extend(before.get(&key));
+                    continue;
+                }
+                left -= 1;
+                self.orphans.sought = Some(key);
                 // One that is connected to nothing any more is not listed, and held all the same.
                 if self.had(object, inode) {
                     continue;

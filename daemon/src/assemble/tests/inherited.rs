@@ -23,7 +23,7 @@ fn a_pipe_that_every_command_of_a_script_inherits_stays_small() {
 const SERVER: Address =
     Address { ip: [10, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], port: 22, version: 4, pad: [0; 5] };
 
-/// One connection to a server that accepts it and leaves it to somebody else. They all have the same addresses.
+/// One connection to a server that accepts it and leaves it to somebody else. They all have the same addresses, but for [`Session::begin_from`].
 struct Session {
     /// The client's program.
     client: ArenaId,
@@ -37,13 +37,17 @@ struct Session {
 impl Session {
     /// The client connects, and program 1 accepts.
     fn begin(t: &mut Table, which: u64) -> Self {
+        Self::begin_from(t, which, 5000)
+    }
+
+    fn begin_from(t: &mut Table, which: u64, port: u16) -> Self {
         let session = Self {
             client: which * 10,
             image: which * 10 + 1,
             number: which as u32,
             inode: (9, 2 * which + 1),
         };
-        let from = address(1, 5000);
+        let from = address(1, port);
         t.program(session.client, 0);
         let connected = opened(1, Channel::Tcp, |r| {
             (r.header.flags, r.fd, r.local, r.remote) = (CONNECTED, 3, from, SERVER);
@@ -302,6 +306,27 @@ fn what_a_killed_fork_had_ends_by_the_kernels_word() {
         assert_eq!(said, [(Verdict::Intact, [].as_slice()), (Verdict::Unverified, killed.as_slice())]);
         nothing_left(&t);
     }
+}
+
+/// A few are looked for at a time: that takes longer, and they all end.
+#[test]
+fn what_many_killed_forks_had_ends_little_by_little() {
+    let mut t = table(Told { listed: Some(HashSet::new()), ..Told::default() });
+    t.program(1, 0);
+    let sessions: Vec<_> =
+        (1..=100).map(|which| Session::begin_from(&mut t, which, 5000 + which as u16)).collect();
+    for session in &sessions {
+        session.moves(&mut t, 1, session.number);
+        session.client_closes(&mut t, [BLOCK; 2]);
+    }
+    t.wait(15);
+    let first = t.transfers().len();
+    assert!(first < 200, "not all in one look");
+    t.wait(60);
+    let all = t.transfers();
+    assert_eq!(first + all.len(), 200, "both directions of each");
+    assert!(all.iter().all(|t| t.verdict != Verdict::Altered), "{all:#?}");
+    nothing_left(&t);
 }
 
 /// Whoever connects is there before the other end is: an old end that nobody ended is not taken for it.
