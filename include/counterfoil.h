@@ -40,6 +40,7 @@ enum {
     COUNTERFOIL_KIND_BODY = 15,
     COUNTERFOIL_KIND_CLASS = 13,
     COUNTERFOIL_KIND_DATAGRAMS = 16,
+    COUNTERFOIL_KIND_AGAIN = 17,
 };
 
 /* header.tap */
@@ -399,6 +400,11 @@ struct counterfoil_body {
     uint32_t head;
     uint32_t pad;
     uint8_t tag[COUNTERFOIL_TAG_BYTES];
+};
+
+struct counterfoil_again {
+    struct counterfoil_header header; /* object: an earlier reading's; tap: file-read */
+    uint8_t pad[48];
 };
 
 struct counterfoil_datagrams {

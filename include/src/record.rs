@@ -422,6 +422,8 @@ pub enum Record {
     Datagrams(Datagrams),
     /// See [`Classed`].
     Classed(Classed),
+    /// See [`Again`].
+    Again(Again),
 }
 
 /// Lines that a [`Blocks`] record of `units` tag units spans.
@@ -521,6 +523,7 @@ impl Record {
                 let r: Classed = whole(lines)?;
                 r.fits().then_some(Self::Classed(r))?
             }
+            Kind::Again => Self::Again(whole(lines)?),
             Kind::Note => {
                 let r: Note = whole(lines)?;
                 About::from_code(r.about)?;
@@ -548,6 +551,7 @@ impl Record {
             Self::Body(r) => &r.header,
             Self::Datagrams(r) => &r.header,
             Self::Classed(r) => &r.header,
+            Self::Again(r) => &r.header,
         }
     }
 }

@@ -70,6 +70,7 @@ fn facts() -> Facts {
     layout!(f, record::Code, "code", { offset, build_id, first });
     layout!(f, record::Named, "named", { header, about, pad, length, at, total, device, inode, text });
     layout!(f, record::Stat, "stat", { size, modified, changed });
+    layout!(f, record::Again, "again", { header, pad });
     layout!(f, record::File, "file", {
         header, opened_with, pad, before, after, read_bytes, write_bytes, read_digest, write_digest, written, pad2
     });

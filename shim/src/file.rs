@@ -10,6 +10,7 @@
 //! One [`File`] belongs to one open(2), as the kernel's file position does: all its descriptors lead to
 //! the same, in all forks.
 
+mod again;
 mod digest;
 mod moves;
 mod stdio;
@@ -21,7 +22,7 @@ use crate::stream::{Offer, Pieces, Stream};
 use crate::thread::Guard;
 use crate::{fds, lanes, process};
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
-use counterfoil_abi::UNKNOWN;
+use counterfoil_abi::{BLOCK, UNKNOWN};
 use counterfoil_abi::record::{Channel, IN_EOF, Stat, Tap};
 use digest::Digest;
 use libc::{O_ACCMODE, O_APPEND, O_CREAT, O_EXCL, O_RDONLY, O_RDWR, O_TRUNC, O_WRONLY};
@@ -90,6 +91,8 @@ const STDIO: u32 = 64;
 const EXPOSED: u32 = 128;
 const READ: u32 = 256;
 const WROTE: u32 = 512;
+/// Nothing was said: it seems to be read as it was read before.
+const AGAIN: u32 = 1024;
 
 /// What is to be done with a call's bytes.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -136,6 +139,9 @@ pub fn begin(object: &Object, fd: i32, identity: &Identity, flags: Option<u32>) 
     }
     if opened & O_APPEND != 0 {
         state |= WRITE_REST;
+    }
+    if flags.is_some() && state & EXPOSED == 0 && opened & O_ACCMODE == O_RDONLY && again::is_due(identity) {
+        state |= AGAIN;
     }
     file.before.set(identity.stat);
     file.empty_at.store(if identity.stat.size == 0 { lanes::now() } else { 0 }, Relaxed);
@@ -227,7 +233,7 @@ fn sides(object: &Object, way: u8) -> (&Stream, Tap, u32) {
 #[inline(never)]
 pub fn enter(guard: &Guard, object: &Object, fd: i32, way: u8) -> Turn {
     let file = &object.file;
-    if file.is(MUTE) || (!file.is(TOLD) && !tell_opened(guard, object, fd)) {
+    if file.is(MUTE) || (!file.is(TOLD | AGAIN) && !tell_opened(guard, object, fd)) {
         return Turn::Pass;
     }
     let (stream, tap, rest) = sides(object, way);
@@ -274,7 +280,15 @@ pub fn took<P: Pieces + ?Sized>(
         if let Some(began) = began {
             file.read_to.fetch_max(began.saturating_add(bytes), Relaxed);
         }
-        if turn == Turn::Flow {
+        if turn == Turn::Flow && file.is(AGAIN) {
+            let here = stream.offset();
+            if began == Some(here) && here.saturating_add(bytes) < BLOCK {
+                stream.tagged(guard, object.number(), Tap::FileRead, data, bytes);
+            } else {
+                told::in_full(guard, object, fd);
+                file.mark(READ_REST);
+            }
+        } else if turn == Turn::Flow {
             let here = stream.offset();
             // SAFETY: claimed.
             let digest = unsafe { file.read.get() };

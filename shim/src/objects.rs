@@ -23,11 +23,18 @@ struct Counters {
     look_from: AtomicU32,
     /// Slots from here on were never used; 0 stands for [`FEW`].
     ceiling: AtomicU32,
+    /// Slots that were given back last, one more than its index each, 0: taken. What was used a moment ago is at
+    /// hand, where a program opens one file after the other.
+    given_back: [AtomicU32; GIVEN_BACK],
+    /// How many were: the oldest of them stands where the next one will.
+    given: AtomicU32,
 }
 
+/// Not the last one is used again at once, since another thread may still be in a call on what it was.
+const GIVEN_BACK: usize = 16;
+
 /// Slots that are used in turn as long as one of them is free: not all of them, since what was used once
-/// takes memory (a program may open many files one after the other), and not the last one again at once,
-/// since another thread may still be in a call on what it was.
+/// takes memory.
 const FEW: u32 = 256;
 
 static REGION: AtomicPtr<Counters> = AtomicPtr::new(core::ptr::null_mut());
@@ -138,6 +145,11 @@ pub fn provide(region: *mut u8) {
     REGION.store(region.cast(), Ordering::Relaxed);
 }
 
+fn counters() -> &'static Counters {
+    // SAFETY: mapped for good, and all atomics.
+    unsafe { &*REGION.load(Ordering::Relaxed) }
+}
+
 #[inline]
 fn slot(index: u32) -> &'static Object {
     debug_assert!(index < SLOTS);
@@ -161,24 +173,25 @@ pub fn slot_of(object: &Object) -> u32 {
 
 /// A new object with one reference. None: no slot is free, which is counted.
 pub fn make(channel: Channel) -> Option<Name> {
-    // SAFETY: mapped for good.
-    let counters = unsafe { &*REGION.load(Ordering::Relaxed) };
+    let counters = counters();
+    let given = counters.given.load(Ordering::Relaxed) as usize % GIVEN_BACK;
+    let oldest = counters.given_back[given].load(Ordering::Relaxed);
+    if oldest != 0 {
+        counters.given_back[given].store(0, Ordering::Relaxed);
+        let index = (oldest - 1).min(SLOTS - 1);
+        if slot(index).try_hold() {
+            return Some(begin(counters, index, channel));
+        }
+    }
     let mut ceiling = counters.ceiling.load(Ordering::Relaxed).max(FEW);
     loop {
         let from = counters.look_from.fetch_add(1, Ordering::Relaxed);
         for step in 0..ceiling {
             let index = from.wrapping_add(step) % ceiling;
-            let object = slot(index);
-            if object.refs.load(Ordering::Relaxed) != 0
-                || object.refs.compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed).is_err()
-            {
-                continue;
+            if slot(index).try_hold() {
+                counters.look_from.store(index + 1, Ordering::Relaxed);
+                return Some(begin(counters, index, channel));
             }
-            counters.look_from.store(index + 1, Ordering::Relaxed);
-            let number = counters.last_number.fetch_add(1, Ordering::Relaxed).wrapping_add(1).max(1);
-            object.number.store(number, Ordering::Relaxed);
-            object.clear(channel);
-            return Some(Name { slot: index, number });
         }
         if ceiling == SLOTS {
             break;
@@ -190,7 +203,22 @@ pub fn make(channel: Channel) -> Option<Name> {
     None
 }
 
+/// The slot is ours: a new object in it.
+fn begin(counters: &Counters, index: u32, channel: Channel) -> Name {
+    let object = slot(index);
+    let number = counters.last_number.fetch_add(1, Ordering::Relaxed).wrapping_add(1).max(1);
+    object.number.store(number, Ordering::Relaxed);
+    object.clear(channel);
+    Name { slot: index, number }
+}
+
 impl Object {
+    /// Takes the slot, if it is free.
+    fn try_hold(&self) -> bool {
+        self.refs.load(Ordering::Relaxed) == 0
+            && self.refs.compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed).is_ok()
+    }
+
     fn clear(&self, channel: Channel) {
         self.channel.store(channel as u8, Ordering::Relaxed);
         for byte in [
@@ -289,7 +317,11 @@ impl Object {
     pub fn free(&self) {
         // Release pairs with the acquire in `make`: the next user starts from a finished state. Only the one reference
         // that is left is given back: whoever was not counted has none.
-        let _ = self.refs.compare_exchange(1, 0, Ordering::Release, Ordering::Relaxed);
+        if self.refs.compare_exchange(1, 0, Ordering::Release, Ordering::Relaxed).is_ok() {
+            let counters = counters();
+            let given = counters.given.fetch_add(1, Ordering::Relaxed) as usize % GIVEN_BACK;
+            counters.given_back[given].store(slot_of(self) + 1, Ordering::Relaxed);
+        }
     }
 
     /// Takes back what this process has let go. False: the slot is somebody else's by now.

@@ -26,6 +26,8 @@ struct Object {
     file: Option<File>,
     lasts: u32,
     ended: Option<Ended>,
+    /// How often it was said to have been read again.
+    again: u32,
 }
 
 struct Run {
@@ -143,6 +145,7 @@ impl Run {
                     object.file = Some(file);
                 }
                 Record::Ended(ended) => object.ended = Some(ended),
+                Record::Again(_) => object.again += 1,
                 _ => {}
             }
         }
@@ -511,4 +514,60 @@ fn read_and_written_at_once() {
 fn two_threads_use_a_descriptor_first() {
     let run = scenario("first_use_at_once");
     assert_eq!(run.objects.len(), 300, "one object for each open");
+}
+
+/// What the fixtures fill their payload with (common.c), from `from` to `to`; both are multiples of 8.
+fn expected(from: u64, to: u64) -> Vec<u8> {
+    let word = |n: u64| {
+        let z = (n + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    };
+    (from / 8..to / 8).flat_map(|n| word(n).to_le_bytes()).collect()
+}
+
+/// A small file that is read over and over is told in full a few times a second, and in between in one line; whatever
+/// isn't the same reading again is told in full.
+#[test]
+fn readings_over_and_over() {
+    const TIMES: u32 = 10;
+    let small: Vec<u8> = expected(0, 3000);
+    for (name, more, rest) in [
+        ("again", 0, None),
+        ("again_half", 0, Some(1500)),
+        ("again_twice", 0, Some(3000)),
+        ("again_backwards", 0, Some(3000)),
+        ("again_map", 0, Some(3000)),
+        ("again_sendfile", 0, Some(3000)),
+        ("again_stdio", 0, Some(3000)),
+        ("again_dup", 0, Some(3000)),
+        ("again_fork", 0, Some(3000)),
+        ("again_left_open", 1, None),
+        ("again_changed", 0, None),
+        ("again_grown", 0, Some(27_000)),
+    ] {
+        println!("{name}");
+        let run = scenario(name);
+        let readings = run.of("small", Tap::FileRead);
+        let again: u32 = readings.iter().map(|object| object.again).sum();
+        // A slow machine has more than a second for it.
+        assert!((1..=TIMES - 4 + more).contains(&again), "{name}: {again} times");
+        let other = u32::from(rest.is_some() || name == "again_changed");
+        assert_eq!(readings.len() as u32 + again, TIMES + more + other, "{name}");
+        let (resting, flowing): (Vec<&Object>, Vec<&Object>) =
+            readings.iter().partition(|object| object.file.unwrap().header.flags & READ_AT_REST != 0);
+        match rest {
+            Some(total) => {
+                assert_eq!(resting.len(), 1, "{name}");
+                assert_eq!(resting[0].ended.unwrap().in_total, total, "{name}: how far");
+                assert_eq!(resting[0].again, 0, "{name}");
+            }
+            None => assert!(resting.is_empty(), "{name}"),
+        }
+        let (flowing, last) = flowing.split_at(flowing.len() - usize::from(name == "again_changed"));
+        flowing.iter().for_each(|object| flowed(object, Tap::FileRead, &small, name));
+        last.iter().for_each(|object| flowed(object, Tap::FileRead, &expected(3000, 6000), name));
+        assert!(last.iter().all(|object| object.again == 0), "{name}: what was read before was something else");
+    }
 }

@@ -567,3 +567,20 @@ fn a_full_disk_is_truncated() {
     let same = kept.iter().zip(payload(3_000_001, 3_000_000)).take_while(|(a, b)| **a == *b).count();
     check!(run, arrived > 0 && arrived.abs_diff(same as u64) < 16_384, "{same} bytes arrived: {}", t.shown());
 }
+
+/// One program copies one file to many places, faster than each reading is told in full.
+#[test]
+fn one_file_to_many_places() {
+    const TIMES: usize = 40;
+    need!("python3");
+    let copies = format!(
+        "for n in range({TIMES}):\n  with open('src/f0', 'rb') as a, open(f'dst/{{n}}', 'wb') as b: b.write(a.read())"
+    );
+    let run = with_files(Observed::new([peers::PYTHON, "-c", &copies]), &[3000]).go().well();
+    truth::blameless(&run);
+    check!(run, files(&run).len() == TIMES, "{} file transfers", files(&run).len());
+    for n in 0..TIMES {
+        let t = way(&run, "src/f0", &format!("dst/{n}"));
+        check!(run, t.verdict() == "intact", "{}", t.shown());
+    }
+}

@@ -165,6 +165,39 @@ fn a_client_that_nobody_sees() {
     only(&run, 2);
 }
 
+/// A server that hands out one file again and again, faster than each reading is told in full: every connection that
+/// carried it is named, and none that didn't.
+#[test]
+fn one_file_to_many() {
+    need!("curl", "nginx", "openssl");
+    const TIMES: usize = 24;
+    let port = peers::free_port();
+    let session = Observed::script(&format!(
+        "nginx -c \"$PWD/nginx.conf\" & server=$!\nlistening {port}\nexport COUNTERFOIL_OFF=1\n\
+         get=\"curl -sS --ipv4 --http1.1 --cacert cert.pem\"\nurl=https://localhost:{port}\n\
+         $get -H 'Connection: close' \"$url/small?[1-{TIMES}]\" >got\n$get \"$url/other\" >>got\n\
+         $get \"$url/small?[1-{TIMES}]\" >>got\nkill -QUIT $server; wait $server"
+    ));
+    peers::nginx(&session.scratch, port, "");
+    session.scratch.write("www/small", payload(1, 3000));
+    session.scratch.write("www/other", payload(2, 3000));
+    let run = session.go().well();
+    let got = std::fs::metadata(run.scratch.at("got")).expect("got").len();
+    check!(run, got == 3000 * (2 * TIMES as u64 + 1), "{got} bytes were served");
+    told(&run, "origin", "www/other", "nginx", 0);
+    let found = of(&run, "origin", "www/small");
+    let clients: std::collections::BTreeSet<String> =
+        found.iter().map(|t| t.0["origin"]["remote"].to_string()).collect();
+    check!(run, clients.len() == TIMES + 1, "{} connections, not {}", clients.len(), TIMES + 1);
+    // The last one carried it over and over: that is told for each reading that was told in full.
+    check!(run, found.len() <= 2 * TIMES, "{} transfers", found.len());
+    for t in &found {
+        check!(run, t.reasons() == ["peer-not-observed"], "{}", t.shown());
+        check!(run, t.0["origin"]["sha256"] == sha256(&payload(1, 3000)), "{}", t.shown());
+    }
+    truth::blameless(&run);
+}
+
 #[test]
 fn what_is_read_and_not_sent_is_no_transfer() {
     need!("curl", "nginx", "openssl");

@@ -98,7 +98,7 @@ impl Assembler {
                 self.pictured(arena, number, key, classed);
             }
             Record::Named(_) | Record::File(_) => {}
-            Record::Opened(_) | Record::Forked(_) | Record::Note(_) => {}
+            Record::Opened(_) | Record::Forked(_) | Record::Note(_) | Record::Again(_) => {}
         }
     }
 

@@ -108,12 +108,12 @@ impl Bodies {
         spans
     }
 
-    /// One of them is `bytes` bytes with these tags.
-    pub fn carry(&self, bytes: u64, tag: impl Fn(u64) -> Option<Value>) -> bool {
+    /// How many of them are `bytes` bytes with these tags.
+    pub fn carry(&self, bytes: u64, tag: impl Fn(u64) -> Option<Value>) -> usize {
         let is = |(block, ours): (u64, &Block)| {
             ours.is_some_and(|(_, ours)| tag(block) == Some([u128::from_ne_bytes(ours), 0]))
         };
-        self.known().any(|(_, m)| m.length == bytes && (0..).zip(&m.blocks).all(is))
+        self.known().filter(|(_, m)| m.length == bytes && (0..).zip(&m.blocks).all(is)).count()
     }
 
     /// It is in a protocol whose frames nobody followed.

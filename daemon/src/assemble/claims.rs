@@ -145,6 +145,7 @@ impl Assembler {
             resumed: [0; 2],
             extent: [0; 2],
             grew: [0; 2],
+            began: None,
             by: [0; 2],
             ended: None,
             finish: None,

@@ -68,6 +68,7 @@ impl Assembler {
             resumed: [out_offset, in_offset],
             extent: [out_offset, in_offset],
             grew: [0; 2],
+            began: None,
             by: [0; 2],
             ended: None,
             finish: None,

@@ -270,6 +270,7 @@ impl Assembler {
             }
             Record::Forked(forked) => self.forked(arena, forked),
             Record::Note(note) => self.note(arena, by, note),
+            Record::Again(again) => self.files.again(arena, number, again.header.time),
             _ => match self.locate(arena, number) {
                 Some(key) => self.apply(arena, by, number, key, record),
                 None if self.file_told(arena, by, record) => {}

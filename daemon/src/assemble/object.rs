@@ -5,7 +5,7 @@
 use super::datagrams::Datagrams;
 use super::meter::Meter;
 use super::pair::Pair;
-use super::pending::Budget;
+use super::pending::{Budget, Value};
 use super::program::ArenaId;
 use super::slab::Key;
 use super::ssh::Tunnel;
@@ -88,6 +88,8 @@ pub struct Use {
     pub extent: [u64; 2],
     /// When that was last known to have grown, by direction.
     pub grew: [u64; 2],
+    /// What a stream or body last began with, and when that was said.
+    pub began: Option<(u32, Value, u64)>,
     /// Who first moved bytes, as its namespace counts pids; 0 unknown.
     pub by: [u32; 2],
     /// The greatest totals so far.
@@ -95,6 +97,9 @@ pub struct Use {
     /// It said its last word, or its arena is gone.
     pub finish: Option<Finish>,
 }
+
+/// Nanoseconds in which a server that sends the same over and over says nothing new.
+const MOMENT: u64 = 1_000_000_000;
 
 impl Use {
     /// Did it move bytes?
@@ -117,6 +122,16 @@ impl Use {
     pub fn attached_late(&self) -> bool {
         self.flags & record::ATTACHED_LATE != 0
             || self.flags & record::INHERITED != 0 && self.flags & record::RESUMED == 0
+    }
+
+    /// It began, or a body of it did, with `length` bytes that have this tag. False: that was said a moment ago.
+    pub fn begins(&mut self, length: u32, tag: Value, time: u64) -> bool {
+        let known = |(l, t, at): (u32, Value, u64)| (l, t) == (length, tag) && time.abs_diff(at) < MOMENT;
+        let new = !self.began.is_some_and(known);
+        if new {
+            self.began = Some((length, tag, time));
+        }
+        new
     }
 
     /// Notes that records reach `end` at a time, moved by `by`.

@@ -92,18 +92,19 @@ impl Passed {
         self.bodies.any()
     }
 
-    /// One of its messages carried just these `bytes` bytes, or it did itself.
-    pub fn carries(&self, tags: &Tags, bytes: u64) -> bool {
+    /// How many of its messages carried just these `bytes` bytes; 1: it did itself.
+    pub fn carries(&self, tags: &Tags, bytes: u64) -> usize {
         let (whole, rest) = (bytes / BLOCK, bytes % BLOCK);
         let tag = |block: u64| match tags.partial {
             _ if block < whole => tags.get(block),
             Some(p) if (p.offset, u64::from(p.length)) == (whole * BLOCK, rest) => Some(p.value),
             _ => None,
         };
-        let mac = tags.kind() == Some(TagKind::Mac);
-        mac && self.bodies.carry(bytes, tag)
-            || !self.framed()
-                && self.content.as_ref().is_some_and(|c| Some(c.kind) == tags.kind() && c.is(bytes, tag))
+        if self.framed() {
+            return if tags.kind() == Some(TagKind::Mac) { self.bodies.carry(bytes, tag) } else { 0 };
+        }
+        let content = self.content.as_ref().filter(|c| Some(c.kind) == tags.kind());
+        content.is_some_and(|c| c.is(bytes, tag)).into()
     }
 
     /// What it is counted as, in entries of eight bytes.

@@ -235,7 +235,7 @@ impl Assembler {
         let at = Tap::from_code(blocks.header.tap).and_then(|tap| place(object.channel, tap));
         if at == Some(Place::Stream(Direction::Out)) {
             let (length, value) = super::apply::first(blocks);
-            self.sent_first(arena, number, key, length, value);
+            self.sent_first((arena, number), key, length, value, blocks.header.time);
         }
     }
 
@@ -244,7 +244,7 @@ impl Assembler {
         let Some(object) = self.objects.get(key).filter(|o| outward(o) && body.offset == 0) else { return };
         let at = Tap::from_code(body.header.tap).and_then(|tap| place(object.channel, tap));
         if at == Some(Place::Stream(Direction::Out)) {
-            self.sent_first(arena, number, key, body.length, super::apply::body_tag(body));
+            self.sent_first((arena, number), key, body.length, super::apply::body_tag(body), body.header.time);
         }
     }
 
@@ -266,14 +266,24 @@ impl Assembler {
         });
     }
 
-    fn sent_first(&mut self, arena: ArenaId, number: u32, key: Key, length: u32, value: Value) {
-        let Some(object) = self.objects.get(key) else { return };
+    fn sent_first(
+        &mut self,
+        (arena, number): (ArenaId, u32),
+        key: Key,
+        length: u32,
+        value: Value,
+        time: u64,
+    ) {
         let Some(trail) = &mut self.trail else { return };
-        let (programs, transfers) = (&self.programs, &self.transfers);
-        let who = || {
-            let user = object.uses.iter().find(|u| u.arena == arena && u.number == number)?;
-            sending(programs, transfers, object, user)
+        let Some(object) = self.objects.get_mut(key) else { return };
+        let Some(at) = object.uses.iter().position(|u| u.arena == arena && u.number == number) else {
+            return;
         };
+        if !object.uses[at].begins(length, value, time) {
+            return;
+        }
+        let (programs, transfers) = (&self.programs, &self.transfers);
+        let who = || sending(programs, transfers, object, &object.uses[at]);
         trail.sent_first(length, value, who, &mut self.out);
         if let Some(gallery) = &mut self.gallery {
             gallery.sent_first(length, value, who);

@@ -62,9 +62,9 @@ pub struct Lone {
 }
 
 impl Lone {
-    /// It carried this content, and is known to.
-    fn carried(&self, tags: &super::tags::Tags, bytes: u64) -> bool {
-        bytes >= TELLING && self.content.as_ref().is_some_and(|c| c.carries(tags, bytes))
+    /// How often it is known to have carried this content.
+    fn carried(&self, tags: &super::tags::Tags, bytes: u64) -> usize {
+        self.content.as_ref().filter(|_| bytes >= TELLING).map_or(0, |c| c.carries(tags, bytes))
     }
 
     /// It is in no frames that anybody followed: its content can't be looked up.
@@ -124,9 +124,9 @@ impl Files {
             && (last || *due <= self.now)
         {
             let Some((_, lone)) = self.abroad.out.pop_front() else { return };
-            for (id, legs) in self.sent_by(&lone, live) {
+            for (id, times, legs) in self.sent_by(&lone, live) {
                 let Some(reading) = self.readings.get_mut(id) else { continue };
-                reading.sent = true;
+                reading.sent = reading.sent.saturating_add(times);
                 if let Some(reading) = self.readings.get(id) {
                     out.push_back(self.sent(reading, &legs, &lone));
                 }
@@ -134,30 +134,48 @@ impl Files {
         }
     }
 
-    /// What was read, found written nowhere, and went out by this connection, in the order in which it was opened.
-    fn sent_by(&self, lone: &Lone, live: &dyn Live) -> Vec<(u64, Vec<Gift>)> {
+    /// What was read, found written nowhere, and went out by this connection, in the order in which it was opened, and how
+    /// often. What others may have got as well is theirs: of one content no more readings than bodies.
+    fn sent_by(&self, lone: &Lone, live: &dyn Live) -> Vec<(u64, u32, Vec<Gift>)> {
         let (from, to) = lone.open;
         let sources = self.chains.sources(live, lone.arena, from.saturating_sub(BEFORE), to);
-        let mut found: Vec<(u64, u64, Vec<Gift>)> = Vec::new();
+        let mut near: Vec<(u64, u64, &Source)> = Vec::new();
         for source in &sources {
             for id in self.readings.latest(&[source.arena]) {
-                let Some(r) = self.readings.get(id).filter(|r| r.matched == 0 && !r.sent) else { continue };
-                let near = r.end.opened <= to && r.end.last.saturating_add(BEFORE) >= from;
-                if near && self.went(r, source, lone) {
-                    found.push((r.end.opened, id, source.legs.clone()));
+                let Some(r) = self.readings.get(id).filter(|r| r.matched == 0 && r.sent < r.end.times) else {
+                    continue;
+                };
+                if r.end.opened <= to && r.end.last.saturating_add(BEFORE) >= from {
+                    near.push((r.end.opened, id, source));
                 }
             }
         }
-        found.sort_by_key(|(opened, ..)| *opened);
-        found.into_iter().map(|(_, id, legs)| (id, legs)).collect()
+        near.sort_by_key(|(opened, ..)| *opened);
+        let mut carried: HashMap<[u8; 32], usize> = HashMap::new();
+        let mut found = Vec::new();
+        for (_, id, source) in near {
+            let Some(r) = self.readings.get(id) else { continue };
+            let mut once;
+            let count = || lone.carried(&r.end.tags, r.end.bytes);
+            let left = match r.end.digest.filter(|_| !r.end.tags.shed) {
+                Some(digest) => carried.entry(digest).or_insert_with(count),
+                None => {
+                    once = count();
+                    &mut once
+                }
+            };
+            let times = (r.end.times - r.sent).min(u32::try_from(*left).unwrap_or(u32::MAX));
+            *left -= times as usize;
+            if times > 0 && self.name_now(&r.end).is_some() {
+                found.push((id, times, source.legs.clone()));
+            } else if times == 0 && self.must_have_sent(&r.end, source, lone) {
+                found.push((id, 1, source.legs.clone()));
+            }
+        }
+        found
     }
 
-    fn went(&self, r: &Reading, source: &Source, lone: &Lone) -> bool {
-        let end = &r.end;
-        let named = || self.name_now(end).is_some();
-        if lone.carried(&end.tags, end.bytes) {
-            return named();
-        }
+    fn must_have_sent(&self, end: &FileEnd, source: &Source, lone: &Lone) -> bool {
         let seen = end.digest.is_some() && !end.at_rest;
         let during = end.last >= lone.open.0;
         seen && during && self.must_have(end, source, lone)
@@ -174,7 +192,7 @@ impl Files {
         let found = from.sources.iter().find_map(|source| {
             let came = |lone: &Arc<Lone>| {
                 let during = lone.open.0 <= d.end.last && lone.open.1.saturating_add(BEFORE) >= d.end.opened;
-                let carried = || lone.carried(tags, d.bytes()) && self.name_now(&d.end).is_some();
+                let carried = || lone.carried(tags, d.bytes()) > 0 && self.name_now(&d.end).is_some();
                 during && (self.must_have(&d.end, source, lone) || carried())
             };
             known(source.arena).find(came).map(|lone| (lone, source))

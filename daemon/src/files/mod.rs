@@ -219,6 +219,14 @@ impl Files {
         true
     }
 
+    /// A file was read once more as a whole, as it was when it had that number.
+    pub fn again(&mut self, arena: ArenaId, number: u32, time: u64) {
+        match self.open.get_mut(&(arena, number)) {
+            Some(file) => file.again(time),
+            None => self.readings.again(arena, number, time),
+        }
+    }
+
     /// It was said to be open, and not yet closed.
     pub fn knows(&self, arena: ArenaId, number: u32) -> bool {
         self.open.contains_key(&(arena, number))
@@ -302,7 +310,7 @@ impl Files {
             self.next += 1;
             self.written(&end);
             match end.way {
-                Way::Read => self.readings.insert(id, end, &mut self.room),
+                Way::Read => self.readings.insert(id, key.1, end, &mut self.room),
                 Way::Written if self.deliveries.len() < MAX_DELIVERIES => {
                     let (path, since) = (end.path.clone(), self.now);
                     let rest = AtRestState::default();

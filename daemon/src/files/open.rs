@@ -62,6 +62,7 @@ pub struct OpenFile {
     content: [Option<Content>; 2],
     tags: [Tags; 2],
     reach: [u64; 2],
+    again: u32,
 }
 
 /// What one program read from a file, or wrote to it, from open to close.
@@ -103,6 +104,8 @@ pub struct FileEnd {
     pub content: Option<Content>,
     /// Its tags.
     pub tags: Tags,
+    /// How often it was read so, or written.
+    pub times: u32,
     /// What makes all of it uncertain.
     pub doubts: Vec<Reason>,
 }
@@ -138,6 +141,7 @@ impl OpenFile {
             tags: [Tags::default(), Tags::default()],
             content: [None; 2],
             reach: [0; 2],
+            again: 0,
         }
     }
 
@@ -180,6 +184,12 @@ impl OpenFile {
             }
             _ => {}
         }
+    }
+
+    /// It was read once more.
+    pub fn again(&mut self, time: u64) {
+        self.again = self.again.saturating_add(1);
+        self.last = self.last.max(time);
     }
 
     fn moved_by(&mut self, by: u32) {
@@ -288,6 +298,7 @@ impl OpenFile {
             finish,
             content: self.content[way as usize],
             tags: Tags::default(),
+            times: if way == Way::Read { self.again.saturating_add(1) } else { 1 },
             doubts: Vec::new(),
         })
     }

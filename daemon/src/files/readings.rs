@@ -28,8 +28,10 @@ pub struct Reading {
     pub rest: AtRestState,
     /// Deliveries that come from it.
     pub matched: u32,
-    /// It was said to have gone to somebody whom nobody observes.
-    pub sent: bool,
+    /// How often it was said to have gone to somebody whom nobody observes.
+    pub sent: u32,
+    /// Its object's number.
+    number: u32,
 }
 
 impl Reading {
@@ -59,6 +61,7 @@ pub struct Readings {
     by_digest: HashMap<[u8; 32], Ids>,
     by_name: HashMap<(ArenaId, Vec<u8>), Ids>,
     by_arena: HashMap<ArenaId, Ids>,
+    by_number: HashMap<(ArenaId, u32), u64>,
 }
 
 impl Readings {
@@ -77,8 +80,16 @@ impl Readings {
         self.by_arena.contains_key(&arena)
     }
 
-    /// Keeps one more.
-    pub fn insert(&mut self, id: u64, end: FileEnd, room: &mut Room) {
+    /// What had that number there was read once more.
+    pub fn again(&mut self, arena: ArenaId, number: u32, time: u64) {
+        if let Some(reading) = self.by_number.get(&(arena, number)).and_then(|id| self.all.get_mut(id)) {
+            reading.end.times = reading.end.times.saturating_add(1);
+            reading.end.last = reading.end.last.max(time);
+        }
+    }
+
+    /// Keeps one more. `number`: its object's.
+    pub fn insert(&mut self, id: u64, number: u32, end: FileEnd, room: &mut Room) {
         let of_one = self.by_arena.get(&end.arena).filter(|ids| ids.len() >= MAX_OF_ONE);
         let oldest = of_one.and_then(|ids| ids.first().copied());
         let oldest = oldest
@@ -92,7 +103,8 @@ impl Readings {
         let name = (end.arena, base(&end.path).to_vec());
         self.by_name.entry(name).or_default().insert(id);
         self.by_arena.entry(end.arena).or_default().insert(id);
-        self.all.insert(id, Reading { end, rest: AtRestState::default(), matched: 0, sent: false });
+        self.by_number.insert((end.arena, number), id);
+        self.all.insert(id, Reading { end, rest: AtRestState::default(), matched: 0, sent: 0, number });
     }
 
     /// Its content became known.
@@ -109,6 +121,10 @@ impl Readings {
         let name = (reading.end.arena, base(&reading.end.path).to_vec());
         drop_from(&mut self.by_name, &name, id);
         drop_from(&mut self.by_arena, &reading.end.arena, id);
+        let number = (reading.end.arena, reading.number);
+        if self.by_number.get(&number) == Some(&id) {
+            self.by_number.remove(&number);
+        }
         reading.end.tags.clear(room);
     }
 

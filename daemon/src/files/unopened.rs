@@ -111,9 +111,10 @@ impl Files {
             finish: Finish::Ended,
             content: None,
             tags: Tags::default(),
+            times: 1,
             doubts: Vec::new(),
         };
-        self.readings.insert(id, end, &mut self.room);
+        self.readings.insert(id, 0, end, &mut self.room);
         let ask = id + 1;
         self.next += 2;
         self.asked.insert(ask, (Way::Read, id));

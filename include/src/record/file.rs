@@ -109,7 +109,19 @@ pub struct File {
     pub pad2: [u8; 32],
 }
 
+/// [`super::Kind::Again`]: a file was opened, read as a whole and closed once more, unchanged since the header's object
+/// was told, and with the same content. One line.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct Again {
+    /// Common part; the object is an earlier reading's, closed by now. The tap is [`super::Tap::FileRead`].
+    pub header: Header,
+    /// Zero.
+    pub pad: [u8; 48],
+}
+
 const _: () = {
+    assert!(size_of::<Again>() == LINE);
     assert!(size_of::<Named>() == 4 * LINE);
     assert!(size_of::<File>() == 3 * LINE);
 };

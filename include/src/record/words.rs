@@ -39,6 +39,8 @@ Kind {
     Class = 13 "class",
     /// [`Datagrams`]: where datagrams go, and how much.
     Datagrams = 16 "datagrams",
+    /// [`Again`]: a file was read again.
+    Again = 17 "again",
 }
 }
 

@@ -160,7 +160,7 @@ impl Bodies {
                 continue;
             }
             // A line, or what is there of it.
-            let end = rest.iter().position(|&byte| byte == b'\n');
+            let end = memchr::memchr(b'\n', rest);
             let now = end.map_or(rest.len(), |end| end + 1);
             self.head.add(&rest[..now]);
             index += now;

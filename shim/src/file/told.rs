@@ -2,7 +2,9 @@
 //! at it before it is closed.
 
 use super::moves::moved_unseen;
-use super::{MADE, MUTE, READ, STDIO, TOLD, USED, WRITE_REST, WROTE, sides, stdio, writable};
+use super::{
+    AGAIN, MADE, MUTE, READ, READ_REST, STDIO, TOLD, USED, WRITE_REST, WROTE, again, sides, stdio, writable,
+};
 use crate::objects::{self, Object};
 use crate::thread::Guard;
 use crate::{fds, images, kernel, lanes, names, process, start};
@@ -31,6 +33,11 @@ fn introduce(guard: &Guard, object: &Object, fd: i32) -> bool {
     if file.state.fetch_or(TOLD | USED, Relaxed) & TOLD != 0 {
         return true;
     }
+    file.state.fetch_and(!AGAIN, Relaxed);
+    if object.into.offset() != 0 {
+        // It seemed to be read as it was before, and no digest was made of what has passed.
+        file.mark(READ_REST);
+    }
     names::of_descriptor(fd, |name| {
         if name.is_some_and(|name| KERNELS.iter().any(|&kernels| name.starts_with(kernels))) {
             file.mark(MUTE);
@@ -48,6 +55,13 @@ fn introduce(guard: &Guard, object: &Object, fd: i32) -> bool {
     })
 }
 
+/// It isn't read as it was before, or by others, too: says what would have been said at first.
+#[cold]
+pub(super) fn in_full(guard: &Guard, object: &Object, fd: i32) {
+    object.file.state.fetch_and(!AGAIN, Relaxed);
+    tell_opened(guard, object, fd);
+}
+
 /// Files that are no content, but the kernel's answers; and memory that has no name.
 const KERNELS: [&[u8]; 3] = [b"/proc/", b"/sys/", b"/memfd:"];
 
@@ -56,6 +70,15 @@ pub fn look_back(guard: &Guard, object: &Object, fd: i32) {
     let file = &object.file;
     if file.is(MUTE) {
         return;
+    }
+    if file.is(AGAIN) {
+        if again::tell(guard, object) {
+            file.state.fetch_and(!AGAIN, Relaxed);
+            return;
+        }
+        if file.is(READ) {
+            in_full(guard, object, fd);
+        }
     }
     let Some(inode) = kernel::file(fd) else { return };
     file.after.set(inode.stat);
@@ -141,6 +164,9 @@ pub fn tell(guard: &Guard, object: &Object, how: How) {
     record.header.flags = flags | if file.is(MADE) { MADE_EMPTY } else { 0 };
     lanes::push_record(guard, &record);
     images::tell(guard);
+    if how == How::Closed && record.header.flags & READ_DIGEST != 0 {
+        again::told(guard, object);
+    }
 }
 
 /// What flowed one way; None: it must be read at rest.
