@@ -22,9 +22,10 @@ use crate::stream::{Offer, Pieces, Stream};
 use crate::thread::Guard;
 use crate::{fds, lanes, process};
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
-use counterfoil_abi::{BLOCK, UNKNOWN};
+use counterfoil_abi::UNKNOWN;
 use counterfoil_abi::record::{Channel, IN_EOF, Stat, Tap};
 use digest::Digest;
+use again::Due;
 use libc::{O_ACCMODE, O_APPEND, O_CREAT, O_EXCL, O_RDONLY, O_RDWR, O_TRUNC, O_WRONLY};
 pub use moves::{cloned, copied, mapped, resized, set_flags, sought};
 pub use stdio::{closing_stream, opened_stream};
@@ -53,6 +54,7 @@ pub struct File {
     after: Stated,
     read: Digest,
     write: Digest,
+    sum: again::Sum,
 }
 
 #[repr(C)]
@@ -93,6 +95,8 @@ const READ: u32 = 256;
 const WROTE: u32 = 512;
 /// Nothing was said: it seems to be read as it was read before.
 const AGAIN: u32 = 1024;
+/// A sum is made of what is read, so that the next reading may be known to be the same.
+const SUMMED: u32 = 2048;
 
 /// What is to be done with a call's bytes.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -140,8 +144,12 @@ pub fn begin(object: &Object, fd: i32, identity: &Identity, flags: Option<u32>) 
     if opened & O_APPEND != 0 {
         state |= WRITE_REST;
     }
-    if flags.is_some() && state & EXPOSED == 0 && opened & O_ACCMODE == O_RDONLY && again::is_due(identity) {
-        state |= AGAIN;
+    if flags.is_some() && state & EXPOSED == 0 && opened & O_ACCMODE == O_RDONLY {
+        state |= match again::due(identity) {
+            Due::Full => 0,
+            Due::Summed => SUMMED,
+            Due::Again => AGAIN,
+        };
     }
     file.before.set(identity.stat);
     file.empty_at.store(if identity.stat.size == 0 { lanes::now() } else { 0 }, Relaxed);
@@ -162,6 +170,7 @@ impl File {
         self.after.set(Stat::default());
         self.read.clear();
         self.write.clear();
+        self.sum.clear();
     }
 
     /// Something happened with it that is to be told.
@@ -187,6 +196,10 @@ impl File {
         if self.state.load(Relaxed) & bits != bits {
             self.state.fetch_or(bits, Relaxed);
         }
+    }
+
+    fn unmark(&self, bits: u32) {
+        self.state.fetch_and(!bits, Relaxed);
     }
 
     fn flags(&self) -> i32 {
@@ -280,15 +293,20 @@ pub fn took<P: Pieces + ?Sized>(
         if let Some(began) = began {
             file.read_to.fetch_max(began.saturating_add(bytes), Relaxed);
         }
-        if turn == Turn::Flow && file.is(AGAIN) {
-            let here = stream.offset();
-            if began == Some(here) && here.saturating_add(bytes) < BLOCK {
-                stream.tagged(guard, object.number(), Tap::FileRead, data, bytes);
-            } else {
-                told::in_full(guard, object, fd);
-                file.mark(READ_REST);
+        if turn == Turn::Flow && file.is(AGAIN | SUMMED) {
+            // SAFETY: claimed.
+            let sum = unsafe { file.sum.get() };
+            if !began.is_some_and(|began| sum.take(began, data, bytes)) {
+                file.unmark(SUMMED);
+                if file.is(AGAIN) {
+                    told::in_full(guard, object, fd);
+                    file.mark(READ_REST);
+                }
             }
-        } else if turn == Turn::Flow {
+        }
+        if turn == Turn::Flow && file.is(AGAIN) {
+            stream.count(bytes);
+        } else if turn == Turn::Flow && !file.is(READ_REST) {
             let here = stream.offset();
             // SAFETY: claimed.
             let digest = unsafe { file.read.get() };

@@ -444,14 +444,6 @@ impl Stream {
         told
     }
 
-    /// The tag of all that passed, where that is less than a block, and every byte of it was tagged. The stream is
-    /// claimed.
-    pub fn short_tag(&self) -> Option<Wide> {
-        let tagged = self.broken.load(Ordering::Relaxed) == 0 && !self.missed();
-        // SAFETY: claimed.
-        (tagged && (1..BLOCK).contains(&self.offset())).then(|| unsafe { &*self.mac.get() }.tag())
-    }
-
     /// There is something to tell.
     #[inline]
     pub fn untold(&self) -> bool {

@@ -535,6 +535,7 @@ fn readings_over_and_over() {
     let small: Vec<u8> = expected(0, 3000);
     for (name, more, rest) in [
         ("again", 0, None),
+        ("again_large", 0, None),
         ("again_half", 0, Some(1500)),
         ("again_twice", 0, Some(3000)),
         ("again_backwards", 0, Some(3000)),
@@ -549,7 +550,8 @@ fn readings_over_and_over() {
     ] {
         println!("{name}");
         let run = scenario(name);
-        let readings = run.of("small", Tap::FileRead);
+        let (file, content) = if name == "again_large" { ("in", content()) } else { ("small", small.clone()) };
+        let readings = run.of(file, Tap::FileRead);
         let again: u32 = readings.iter().map(|object| object.again).sum();
         // A slow machine has more than a second for it.
         assert!((1..=TIMES - 4 + more).contains(&again), "{name}: {again} times");
@@ -566,7 +568,7 @@ fn readings_over_and_over() {
             None => assert!(resting.is_empty(), "{name}"),
         }
         let (flowing, last) = flowing.split_at(flowing.len() - usize::from(name == "again_changed"));
-        flowing.iter().for_each(|object| flowed(object, Tap::FileRead, &small, name));
+        flowing.iter().for_each(|object| flowed(object, Tap::FileRead, &content, name));
         last.iter().for_each(|object| flowed(object, Tap::FileRead, &expected(3000, 6000), name));
         assert!(last.iter().all(|object| object.again == 0), "{name}: what was read before was something else");
     }

@@ -2,20 +2,22 @@
 //!
 //! Comes in: a file that was read as a whole and told in full, and what is opened next. Goes out: one line, `Again`,
 //! in place of all that was told before, where the same file was read once more, unchanged, to its end, and what was
-//! read has the same tag. Every second [`IN_FULL`] readings of a file are told in full all the same, so that little
-//! rests on one of them.
+//! read comes to the same [`Sum`]. Every second [`IN_FULL`] readings of a file are told in full all the same, so that
+//! little rests on one of them.
 //!
-//! What is sensitive is always told in full, and so is what doesn't fit into one block.
+//! What is sensitive is always told in full, and so is what is very large.
 
-use super::{EXPOSED, File, READ, READ_REST};
+use super::{EXPOSED, READ, READ_REST, SUMMED};
 use crate::content;
 use crate::kernel::Identity;
 use crate::lanes;
-use crate::mac::{WIDEST, Wide};
+use crate::mac::{Mac, WIDEST, Wide};
 use crate::objects::Object;
+use crate::stream::Pieces;
 use crate::thread::Guard;
 use bytemuck::Zeroable;
 use core::cell::UnsafeCell;
+use core::mem::MaybeUninit;
 use core::sync::atomic::{AtomicBool, Ordering};
 use counterfoil_abi::BLOCK;
 use counterfoil_abi::record::{Again, Kind, Stat, Tap};
@@ -25,19 +27,80 @@ use libc::{O_ACCMODE, O_RDONLY};
 const IN_FULL: u32 = 4;
 /// Nanoseconds.
 const SPAN: u64 = 1_000_000_000;
+/// Larger files are read for long, mostly. Bytes.
+const LARGEST: u64 = 16 << 20;
 /// Files remembered. Where two have one place the later one has it.
 const FILES: usize = 256;
 
-/// A file that was told in full.
-struct Told {
-    which: Which,
-    /// Of all its content.
-    tag: Wide,
-    /// The object of the last reading that was told in full.
-    object: u32,
-    /// How many were since then.
-    times: u32,
-    since: u64,
+/// What a file's whole content comes to: tags of its blocks, one folded into the other, and of what is behind them.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Total {
+    blocks: u128,
+    rest: Wide,
+}
+
+/// A [`Total`] as the bytes go by. In shared memory; whoever has claimed the stream works with it.
+#[repr(C)]
+pub struct Sum(UnsafeCell<MaybeUninit<Running>>);
+
+// SAFETY: reached only by `get` and `clear`, see there.
+unsafe impl Sync for Sum {}
+
+/// Valid at any bytes' value, as [`Mac`] is.
+pub struct Running {
+    /// Bytes so far.
+    at: u64,
+    blocks: u128,
+    mac: Mac,
+}
+
+impl Sum {
+    /// As new. Nobody else knows of the object yet.
+    pub fn clear(&self) {
+        // SAFETY: the object is being made: nobody else has it.
+        let running = unsafe { (*self.0.get()).assume_init_mut() };
+        (running.at, running.blocks) = (0, 0);
+    }
+
+    /// # Safety
+    /// The caller has claimed the stream, and `clear` came before.
+    #[allow(clippy::mut_from_ref, reason = "the claim is the lock")]
+    pub unsafe fn get(&self) -> &mut Running {
+        // SAFETY: contract.
+        unsafe { (*self.0.get()).assume_init_mut() }
+    }
+}
+
+impl Running {
+    /// `bytes` of `data` were read at `offset`. False: that isn't where this stands.
+    pub fn take<P: Pieces + ?Sized>(&mut self, offset: u64, data: &P, bytes: u64) -> bool {
+        if offset != self.at {
+            return false;
+        }
+        data.walk(0, bytes, &mut |mut piece| {
+            while !piece.is_empty() {
+                let into = self.at % BLOCK;
+                if into == 0 {
+                    self.mac.begin(self.at);
+                }
+                let (now, later) = piece.split_at(piece.len().min((BLOCK - into) as usize));
+                self.mac.update(now);
+                self.at = self.at.wrapping_add(now.len() as u64);
+                if self.at.is_multiple_of(BLOCK) {
+                    let tag = u128::from_le_bytes(crate::mac::first_half(&self.mac.tag()));
+                    // Odd: nothing is lost of what was there.
+                    self.blocks = self.blocks.wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835) ^ tag;
+                }
+                piece = later;
+            }
+        });
+        true
+    }
+
+    fn total(&self) -> Total {
+        let rest = if self.at.is_multiple_of(BLOCK) { [0; WIDEST] } else { self.mac.tag() };
+        Total { blocks: self.blocks, rest }
+    }
 }
 
 /// A file's content, as far as the kernel names it.
@@ -55,6 +118,17 @@ impl Which {
     }
 }
 
+/// A file that was told in full.
+struct Told {
+    which: Which,
+    total: Option<Total>,
+    /// The object of the last reading that was told in full.
+    object: u32,
+    /// How many were since then.
+    times: u32,
+    since: u64,
+}
+
 /// A place for one file: who doesn't get it at once does without.
 struct Place {
     taken: AtomicBool,
@@ -65,15 +139,15 @@ struct Place {
 unsafe impl Sync for Place {}
 
 impl Place {
-    const FREE: Self = {
+    const fn free() -> Self {
         let stat = Stat { size: 0, modified: 0, changed: 0 };
         let which = Which { device: 0, inode: 0, stat };
-        let told = Told { which, tag: [0; WIDEST], object: 0, times: 0, since: 0 };
+        let told = Told { which, total: None, object: 0, times: 0, since: 0 };
         Self { taken: AtomicBool::new(false), told: UnsafeCell::new(told) }
-    };
+    }
 }
 
-static PLACES: [Place; FILES] = [Place::FREE; FILES];
+static PLACES: [Place; FILES] = [const { Place::free() }; FILES];
 
 /// `f` of the place of this file, if nobody else has it now. A thread that leaves a call in between (`siglongjmp`)
 /// leaves it taken for good: its files are told in full from then on.
@@ -89,65 +163,115 @@ fn with<T>(which: &Which, f: impl FnOnce(&mut Told) -> T) -> Option<T> {
     Some(result)
 }
 
-/// A file that was just opened has been told in full often enough.
-pub fn is_due(identity: &Identity) -> bool {
+/// How a reading is to be told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Due {
+    /// In full.
+    Full,
+    /// In full, with a [`Sum`] made of it: the next one may be the same.
+    Summed,
+    /// In one line, if it is as those before.
+    Again,
+}
+
+/// What a file that was just opened to be read is due.
+pub fn due(identity: &Identity) -> Due {
     let Identity { device, inode, stat, .. } = *identity;
     let which = Which { device, inode, stat };
-    (1..BLOCK).contains(&stat.size)
-        && !content::turned_up()
-        && with(&which, |told| {
-            told.which == which
-                && told.times >= IN_FULL
-                && lanes::now().saturating_sub(told.since) < SPAN
-        }) == Some(true)
+    if !(1..=LARGEST).contains(&stat.size) || content::turned_up() {
+        return Due::Full;
+    }
+    let due = with(&which, |told| {
+        if told.which != which || lanes::now().saturating_sub(told.since) >= SPAN {
+            Due::Full
+        } else if told.times < IN_FULL || told.total.is_none() {
+            Due::Summed
+        } else {
+            Due::Again
+        }
+    });
+    due.unwrap_or(Due::Full)
 }
 
 /// A file is closed, and has been told in full.
 pub fn told(guard: &Guard, object: &Object) {
-    let file = &object.file;
     let which = Which::of(object);
-    if !(1..BLOCK).contains(&which.stat.size)
-        || file.after.get() != which.stat
-        || !alone(object)
-        || content::turned_up()
-    {
+    let unchanged = object.file.after.get() == which.stat;
+    if !(1..=LARGEST).contains(&which.stat.size) || !unchanged || !alone(object) || content::turned_up() {
         return;
     }
-    let Some(tag) = whole(guard, object) else { return };
+    let total = if object.file.is(SUMMED) { whole(guard, object) } else { None };
     with(&which, |told| {
         let now = lanes::now();
-        if told.which != which || told.tag != tag || now.saturating_sub(told.since) >= SPAN {
-            (told.which, told.tag, told.times, told.since) = (which, tag, 0, now);
+        let other = told.total.is_some() && total.is_some() && told.total != total;
+        if told.which != which || other || now.saturating_sub(told.since) >= SPAN {
+            (told.which, told.total, told.times, told.since) = (which, None, 0, now);
         }
+        told.total = total.or(told.total);
         told.times += 1;
         told.object = object.number();
     });
 }
 
-/// A file that [was due](is_due) is about to be closed: says that it was read again. False: it has to be told in full.
+/// A file that was [due](Due::Again) is about to be closed: says that it was read again. False: it has to be told in
+/// full.
 pub fn tell(guard: &Guard, object: &Object) -> bool {
     let which = Which::of(object);
-    let Some(tag) = Some(object).filter(|o| alone(o)).and_then(|o| whole(guard, o)) else { return false };
-    let before = with(&which, |told| (told.which == which && told.tag == tag).then_some(told.object));
-    let Some(object) = before.flatten() else { return false };
-    let header = lanes::header(Kind::Again, 1, Tap::FileRead as u8, object);
-    lanes::push_record(guard, &Again { header, ..Zeroable::zeroed() })
+    let total = if alone(object) { whole(guard, object) } else { None };
+    let same = |told: &Told| told.which == which && total.is_some() && told.total == total;
+    let Some(before) = with(&which, |told| same(told).then_some(told.object)).flatten() else { return false };
+    let header = lanes::header(Kind::Again, 1, Tap::FileRead as u8, before);
+    lanes::push_record(guard, &Again { header, ..Zeroable::zeroed() });
+    true
 }
 
 /// Opened here to be read, and nobody else has had it.
 fn alone(object: &Object) -> bool {
-    let file: &File = &object.file;
-    let expected = file.flags() & O_ACCMODE == O_RDONLY && !file.is(EXPOSED | READ_REST) && file.is(READ);
-    expected && !file.shared() && object.held_once() && object.opened.load(Ordering::Relaxed) == 0
+    let file = &object.file;
+    let read = file.flags() & O_ACCMODE == O_RDONLY && !file.is(EXPOSED | READ_REST) && file.is(READ);
+    read && !file.shared() && object.held_once() && object.opened.load(Ordering::Relaxed) == 0
 }
 
-/// The tag of what was read, if that is the whole file.
-fn whole(guard: &Guard, object: &Object) -> Option<Wide> {
+/// What was read comes to this, if it is the whole file.
+fn whole(guard: &Guard, object: &Object) -> Option<Total> {
     let stream = &object.into;
-    if stream.offset() != object.file.before.size() || !stream.take(guard, object.number(), Tap::FileRead) {
+    if stream.missed() || !stream.take(guard, object.number(), Tap::FileRead) {
         return None;
     }
-    let tag = stream.short_tag();
+    // SAFETY: claimed.
+    let sum = unsafe { object.file.sum.get() };
+    let total = (sum.at == object.file.before.size()).then(|| sum.total());
     stream.release();
-    tag
+    total
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sum_tells_order_and_length_and_not_pieces() {
+        let content: Vec<u8> = (0..50_000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+        let of = |content: &[u8], piece: usize| {
+            // SAFETY: all zero is a state that was not begun.
+            let mut sum: Box<Running> = Box::new(unsafe { core::mem::zeroed() });
+            let mut at = 0;
+            for piece in content.chunks(piece) {
+                assert!(sum.take(at, piece, piece.len() as u64));
+                at += piece.len() as u64;
+            }
+            assert!(!sum.take(at + 1, &b"further on"[..], 10));
+            sum.total()
+        };
+        let _alone = crate::stream::tests::alone();
+        let whole = of(&content, 50_000);
+        assert!(whole == of(&content, 7) && whole == of(&content, 16_384));
+        let (mut turned, mut flipped) = (content.clone(), content.clone());
+        turned[..32_768].rotate_left(16_384);
+        flipped[20_000] ^= 1;
+        for other in [&turned[..], &flipped, &content[..49_999], &content[..49_152], &content[..16_384]] {
+            assert!(whole != of(other, 16_384));
+        }
+        assert!(of(&content[..16_384], 16_384) != of(&content[..32_768], 16_384));
+    }
 }

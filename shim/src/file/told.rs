@@ -33,7 +33,7 @@ fn introduce(guard: &Guard, object: &Object, fd: i32) -> bool {
     if file.state.fetch_or(TOLD | USED, Relaxed) & TOLD != 0 {
         return true;
     }
-    file.state.fetch_and(!AGAIN, Relaxed);
+    file.unmark(AGAIN);
     if object.into.offset() != 0 {
         // It seemed to be read as it was before, and no digest was made of what has passed.
         file.mark(READ_REST);
@@ -58,7 +58,7 @@ fn introduce(guard: &Guard, object: &Object, fd: i32) -> bool {
 /// It isn't read as it was before, or by others, too: says what would have been said at first.
 #[cold]
 pub(super) fn in_full(guard: &Guard, object: &Object, fd: i32) {
-    object.file.state.fetch_and(!AGAIN, Relaxed);
+    object.file.unmark(AGAIN);
     tell_opened(guard, object, fd);
 }
 
@@ -73,7 +73,7 @@ pub fn look_back(guard: &Guard, object: &Object, fd: i32) {
     }
     if file.is(AGAIN) {
         if again::tell(guard, object) {
-            file.state.fetch_and(!AGAIN, Relaxed);
+            file.unmark(AGAIN);
             return;
         }
         if file.is(READ) {
