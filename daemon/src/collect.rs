@@ -27,7 +27,7 @@ use std::sync::atomic::Ordering;
 const AHEAD: usize = 16;
 /// Ticks in which all quiet arenas are looked at once whose user's bell is silent: programs can silence that, of their own
 /// user's.
-const ROUND: usize = 16;
+const ROUND: usize = 64;
 /// Ticks without a record until an arena counts as quiet.
 const QUIET_AFTER: u32 = 3;
 /// Nanoseconds between two looks at the used lanes of a quiet arena, and at all lanes.

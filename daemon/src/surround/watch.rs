@@ -24,6 +24,8 @@ const OTHER_LOOKS: usize = 8;
 /// a thousand idle programs may cost half a percent of a core in all.
 const MANY: usize = 200;
 const FEWER: usize = 4;
+/// Rounds until those who are gone lose their turns.
+const TIDY_EVERY: usize = 16;
 /// Looks at code at once, and in one round what newcomers may take beside it.
 const CODE_LOOKS: usize = 4;
 const NEW_CODE_LOOKS: usize = 40;
@@ -63,8 +65,8 @@ struct Member {
 #[derive(Default)]
 pub struct Watched {
     programs: HashMap<ArenaId, Program>,
-    /// Whose turn it is.
-    turns: VecDeque<(ArenaId, u32)>,
+    /// Whose turn it is, and when their programs moved data: a thousand of these are asked in each round. Some may be gone.
+    turns: VecDeque<(ArenaId, u32, Pulse)>,
     /// Looks at code that newcomers may still have in this round.
     new_code_looks: usize,
     /// Looks around so far.
@@ -108,6 +110,11 @@ impl Program {
     }
 }
 
+/// The process still runs that program.
+fn is_member(programs: &HashMap<ArenaId, Program>, id: ArenaId, pid: u32) -> bool {
+    programs.get(&id).is_some_and(|program| program.members.iter().any(|m| m.pid == pid))
+}
+
 impl Watched {
     /// Nobody is watched.
     pub fn is_empty(&self) -> bool {
@@ -147,7 +154,7 @@ impl Watched {
         if program.members.len() < MAX_FORKS && program.members.iter().all(|m| m.pid != pid) {
             let (looked, wait) = (now(), CODE_FIRST);
             program.members.push(Member { pid, starttime, tracer: 0, looked, wait });
-            self.turns.push_back((id, pid));
+            self.turns.push_back((id, pid, program.pulse.clone()));
         }
     }
 
@@ -252,25 +259,27 @@ impl Watched {
     fn whose_turn(&mut self, now: u64) -> Vec<(ArenaId, u32)> {
         let fewer = if self.turns.len() > MANY { FEWER } else { 1 };
         let (mut busy_left, mut others_left) = (BUSY_LOOKS / fewer, OTHER_LOOKS / fewer);
-        let (mut due, mut wait) = (Vec::new(), VecDeque::new());
+        if self.rounds.is_multiple_of(TIDY_EVERY) {
+            let programs = &self.programs;
+            self.turns.retain(|(id, pid, _)| is_member(programs, *id, *pid));
+        }
+        let (mut due, mut wait, mut looked_at) = (Vec::new(), VecDeque::new(), VecDeque::new());
         while busy_left + others_left > 0
             && let Some(turn) = self.turns.pop_front()
         {
-            let Some(program) = self.programs.get(&turn.0) else { continue };
-            if program.members.iter().all(|m| m.pid != turn.1) {
-                continue;
-            }
-            let busy = now.saturating_sub(program.pulse.load(Ordering::Relaxed)) < BUSY_FOR;
+            let busy = now.saturating_sub(turn.2.load(Ordering::Relaxed)) < BUSY_FOR;
             let left = if busy { &mut busy_left } else { &mut others_left };
-            if *left > 0 {
-                *left -= 1;
-                due.push(turn);
-            } else {
+            if *left == 0 {
                 wait.push_back(turn);
+            } else if is_member(&self.programs, turn.0, turn.1) {
+                *left -= 1;
+                due.push((turn.0, turn.1));
+                looked_at.push_back(turn);
             }
         }
-        wait.append(&mut self.turns);
-        wait.extend(&due);
+        for after in [&mut self.turns, &mut looked_at] {
+            wait.append(after);
+        }
         self.turns = wait;
         due
     }
@@ -377,6 +386,8 @@ mod tests {
         (100..300).for_each(|id| watched.gone(id));
         watched.gone(5);
         assert!(!rounds(&mut watched, 20).contains(&5));
+        watched.rounds = TIDY_EVERY;
+        watched.whose_turn(at);
         assert_eq!(watched.turns.len(), 99);
     }
 
