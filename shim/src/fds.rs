@@ -332,6 +332,9 @@ pub fn opened(object: &Object, fd: i32, peer_inode: u64) -> Opened {
     record.header.flags = object.opened.load(Ordering::Relaxed);
     if channel == Channel::File {
         record.peer_inode = object.file.empty_at();
+        if object.file.began() != 0 {
+            record.header.time = object.file.began();
+        }
     } else if channel == Channel::Pipe {
         record.header.tap = if writes(object) { object.taps().0 } else { object.taps().1 } as u8;
     } else if fd >= 0 && !process::sandboxed() {

@@ -21,15 +21,15 @@ use crate::objects::{self, Object};
 use crate::stream::{Offer, Pieces, Stream};
 use crate::thread::Guard;
 use crate::{fds, lanes, process};
+use again::Due;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use counterfoil_abi::UNKNOWN;
 use counterfoil_abi::record::{Channel, IN_EOF, Stat, Tap};
 use digest::Digest;
-use again::Due;
 use libc::{O_ACCMODE, O_APPEND, O_CREAT, O_EXCL, O_RDONLY, O_RDWR, O_TRUNC, O_WRONLY};
 pub use moves::{cloned, copied, mapped, resized, set_flags, sought};
 pub use stdio::{closing_stream, opened_stream};
-pub use told::{look_back, tell, tell_opened};
+pub use told::{look_back, tell, tell_opened, unseen_close};
 
 /// See the module's text. All zero in a free object; the atomics need no order among themselves, and
 /// what is hashed belongs to who has claimed the stream.
@@ -50,6 +50,8 @@ pub struct File {
     wrote_to: AtomicU64,
     /// When it was seen to be empty.
     empty_at: AtomicU64,
+    /// When it was first looked at, 0: it is told at that moment.
+    began: AtomicU64,
     before: Stated,
     after: Stated,
     read: Digest,
@@ -148,7 +150,10 @@ pub fn begin(object: &Object, fd: i32, identity: &Identity, flags: Option<u32>) 
         state |= match again::due(identity) {
             Due::Full => 0,
             Due::Summed => SUMMED,
-            Due::Again => AGAIN,
+            Due::Again => {
+                file.began.store(lanes::now(), Relaxed);
+                AGAIN
+            }
         };
     }
     file.before.set(identity.stat);
@@ -162,7 +167,8 @@ pub fn begin(object: &Object, fd: i32, identity: &Identity, flags: Option<u32>) 
 impl File {
     /// As new.
     pub fn clear(&self) {
-        for word in [&self.position, &self.written, &self.read_to, &self.wrote_to, &self.empty_at] {
+        let words = [&self.position, &self.written, &self.read_to, &self.wrote_to];
+        for word in words.into_iter().chain([&self.empty_at, &self.began]) {
             word.store(0, Relaxed);
         }
         self.state.store(0, Relaxed);
@@ -173,9 +179,19 @@ impl File {
         self.sum.clear();
     }
 
+    /// The daemon has heard of it.
+    pub fn is_told(&self) -> bool {
+        self.is(TOLD)
+    }
+
     /// Something happened with it that is to be told.
     pub fn used(&self) -> bool {
         self.is(USED)
+    }
+
+    /// When it was first looked at; 0: now.
+    pub fn began(&self) -> u64 {
+        self.began.load(Relaxed)
     }
 
     /// When it was seen to be empty, 0: it wasn't.
@@ -198,8 +214,9 @@ impl File {
         }
     }
 
-    fn unmark(&self, bits: u32) {
-        self.state.fetch_and(!bits, Relaxed);
+    /// How it stood before.
+    fn unmark(&self, bits: u32) -> u32 {
+        self.state.fetch_and(!bits, Relaxed)
     }
 
     fn flags(&self) -> i32 {
@@ -296,12 +313,10 @@ pub fn took<P: Pieces + ?Sized>(
         if turn == Turn::Flow && file.is(AGAIN | SUMMED) {
             // SAFETY: claimed.
             let sum = unsafe { file.sum.get() };
-            if !began.is_some_and(|began| sum.take(began, data, bytes)) {
+            if file.is(AGAIN) && (began != Some(sum.at()) || again::is_late(object)) {
+                told::in_full(guard, object, fd, true);
+            } else if !began.is_some_and(|began| sum.take(began, data, bytes)) {
                 file.unmark(SUMMED);
-                if file.is(AGAIN) {
-                    told::in_full(guard, object, fd);
-                    file.mark(READ_REST);
-                }
             }
         }
         if turn == Turn::Flow && file.is(AGAIN) {

@@ -31,7 +31,7 @@ struct Counters {
 }
 
 /// Not the last one is used again at once, since another thread may still be in a call on what it was.
-const GIVEN_BACK: usize = 16;
+const GIVEN_BACK: usize = 64;
 
 /// Slots that are used in turn as long as one of them is free: not all of them, since what was used once
 /// takes memory.
@@ -404,6 +404,9 @@ impl Object {
             if self.let_go() {
                 return;
             }
+        }
+        if self.channel() == Channel::File && how == How::ClosedUnseen {
+            file::unseen_close(guard, self);
         }
         // An exit handler closes what this process has let go already.
         let left = self.refs.load(Ordering::Relaxed) == 0;

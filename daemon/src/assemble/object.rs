@@ -124,14 +124,9 @@ impl Use {
             || self.flags & record::INHERITED != 0 && self.flags & record::RESUMED == 0
     }
 
-    /// It began, or a body of it did, with `length` bytes that have this tag. False: that was said a moment ago.
-    pub fn begins(&mut self, length: u32, tag: Value, time: u64) -> bool {
-        let known = |(l, t, at): (u32, Value, u64)| (l, t) == (length, tag) && time.abs_diff(at) < MOMENT;
-        let new = !self.began.is_some_and(known);
-        if new {
-            self.began = Some((length, tag, time));
-        }
-        new
+    /// That it began with `length` bytes that have this tag, or a body of it did, was said a moment ago.
+    pub fn has_begun(&self, length: u32, tag: Value, time: u64) -> bool {
+        self.began.is_some_and(|(l, t, at)| (l, t) == (length, tag) && time.abs_diff(at) < MOMENT)
     }
 
     /// Notes that records reach `end` at a time, moved by `by`.

@@ -244,7 +244,13 @@ impl Assembler {
         let Some(object) = self.objects.get(key).filter(|o| outward(o) && body.offset == 0) else { return };
         let at = Tap::from_code(body.header.tap).and_then(|tap| place(object.channel, tap));
         if at == Some(Place::Stream(Direction::Out)) {
-            self.sent_first((arena, number), key, body.length, super::apply::body_tag(body), body.header.time);
+            self.sent_first(
+                (arena, number),
+                key,
+                body.length,
+                super::apply::body_tag(body),
+                body.header.time,
+            );
         }
     }
 
@@ -279,14 +285,14 @@ impl Assembler {
         let Some(at) = object.uses.iter().position(|u| u.arena == arena && u.number == number) else {
             return;
         };
-        if !object.uses[at].begins(length, value, time) {
+        if object.uses[at].has_begun(length, value, time) {
             return;
         }
-        let (programs, transfers) = (&self.programs, &self.transfers);
-        let who = || sending(programs, transfers, object, &object.uses[at]);
-        trail.sent_first(length, value, who, &mut self.out);
+        let Some(who) = sending(&self.programs, &self.transfers, object, &object.uses[at]) else { return };
+        object.uses[at].began = Some((length, value, time));
+        trail.sent_first(length, value, &who, &mut self.out);
         if let Some(gallery) = &mut self.gallery {
-            gallery.sent_first(length, value, who);
+            gallery.sent_first(length, value, &who);
         }
     }
 

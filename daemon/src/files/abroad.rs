@@ -142,7 +142,7 @@ impl Files {
         let mut near: Vec<(u64, u64, &Source)> = Vec::new();
         for source in &sources {
             for id in self.readings.latest(&[source.arena]) {
-                let Some(r) = self.readings.get(id).filter(|r| r.matched == 0 && r.sent < r.end.times) else {
+                let Some(r) = self.readings.get(id).filter(|r| r.left() > 0) else {
                     continue;
                 };
                 if r.end.opened <= to && r.end.last.saturating_add(BEFORE) >= from {
@@ -155,18 +155,16 @@ impl Files {
         let mut found = Vec::new();
         for (_, id, source) in near {
             let Some(r) = self.readings.get(id) else { continue };
-            let mut once;
             let count = || lone.carried(&r.end.tags, r.end.bytes);
-            let left = match r.end.digest.filter(|_| !r.end.tags.shed) {
-                Some(digest) => carried.entry(digest).or_insert_with(count),
-                None => {
-                    once = count();
-                    &mut once
-                }
+            let left = match r.end.digest.and_then(|digest| carried.get(&digest)) {
+                Some(&left) => left,
+                None => count(),
             };
-            let times = (r.end.times - r.sent).min(u32::try_from(*left).unwrap_or(u32::MAX));
-            *left -= times as usize;
+            let times = r.left().min(u32::try_from(left).unwrap_or(u32::MAX));
             if times > 0 && self.name_now(&r.end).is_some() {
+                if let Some(digest) = r.end.digest {
+                    carried.insert(digest, left - times as usize);
+                }
                 found.push((id, times, source.legs.clone()));
             } else if times == 0 && self.must_have_sent(&r.end, source, lone) {
                 found.push((id, 1, source.legs.clone()));

@@ -58,6 +58,8 @@ const MAX_DELIVERIES: usize = 100_000;
 const MAX_NODES: usize = 50_000;
 /// Users remembered of one program.
 const MAX_USERS: usize = 64;
+/// Files that were read again before they were told.
+const MAX_EARLY: usize = 4096;
 /// Files being read at rest.
 const MAX_ASKED: usize = 256;
 /// How long things that are over are remembered, nanoseconds.
@@ -101,6 +103,8 @@ pub struct Files {
     surroundings: Surroundings,
     open: HashMap<(ArenaId, u32), OpenFile>,
     open_of: HashMap<ArenaId, u32>,
+    /// How often files were read again that nobody has opened yet, and when last.
+    early: HashMap<(ArenaId, u32), (u32, u64)>,
     /// Files that were closed, with the tick when that counts.
     closing: VecDeque<(u64, (ArenaId, u32))>,
     names: Names,
@@ -139,6 +143,7 @@ impl Files {
             surroundings,
             open: HashMap::new(),
             open_of: HashMap::new(),
+            early: HashMap::new(),
             closing: VecDeque::new(),
             names: Names::default(),
             room: Room::new(room),
@@ -191,7 +196,11 @@ impl Files {
             return false;
         }
         *of_one += 1;
-        self.open.insert(key, OpenFile::new(arena, pid, opened));
+        let mut file = OpenFile::new(arena, pid, opened);
+        if let Some((times, last)) = self.early.remove(&key) {
+            file.again(times, last);
+        }
+        self.open.insert(key, file);
         self.remember_user(arena, pid);
         true
     }
@@ -221,9 +230,15 @@ impl Files {
 
     /// A file was read once more as a whole, as it was when it had that number.
     pub fn again(&mut self, arena: ArenaId, number: u32, time: u64) {
-        match self.open.get_mut(&(arena, number)) {
-            Some(file) => file.again(time),
-            None => self.readings.again(arena, number, time),
+        let key = (arena, number);
+        if let Some(file) = self.open.get_mut(&key) {
+            file.again(1, time);
+        } else if !self.readings.again(arena, number, time)
+            && (self.early.len() < MAX_EARLY || self.early.contains_key(&key))
+        {
+            // Lanes are read one after the other: it may have been told in one that comes later.
+            let (times, last) = self.early.entry(key).or_default();
+            (*times, *last) = (times.saturating_add(1), time.max(*last));
         }
     }
 
@@ -400,6 +415,7 @@ impl Files {
             }
         }
         self.names.forget_before(before);
+        self.early.clear();
         self.forget_abroad();
         let scarce = self.room.scarce();
         self.readings.forget_before(before, &mut self.room, scarce);

@@ -186,9 +186,9 @@ impl OpenFile {
         }
     }
 
-    /// It was read once more.
-    pub fn again(&mut self, time: u64) {
-        self.again = self.again.saturating_add(1);
+    /// It was read so many times more.
+    pub fn again(&mut self, times: u32, time: u64) {
+        self.again = self.again.saturating_add(times);
         self.last = self.last.max(time);
     }
 

@@ -40,6 +40,11 @@ impl Reading {
         self.end.digest.or_else(|| self.rest.had().map(|r| r.sha256))
     }
 
+    /// How many of the times that it was read nothing is known to have come of.
+    pub fn left(&self) -> u32 {
+        self.end.times.saturating_sub(self.matched).saturating_sub(self.sent)
+    }
+
     /// Bytes that were read; of the file, where it has to be read at rest.
     pub fn bytes(&self) -> u64 {
         match self.rest.had() {
@@ -80,12 +85,14 @@ impl Readings {
         self.by_arena.contains_key(&arena)
     }
 
-    /// What had that number there was read once more.
-    pub fn again(&mut self, arena: ArenaId, number: u32, time: u64) {
-        if let Some(reading) = self.by_number.get(&(arena, number)).and_then(|id| self.all.get_mut(id)) {
-            reading.end.times = reading.end.times.saturating_add(1);
-            reading.end.last = reading.end.last.max(time);
-        }
+    /// What had that number there was read once more. False: it isn't known.
+    pub fn again(&mut self, arena: ArenaId, number: u32, time: u64) -> bool {
+        let Some(reading) = self.by_number.get(&(arena, number)).and_then(|id| self.all.get_mut(id)) else {
+            return false;
+        };
+        reading.end.times = reading.end.times.saturating_add(1);
+        reading.end.last = reading.end.last.max(time);
+        true
     }
 
     /// Keeps one more. `number`: its object's.
@@ -188,7 +195,7 @@ impl Readings {
             let rank = suits(reading)?;
             let alike = common_parts(&reading.end.path, path);
             // Of several the first one is next.
-            Some(((rank, alike, reading.matched == 0, std::cmp::Reverse(id)), id))
+            Some(((rank, alike, reading.left() > 0, std::cmp::Reverse(id)), id))
         });
         ranked.max_by(|(a, _), (b, _)| a.cmp(b)).map(|(_, id)| id)
     }

@@ -207,6 +207,28 @@ fn one_file_over_three_legs() {
     assert_eq!((origin.tap, destination.tap), (Tap::FileRead, Tap::FileWrite));
 }
 
+/// What was read four times, and told once, is the origin of four files.
+#[test]
+fn a_file_that_was_read_again() {
+    let mut t = table();
+    // In a lane that is read before the one in which it is opened; while it is open; and later.
+    t.files.again(1, 1, t.now);
+    t.go(&used(1, 1, "/a/x", Way::Read, &[1, 2]));
+    t.files.again(1, 1, t.now);
+    t.wait(1);
+    t.files.again(1, 1, t.now);
+    t.files.again(1, 2, t.now);
+    let written = |n, blocks: &[u8]| used(4, n, "/b/x", Way::Written, blocks);
+    (1..=3).for_each(|n| t.go(&written(n, &[1, 2])));
+    let said = t.wait(5);
+    assert_eq!(said.iter().map(|(t, _)| t.verdict).collect::<Vec<_>>(), [Verdict::Intact; 3]);
+    t.go(&written(4, &[8, 9]));
+    let said = t.wait(20);
+    assert_eq!(said.iter().map(|(t, _)| t.verdict).collect::<Vec<_>>(), [Verdict::Altered]);
+    t.go(&written(5, &[6, 7]));
+    assert!(t.wait(20).is_empty(), "of the four nothing is left");
+}
+
 /// Who read it may be heard of after who wrote it, or close it later.
 #[test]
 fn of_files_of_one_content_the_one_of_that_name_is_waited_for() {

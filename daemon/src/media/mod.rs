@@ -393,10 +393,8 @@ impl Gallery {
 
     /// A stream to somewhere else begins with this. Remembered even if no picture was read yet: its sender's lane may be
     /// read before the reader's.
-    pub fn sent_first(&mut self, length: u32, tag: Value, sending: impl FnOnce() -> Option<Sending>) {
-        if let Some(sending) = sending() {
-            self.streams.put((length, tag), &sending);
-        }
+    pub fn sent_first(&mut self, length: u32, tag: Value, sending: &Sending) {
+        self.streams.put((length, tag), sending);
     }
 
     /// A stream to somewhere else carries a picture.

@@ -70,7 +70,7 @@ fn a_crowd_is_looked_at_in_slices() {
         reads(&mut gallery, 1, n, n.into(), &format!("/srv/{n}.jpg"), 700 * SECOND);
     }
     for n in 0..2 * FIRSTS as u32 {
-        gallery.sent_first(1000, [n.into(), 0], || Sends(1).sendings(1).pop());
+        gallery.sent_first(1000, [n.into(), 0], &Sends(1).sendings(1)[0]);
     }
     let world = Sends(100);
     let (mut looks, mut longest) = (0, 0);

@@ -57,14 +57,8 @@ impl Trail {
         self.first.files.insert(first, source);
     }
 
-    /// A stream begins with this. `sending`: who sends it where, asked where it may matter.
-    pub fn sent_first(
-        &mut self,
-        length: u32,
-        tag: Value,
-        sending: impl FnOnce() -> Option<Sending>,
-        out: &mut VecDeque<Judged>,
-    ) {
+    /// A stream begins with this. `sending`: who sends it where.
+    pub fn sent_first(&mut self, length: u32, tag: Value, sending: &Sending, out: &mut VecDeque<Judged>) {
         if length < LEAST {
             return;
         }
@@ -73,14 +67,13 @@ impl Trail {
             Some(secret) => Some(super::source(secret)),
             None => self.first.files.get(&first).cloned(),
         };
-        let Some(sending) = sending() else { return };
         match source {
-            Some(source) => self.begins_as(&source, &sending, length, out),
+            Some(source) => self.begins_as(&source, sending, length, out),
             None => {
                 if self.first.streams.len() >= STREAMS {
                     self.first.streams.pop_front();
                 }
-                self.first.streams.push_back((first, sending));
+                self.first.streams.push_back((first, sending.clone()));
             }
         }
     }

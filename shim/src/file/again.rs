@@ -9,7 +9,7 @@
 
 use super::{EXPOSED, READ, READ_REST, SUMMED};
 use crate::content;
-use crate::kernel::Identity;
+use crate::kernel::{self, Identity};
 use crate::lanes;
 use crate::mac::{Mac, WIDEST, Wide};
 use crate::objects::Object;
@@ -20,15 +20,17 @@ use core::cell::UnsafeCell;
 use core::mem::MaybeUninit;
 use core::sync::atomic::{AtomicBool, Ordering};
 use counterfoil_abi::BLOCK;
-use counterfoil_abi::record::{Again, Kind, Stat, Tap};
+use counterfoil_abi::record::{Again, Kind, Reason, Stat, Tap};
 use libc::{O_ACCMODE, O_RDONLY};
 
 /// Readings of one file that are told in full in each [`SPAN`].
 const IN_FULL: u32 = 4;
 /// Nanoseconds.
 const SPAN: u64 = 1_000_000_000;
-/// Larger files are read for long, mostly. Bytes.
-const LARGEST: u64 = 16 << 20;
+/// Larger files are always told in full: what turns out to be something else is read once more. Bytes.
+const LARGEST: u64 = 1 << 20;
+/// Who has a file open for longer has it told in full: others may wait for it. Nanoseconds.
+const LONG: u64 = 100_000_000;
 /// Files remembered. Where two have one place the later one has it.
 const FILES: usize = 256;
 
@@ -72,6 +74,11 @@ impl Sum {
 }
 
 impl Running {
+    /// Bytes so far.
+    pub fn at(&self) -> u64 {
+        self.at
+    }
+
     /// `bytes` of `data` were read at `offset`. False: that isn't where this stands.
     pub fn take<P: Pieces + ?Sized>(&mut self, offset: u64, data: &P, bytes: u64) -> bool {
         if offset != self.at {
@@ -122,7 +129,7 @@ impl Which {
 struct Told {
     which: Which,
     total: Option<Total>,
-    /// The object of the last reading that was told in full.
+    /// The object of the last reading that was told in full and comes to that.
     object: u32,
     /// How many were since then.
     times: u32,
@@ -207,9 +214,10 @@ pub fn told(guard: &Guard, object: &Object) {
         if told.which != which || other || now.saturating_sub(told.since) >= SPAN {
             (told.which, told.total, told.times, told.since) = (which, None, 0, now);
         }
-        told.total = total.or(told.total);
         told.times += 1;
-        told.object = object.number();
+        if total.is_some() {
+            (told.total, told.object) = (total, object.number());
+        }
     });
 }
 
@@ -230,6 +238,46 @@ fn alone(object: &Object) -> bool {
     let file = &object.file;
     let read = file.flags() & O_ACCMODE == O_RDONLY && !file.is(EXPOSED | READ_REST) && file.is(READ);
     read && !file.shared() && object.held_once() && object.opened.load(Ordering::Relaxed) == 0
+}
+
+/// Of what was read nothing is known but its sum: makes its tags and digest from the file, as it would have been told in
+/// full. False: what stands there now comes to another sum. The stream is claimed.
+pub fn restore(guard: &Guard, object: &Object, fd: i32) -> bool {
+    let stream = &object.into;
+    // SAFETY: claimed.
+    let (sum, digest) = unsafe { (object.file.sum.get(), object.file.read.get()) };
+    let (upto, total) = (sum.at, sum.total());
+    if stream.missed() || stream.offset() != upto || upto > LARGEST {
+        return false;
+    }
+    let mut read = |each: &mut dyn FnMut(u64, &[u8])| {
+        (sum.at, sum.blocks) = (0, 0);
+        let read = kernel::read_again(fd, 0, upto, |at, piece| {
+            sum.take(at, piece, piece.len() as u64);
+            each(at, piece);
+        });
+        read == upto && sum.total() == total
+    };
+    if !read(&mut |_, _| ()) {
+        return false;
+    }
+    let (number, tap) = (object.number(), Tap::FileRead);
+    stream.restart();
+    let same = read(&mut |at, piece| {
+        let bytes = piece.len() as u64;
+        digest.take(at, piece, bytes);
+        stream.took(guard, number, tap, piece, bytes);
+    });
+    if !same {
+        // It was changed between the two.
+        stream.doubt_from(guard, number, tap, 0, Reason::BypassedBytes);
+    }
+    same
+}
+
+/// It has been open for so long that others may wait to hear of it.
+pub fn is_late(object: &Object) -> bool {
+    lanes::now().saturating_sub(object.file.began.load(Ordering::Relaxed)) > LONG
 }
 
 /// What was read comes to this, if it is the whole file.

@@ -1,8 +1,9 @@
 //! What happens to a file beside reading and writing: copies that the kernel makes, mappings, seeks, changes
 //! of length and of flags.
 
+use super::told::in_full;
 use super::{
-    MUTE, READ, READ_REST, STDIO, Turn, USED, WRITE_REST, WROTE, is_file, known, sides, tell_opened,
+    AGAIN, MUTE, READ, READ_REST, STDIO, Turn, USED, WRITE_REST, WROTE, is_file, known, sides, tell_opened,
 };
 use crate::fds;
 use crate::kernel;
@@ -79,6 +80,10 @@ pub fn sought(guard: &Guard, fd: i32, offset: i64, whence: i32, position: u64) {
     let Some(object) = known(fd) else { return };
     let file = &object.file;
     let before = file.position.swap(position, Relaxed);
+    if file.is(AGAIN) && before != position && object.into.offset() != 0 {
+        // What is read from there on is read twice.
+        in_full(guard, object, fd, false);
+    }
     // It says where it stood, too.
     if whence == libc::SEEK_CUR && before != UNKNOWN && position.checked_add_signed(-offset) != Some(before) {
         moved_unseen(object, position, file.is(STDIO));

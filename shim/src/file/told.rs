@@ -12,7 +12,7 @@ use bytemuck::Zeroable;
 use core::sync::atomic::Ordering::Relaxed;
 use counterfoil_abi::UNKNOWN;
 use counterfoil_abi::record::{
-    self, How, IN_EOF, Kind, LAST, MADE_EMPTY, Naming, READ_AT_REST, READ_DIGEST, Stat, UNPLAUSIBLE,
+    self, How, IN_EOF, Kind, LAST, MADE_EMPTY, Naming, READ_AT_REST, READ_DIGEST, Stat, Tap, UNPLAUSIBLE,
     WRITE_AT_REST, WRITE_DIGEST,
 };
 use libc::O_APPEND;
@@ -21,7 +21,13 @@ use libc::O_APPEND;
 #[inline]
 pub fn tell_opened(guard: &Guard, object: &Object, fd: i32) -> bool {
     let state = object.file.state.load(Relaxed);
-    if state & (TOLD | MUTE | USED) == TOLD | USED { true } else { introduce(guard, object, fd) }
+    if state & (TOLD | MUTE | USED) == TOLD | USED {
+        true
+    } else if state & AGAIN != 0 {
+        in_full(guard, object, fd, false)
+    } else {
+        introduce(guard, object, fd)
+    }
 }
 
 #[cold]
@@ -32,11 +38,6 @@ fn introduce(guard: &Guard, object: &Object, fd: i32) -> bool {
     }
     if file.state.fetch_or(TOLD | USED, Relaxed) & TOLD != 0 {
         return true;
-    }
-    file.unmark(AGAIN);
-    if object.into.offset() != 0 {
-        // It seemed to be read as it was before, and no digest was made of what has passed.
-        file.mark(READ_REST);
     }
     names::of_descriptor(fd, |name| {
         if name.is_some_and(|name| KERNELS.iter().any(|&kernels| name.starts_with(kernels))) {
@@ -55,11 +56,32 @@ fn introduce(guard: &Guard, object: &Object, fd: i32) -> bool {
     })
 }
 
-/// It isn't read as it was before, or by others, too: says what would have been said at first.
+/// It isn't read as it was before, or by others, too: says what would have been said at first. False: it is nothing to be
+/// told. `claimed`: the caller has the stream.
 #[cold]
-pub(super) fn in_full(guard: &Guard, object: &Object, fd: i32) {
-    object.file.unmark(AGAIN);
-    tell_opened(guard, object, fd);
+pub(super) fn in_full(guard: &Guard, object: &Object, fd: i32, claimed: bool) -> bool {
+    let (file, stream) = (&object.file, &object.into);
+    let mine = file.unmark(AGAIN) & AGAIN != 0;
+    let told = introduce(guard, object, fd);
+    if told && mine && stream.offset() != 0 && !file.is(READ_REST) {
+        let held = claimed || stream.take(guard, object.number(), Tap::FileRead);
+        if !held || !again::restore(guard, object, fd) {
+            file.mark(READ_REST);
+        }
+        if held && !claimed {
+            stream.release();
+        }
+    }
+    told
+}
+
+/// Its last descriptor is something else by now: what was not told of it is.
+pub fn unseen_close(guard: &Guard, object: &Object) {
+    let file = &object.file;
+    if file.is(AGAIN) && file.is(READ) && !again::tell(guard, object) {
+        in_full(guard, object, -1, false);
+    }
+    file.unmark(AGAIN);
 }
 
 /// Files that are no content, but the kernel's answers; and memory that has no name.
@@ -77,8 +99,9 @@ pub fn look_back(guard: &Guard, object: &Object, fd: i32) {
             return;
         }
         if file.is(READ) {
-            in_full(guard, object, fd);
+            in_full(guard, object, fd, false);
         }
+        file.unmark(AGAIN);
     }
     let Some(inode) = kernel::file(fd) else { return };
     file.after.set(inode.stat);
@@ -162,9 +185,9 @@ pub fn tell(guard: &Guard, object: &Object, how: How) {
         }
     }
     record.header.flags = flags | if file.is(MADE) { MADE_EMPTY } else { 0 };
-    lanes::push_record(guard, &record);
+    let said = lanes::push_record(guard, &record);
     images::tell(guard);
-    if how == How::Closed && record.header.flags & READ_DIGEST != 0 {
+    if said && how == How::Closed && record.header.flags & READ_DIGEST != 0 {
         again::told(guard, object);
     }
 }

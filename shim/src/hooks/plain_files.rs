@@ -8,7 +8,7 @@ use crate::thread::Guard;
 use crate::{fds, process};
 use core::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use core::sync::atomic::Ordering;
-use counterfoil_abi::record::Naming;
+use counterfoil_abi::record::{Channel, Naming};
 use libc::{
     AT_FDCWD, AT_REMOVEDIR, MAP_ANONYMOUS, MAP_FAILED, MAP_SHARED, PROT_READ, PROT_WRITE, off_t, size_t,
 };
@@ -54,11 +54,12 @@ impl Place {
     }
 }
 
-/// An object of ours that is this file; 0 if there is none.
+/// An object of ours that is this file, and is known to the daemon; 0 if there is none.
 fn object_of(inode: &Inode) -> u32 {
     let mut number = 0;
     fds::for_each(|_, object| {
-        if object.inode.load(Ordering::Relaxed) == inode.number
+        if (object.channel() != Channel::File || object.file.is_told())
+            && object.inode.load(Ordering::Relaxed) == inode.number
             && object.device.load(Ordering::Relaxed) == inode.device
         {
             number = object.number();
