@@ -156,8 +156,9 @@ impl Listener {
             }
         }
         net::bind(&socket, &address)?;
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
+        // At once: who sees the file may connect in this moment. Who may not (`allowed_uids`) is turned away in any case.
         net::listen(&socket, PEER_BACKLOG)?;
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
         Ok(Self {
             socket,
             path: path.to_owned(),
