@@ -198,6 +198,34 @@ fn one_file_to_many() {
     truth::blameless(&run);
 }
 
+/// Clients that have their connections open at the same time and fetch one file in turn: each of them got it.
+#[test]
+fn one_file_to_many_at_once() {
+    need!("nginx", "openssl");
+    const CLIENTS: usize = 4;
+    let port = peers::free_port();
+    let fetch = format!(
+        "import http.client as h, ssl\nc = ssl.create_default_context(cafile='cert.pem')\n\
+         all = [h.HTTPSConnection('localhost', {port}, context=c) for _ in range({CLIENTS})]\n\
+         for n in range(9):\n  for one in all:\n    one.request('GET', '/small'); assert len(one.getresponse().read()) == 3000\n\
+         for one in all: one.close()"
+    );
+    let session = Observed::script(&format!(
+        "nginx -c \"$PWD/nginx.conf\" & server=$!\nlistening {port}\n\
+         COUNTERFOIL_OFF=1 {} fetch.py\nkill -QUIT $server; wait $server",
+        peers::PYTHON
+    ));
+    peers::nginx(&session.scratch, port, "");
+    session.scratch.write("fetch.py", fetch);
+    session.scratch.write("www/small", payload(1, 3000));
+    let run = session.go().well();
+    let found = of(&run, "origin", "www/small");
+    let clients: std::collections::BTreeSet<String> =
+        found.iter().map(|t| t.0["origin"]["remote"].to_string()).collect();
+    check!(run, clients.len() == CLIENTS, "{} of {CLIENTS} clients: {found:#?}", clients.len());
+    truth::blameless(&run);
+}
+
 #[test]
 fn what_is_read_and_not_sent_is_no_transfer() {
     need!("curl", "nginx", "openssl");
