@@ -11,6 +11,7 @@
 //! the same, in all forks.
 
 mod again;
+mod claimed;
 mod digest;
 mod moves;
 mod stdio;
@@ -21,7 +22,8 @@ use crate::objects::{self, Object};
 use crate::stream::{Offer, Pieces, Stream};
 use crate::thread::Guard;
 use crate::{fds, lanes, process};
-use again::Due;
+use again::{Due, Sum};
+use claimed::Claimed;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use counterfoil_abi::UNKNOWN;
 use counterfoil_abi::record::{Channel, IN_EOF, Stat, Tap};
@@ -54,9 +56,9 @@ pub struct File {
     began: AtomicU64,
     before: Stated,
     after: Stated,
-    read: Digest,
-    write: Digest,
-    sum: again::Sum,
+    read: Claimed<Digest>,
+    write: Claimed<Digest>,
+    sum: Claimed<Sum>,
 }
 
 #[repr(C)]
@@ -174,9 +176,11 @@ impl File {
         self.state.store(0, Relaxed);
         self.before.set(Stat::default());
         self.after.set(Stat::default());
-        self.read.clear();
-        self.write.clear();
-        self.sum.clear();
+        // SAFETY: the object is being made: nobody else has it.
+        let (read, write, sum) = unsafe { (self.read.get(), self.write.get(), self.sum.get()) };
+        read.restart();
+        write.restart();
+        sum.restart();
     }
 
     /// The daemon has heard of it.

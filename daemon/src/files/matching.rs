@@ -153,7 +153,7 @@ impl Files {
             if known(r) || !may_be(r, delivery) || r.bytes() != delivery.bytes() {
                 continue;
             }
-            found.push((r.left() == 0, id));
+            found.push((!r.unmatched(), id));
             if found.len() >= MAX_TRIED {
                 break;
             }
@@ -185,7 +185,7 @@ impl Files {
                 >= delivery.end.bytes.min(r.end.bytes) / (2 * counterfoil_abi::BLOCK);
             (compared.mostly_same() && compared.same > 0 && whole).then_some((
                 compared.same,
-                r.left() > 0,
+                r.unmatched(),
                 id,
             ))
         });
@@ -204,7 +204,7 @@ impl Files {
         }
         let same_length = |r: &Reading| r.bytes() == delivery.bytes();
         let named = self.readings.with_name(from.others(), wanted(delivery), &delivery.path, |r| {
-            (near(r) && r.left() > 0).then(|| (same_length(r), from.near(r, delivery)))
+            (near(r) && r.unmatched()).then(|| (same_length(r), from.near(r, delivery)))
         });
         let named = named.and_then(|id| self.readings.get(id).map(|r| (id, same_length(r))));
         if let Some((id, true)) = named {
@@ -212,7 +212,7 @@ impl Files {
         }
         // A name alone says little where something else has the length.
         let mut alone =
-            others.iter().filter(|(_, r)| r.left() > 0 && same_length(r) && from.near(r, delivery).0);
+            others.iter().filter(|(_, r)| r.unmatched() && same_length(r) && from.near(r, delivery).0);
         match (alone.next(), alone.next()) {
             (Some(&(id, r)), None) if self.all_carry(r.end.arena, from) => Some((id, By::Name)),
             _ => named.map(|(id, _)| (id, By::Name)),

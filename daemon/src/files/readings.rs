@@ -40,6 +40,11 @@ impl Reading {
         self.end.digest.or_else(|| self.rest.had().map(|r| r.sha256))
     }
 
+    /// It was read more often than deliveries come from it.
+    pub fn unmatched(&self) -> bool {
+        self.end.times > self.matched
+    }
+
     /// How many of the times that it was read nothing is known to have come of.
     pub fn left(&self) -> u32 {
         self.end.times.saturating_sub(self.matched).saturating_sub(self.sent)
@@ -195,7 +200,7 @@ impl Readings {
             let rank = suits(reading)?;
             let alike = common_parts(&reading.end.path, path);
             // Of several the first one is next.
-            Some(((rank, alike, reading.left() > 0, std::cmp::Reverse(id)), id))
+            Some(((rank, alike, reading.unmatched(), std::cmp::Reverse(id)), id))
         });
         ranked.max_by(|(a, _), (b, _)| a.cmp(b)).map(|(_, id)| id)
     }

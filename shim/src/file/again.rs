@@ -17,7 +17,6 @@ use crate::stream::Pieces;
 use crate::thread::Guard;
 use bytemuck::Zeroable;
 use core::cell::UnsafeCell;
-use core::mem::MaybeUninit;
 use core::sync::atomic::{AtomicBool, Ordering};
 use counterfoil_abi::BLOCK;
 use counterfoil_abi::record::{Again, Kind, Reason, Stat, Tap};
@@ -41,15 +40,8 @@ struct Total {
     rest: Wide,
 }
 
-/// A [`Total`] as the bytes go by. In shared memory; whoever has claimed the stream works with it.
-#[repr(C)]
-pub struct Sum(UnsafeCell<MaybeUninit<Running>>);
-
-// SAFETY: reached only by `get` and `clear`, see there.
-unsafe impl Sync for Sum {}
-
-/// Valid at any bytes' value, as [`Mac`] is.
-pub struct Running {
+/// A [`Total`] as the bytes go by. Valid at any bytes' value, as [`Mac`] is.
+pub struct Sum {
     /// Bytes so far.
     at: u64,
     blocks: u128,
@@ -57,23 +49,11 @@ pub struct Running {
 }
 
 impl Sum {
-    /// As new. Nobody else knows of the object yet.
-    pub fn clear(&self) {
-        // SAFETY: the object is being made: nobody else has it.
-        let running = unsafe { (*self.0.get()).assume_init_mut() };
-        (running.at, running.blocks) = (0, 0);
+    /// As new.
+    pub fn restart(&mut self) {
+        (self.at, self.blocks) = (0, 0);
     }
 
-    /// # Safety
-    /// The caller has claimed the stream, and `clear` came before.
-    #[allow(clippy::mut_from_ref, reason = "the claim is the lock")]
-    pub unsafe fn get(&self) -> &mut Running {
-        // SAFETY: contract.
-        unsafe { (*self.0.get()).assume_init_mut() }
-    }
-}
-
-impl Running {
     /// Bytes so far.
     pub fn at(&self) -> u64 {
         self.at
@@ -251,7 +231,7 @@ pub fn restore(guard: &Guard, object: &Object, fd: i32) -> bool {
         return false;
     }
     let mut read = |each: &mut dyn FnMut(u64, &[u8])| {
-        (sum.at, sum.blocks) = (0, 0);
+        sum.restart();
         let read = kernel::read_again(fd, 0, upto, |at, piece| {
             sum.take(at, piece, piece.len() as u64);
             each(at, piece);
@@ -302,7 +282,7 @@ mod tests {
         let content: Vec<u8> = (0..50_000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
         let of = |content: &[u8], piece: usize| {
             // SAFETY: all zero is a state that was not begun.
-            let mut sum: Box<Running> = Box::new(unsafe { core::mem::zeroed() });
+            let mut sum: Box<Sum> = Box::new(unsafe { core::mem::zeroed() });
             let mut at = 0;
             for piece in content.chunks(piece) {
                 assert!(sum.take(at, piece, piece.len() as u64));

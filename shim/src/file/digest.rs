@@ -1,19 +1,10 @@
 //! The SHA-256 of one direction of a file, as its bytes go by.
 
 use crate::stream::Pieces;
-use core::cell::UnsafeCell;
-use core::mem::MaybeUninit;
 use counterfoil_abi::sha256::Sha256;
 
-/// In shared memory; whoever has claimed the stream works with it.
-#[repr(C)]
-pub struct Digest(UnsafeCell<MaybeUninit<Running>>);
-
-// SAFETY: reached only by `get` and `clear`, see there.
-unsafe impl Sync for Digest {}
-
-/// The states. Plain numbers, valid at any bytes' value: any process of the family may go on with them.
-pub struct Running {
+/// The states. Plain numbers, valid at any bytes' value.
+pub struct Digest {
     /// All that flowed.
     now: Sha256,
     /// And what is being offered.
@@ -27,29 +18,12 @@ pub struct Running {
 }
 
 impl Digest {
-    /// As new. Nobody else knows of the object yet.
-    pub fn clear(&self) {
-        let new = Running {
-            now: Sha256::new(),
-            next: Sha256::new(),
-            offered: 0,
-            earlier: 0,
-            earlier_digest: [0; 32],
-        };
-        // SAFETY: the object is being made: nobody else has it.
-        unsafe { *self.0.get() = MaybeUninit::new(new) };
+    /// As new.
+    pub fn restart(&mut self) {
+        (self.now, self.next) = (Sha256::new(), Sha256::new());
+        (self.offered, self.earlier, self.earlier_digest) = (0, 0, [0; 32]);
     }
 
-    /// # Safety
-    /// The caller has claimed the stream, and `clear` came before.
-    #[allow(clippy::mut_from_ref, reason = "the claim is the lock")]
-    pub unsafe fn get(&self) -> &mut Running {
-        // SAFETY: contract.
-        unsafe { (*self.0.get()).assume_init_mut() }
-    }
-}
-
-impl Running {
     /// The file is read again from its start; it was read up to `offset`.
     #[cold]
     pub fn rewind(&mut self, offset: u64) {
@@ -104,10 +78,10 @@ impl Running {
 mod tests {
     use super::*;
 
-    fn running() -> Box<Digest> {
-        // SAFETY: room; `clear` fills it.
-        let digest: Box<Digest> = unsafe { Box::new(core::mem::zeroed()) };
-        digest.clear();
+    fn new() -> Box<Digest> {
+        // SAFETY: room; `restart` fills it.
+        let mut digest: Box<Digest> = unsafe { Box::new(core::mem::zeroed()) };
+        digest.restart();
         digest
     }
 
@@ -117,9 +91,7 @@ mod tests {
 
     #[test]
     fn what_was_accepted_counts() {
-        let digest = running();
-        // SAFETY: nobody else has it.
-        let state = unsafe { digest.get() };
+        let mut state = new();
         for (offered, accepted) in [(&b"all of it"[..], 9), (b" and a part", 4), (b"", 0)] {
             state.offer(offered, offered.len() as u64);
             state.accept(offered, accepted);
@@ -131,9 +103,7 @@ mod tests {
 
     #[test]
     fn a_second_reading_goes_on_where_the_first_one_ended() {
-        let digest = running();
-        // SAFETY: nobody else has it.
-        let state = unsafe { digest.get() };
+        let mut state = new();
         assert!(state.take(0, &b"head"[..], 4));
         state.rewind(4);
         // Not as far as the first: that one's digest stands.
@@ -149,9 +119,7 @@ mod tests {
 
     #[test]
     fn a_reading_that_ends_where_the_first_one_did() {
-        let digest = running();
-        // SAFETY: nobody else has it.
-        let state = unsafe { digest.get() };
+        let mut state = new();
         assert!(state.take(0, &b"head"[..], 4));
         state.rewind(4);
         assert!(!state.take(0, &b"hood"[..], 4));
