@@ -186,6 +186,7 @@ struct counterfoil_opened {
 /* blocks.header.flags */
 #define COUNTERFOIL_PARTIAL 1
 #define COUNTERFOIL_WIDE 2
+#define COUNTERFOIL_WITNESSED 4
 
 struct counterfoil_blocks {
     struct counterfoil_header header;

@@ -48,6 +48,8 @@ const PACE: u32 = 20;
 const LOOK_AFTER: u64 = 100_000_000;
 /// Between two looks for programs that turned themselves up for nothing, nanoseconds.
 const SWEEP: u64 = 30_000_000_000;
+/// What is heard of at one time.
+const EVENTS: usize = 64;
 /// The wake-up's name among the pidfds.
 const WAKE: u64 = 0;
 /// Said and not yet taken by the next stage, beyond which the core waits for it.
@@ -203,16 +205,17 @@ impl Core {
     /// Runs until told to drain, and done with it. The caller keeps no core of his own.
     pub fn run(core: Arc<Mutex<Self>>) {
         let mut wait = Duration::ZERO;
+        let mut events = Vec::with_capacity(EVENTS);
         let Ok(epoll) = core.lock().map(|this| this.epoll.clone()) else { return };
         loop {
             let due = now().saturating_add(wait.as_nanos() as u64);
-            let events = sleep(&epoll, wait);
+            sleep(&epoll, wait, &mut events);
             // Who panicked with it left it half done: this daemon is over.
             let Ok(mut this) = core.lock() else { return };
             // Sleep that lasted longer than was asked for; and below, how long a round took.
             this.was_late(due);
             let began = now();
-            this.wake_up(events);
+            this.wake_up(&events);
             this.hear_all();
             let read = this.collect(false);
             this.idle_ticks = if read > 0 { 0 } else { this.idle_ticks.saturating_add(1) };
@@ -250,7 +253,7 @@ impl Core {
         self.idle_ticks >= PACE && !self.assembler.restless() && self.draining.is_none()
     }
 
-    fn wake_up(&mut self, events: Vec<epoll::Event>) {
+    fn wake_up(&mut self, events: &[epoll::Event]) {
         if !events.is_empty() {
             self.idle_ticks = 0;
         }
@@ -438,12 +441,11 @@ impl Core {
 }
 
 /// Waits for the next tick; a message or the end of a process comes sooner.
-fn sleep(epoll: &OwnedFd, wait: Duration) -> Vec<epoll::Event> {
-    let mut events = Vec::with_capacity(64);
+fn sleep(epoll: &OwnedFd, wait: Duration, events: &mut Vec<epoll::Event>) {
+    events.clear();
     let wait = Timespec::try_from(wait).ok();
-    let spare = rustix::buffer::spare_capacity(&mut events);
+    let spare = rustix::buffer::spare_capacity(events);
     let _ = epoll::wait(epoll, spare, wait.as_ref());
-    events
 }
 
 /// Does the thread still exist? Only certainty is a no.

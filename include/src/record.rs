@@ -137,6 +137,8 @@ pub struct Opened {
 pub const PARTIAL: u8 = 1;
 /// [`Blocks::flags`]: tags are 32 bytes (two units each): `stream_digest` is not the MAC.
 pub const WIDE: u8 = 2;
+/// [`Blocks::flags`], with [`Tap::TlsWrite`] or [`Tap::TlsRead`]: the cipher witness of the same way has the same tags.
+pub const WITNESSED: u8 = 4;
 
 /// Tag units in the first line of a [`Blocks`] record; each further line holds four.
 pub const FIRST_LINE_TAGS: usize = 2;
@@ -147,7 +149,7 @@ pub const MAX_TAGS: usize = FIRST_LINE_TAGS + 4 * (MAX_LINES - 1);
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
 pub struct Blocks {
-    /// Common part; flags: [`PARTIAL`], [`WIDE`].
+    /// Common part; flags: [`PARTIAL`], [`WIDE`], [`WITNESSED`].
     pub header: Header,
     /// Where the first block begins: a multiple of [`crate::BLOCK`].
     pub offset: u64,

@@ -120,6 +120,7 @@ fn facts() -> Facts {
         record::RESUMED,
         record::PARTIAL,
         record::WIDE,
+        record::WITNESSED,
         record::CLIENT,
         record::SESSION_RESUMED,
         record::NO_CIPHER_WITNESS,

@@ -51,6 +51,18 @@ impl Call {
     /// Nothing to do after the call.
     pub const PASS: Self = Self { object: None, fd: -1, way: Way::Pass };
 
+    /// Its bytes are only counted.
+    #[inline]
+    fn counting(object: &'static Object) -> Self {
+        Self { object: Some(object), fd: -1, way: Way::Count }
+    }
+
+    /// Before a call of a TLS library that moves bytes through `object`.
+    #[inline]
+    pub fn begin(guard: &Guard, object: &'static Object, way: u8) -> Self {
+        Self { object: Some(object), fd: -1, way: begin_on(guard, object, way) }
+    }
+
     /// Its bytes are to be tagged.
     #[inline]
     pub fn tags(&self) -> bool {
@@ -108,71 +120,79 @@ pub fn receiving(fd: i32) -> Call {
     if nobody_asks(fd) {
         return Call::PASS;
     }
-    carried(fd).unwrap_or_else(|| shielded(Call::PASS, || begin(fd, objects::IN, |_, _| ())))
+    match carrier(fd) {
+        Some(object) => Call::counting(object),
+        None => begun(fd, objects::IN, |_, _| ()),
+    }
 }
 
-/// Inside a TLS call, on a socket that is known to carry TLS: nothing to do but count afterwards.
+/// Inside a TLS call, a socket that is known to carry TLS: nothing to do but count afterwards.
 #[inline]
-fn carried(fd: i32) -> Option<Call> {
+pub fn carrier(fd: i32) -> Option<&'static Object> {
     // The TLS call has noticed a fork, and is in no vfork child.
-    if thread::current().inside.get().frame == 0 {
+    if !thread::current().inside.is_marked() {
         return None;
     }
-    let object = fds::known(fd)?;
-    (object.carries.load(Ordering::Relaxed) != 0).then_some(Call {
-        object: Some(object),
-        fd: -1,
-        way: Way::Count,
-    })
+    fds::known(fd).filter(|object| object.carries.load(Ordering::Relaxed) != 0)
 }
 
-/// `more` is done in the same recording.
+/// A call on `fd` begins; `more` is done in the same recording. (Written in place: a struct that is handed up as a
+/// whole right after its parts were written is waited for.)
 #[inline]
-fn begin(fd: i32, way: u8, more: impl FnOnce(&Guard, &mut Call)) -> Call {
-    if process::maybe_vfork_child() {
-        return Call::PASS;
+fn begun(fd: i32, way: u8, more: impl FnOnce(&Guard, &mut Call)) -> Call {
+    let mut call = Call::PASS;
+    let whole = shielded(false, || {
+        begin(fd, way, &mut call, more);
+        true
+    });
+    if !whole {
+        call.way = Way::Pass;
     }
-    let Some(guard) = Guard::enter() else {
-        miss(fd, way);
-        return Call::PASS;
-    };
-    let Some(object) = fds::find(&guard, fd) else { return Call::PASS };
-    if object.channel() == Channel::File {
-        let mut call = match file::enter(&guard, object, fd, way) {
-            Turn::Pass => return Call::PASS,
-            turn => Call { object: Some(object), fd, way: Way::File(turn) },
-        };
-        more(&guard, &mut call);
-        return call;
-    }
-    let mut call = begin_on(&guard, object, way);
-    more(&guard, &mut call);
     call
+}
+
+#[inline]
+fn begin(fd: i32, way: u8, call: &mut Call, more: impl FnOnce(&Guard, &mut Call)) {
+    if process::maybe_vfork_child() {
+        return;
+    }
+    let Some(guard) = Guard::enter() else { return miss(fd, way) };
+    let Some(object) = fds::find(&guard, fd) else { return };
+    call.way = if object.channel() == Channel::File {
+        match file::enter(&guard, object, fd, way) {
+            Turn::Pass => return,
+            turn => Way::File(turn),
+        }
+    } else {
+        begin_on(&guard, object, way)
+    };
+    call.object = Some(object);
+    call.fd = fd;
+    more(&guard, call);
 }
 
 /// Before a call that moves bytes through `object`.
 #[inline]
-pub fn begin_on(guard: &Guard, object: &'static Object, way: u8) -> Call {
-    let count = Call { object: Some(object), fd: -1, way: Way::Count };
+fn begin_on(guard: &Guard, object: &'static Object, way: u8) -> Way {
     let channel = object.channel();
     if object.carries.load(Ordering::Relaxed) != 0 || channel == Channel::UnixDatagram {
-        return count;
+        return Way::Count;
     }
     pipes::heed();
     let (out, into) = object.taps();
     let number = object.number();
     if channel == Channel::Datagram {
         if way != objects::OUT {
-            return count;
+            return Way::Count;
         }
         // Some may be lost, or change places: there is no stream that could be tagged. What leaves is looked at.
         let claimed = looks_untagged(object) && object.out.claim(guard, number, out);
-        return Call { way: if claimed { Way::Look } else { Way::Datagram }, ..count };
+        return if claimed { Way::Look } else { Way::Datagram };
     }
     if !process::watched() {
         let looks = way == objects::OUT && looks_unwatched(object, channel);
         let claimed = looks && object.out.claim(guard, number, out);
-        return if claimed { Call { way: Way::Look, ..count } } else { count };
+        return if claimed { Way::Look } else { Way::Count };
     }
     let (stream, tap) = if way == objects::OUT { (&object.out, out) } else { (&object.into, into) };
     if channel != Channel::Pipe && object.last.load(Ordering::Relaxed) != way {
@@ -184,7 +204,7 @@ pub fn begin_on(guard: &Guard, object: &'static Object, way: u8) -> Call {
         }
         object.last.store(way, Ordering::Relaxed);
     }
-    if stream.claim(guard, number, tap) { Call { way: Way::Tag, ..count } } else { count }
+    if stream.claim(guard, number, tap) { Way::Tag } else { Way::Count }
 }
 
 /// Of a process that is only counted, what leaves on a connection is looked at for as long as its start lasts, and for
@@ -320,11 +340,10 @@ pub fn sending<P: Pieces + ?Sized>(fd: i32, data: &P, bytes: usize, offer: &mut 
     if nobody_asks(fd) {
         return Call::PASS;
     }
-    carried(fd).unwrap_or_else(|| {
-        shielded(Call::PASS, || {
-            begin(fd, objects::OUT, |guard, call| call.offer_in(Some(guard), data, bytes, offer))
-        })
-    })
+    match carrier(fd) {
+        Some(object) => Call::counting(object),
+        None => begun(fd, objects::OUT, |guard, call| call.offer_in(Some(guard), data, bytes, offer)),
+    }
 }
 
 /// After a call that sent: `result` is what it returned.

@@ -25,12 +25,12 @@ pub struct Session {
     pub object: Option<&'static Object>,
     call: Call,
     /// What this thread was inside of before (TLS in TLS); put back afterwards.
-    outer: Inside,
+    outer: Option<Inside>,
 }
 
 impl Session {
     /// Not recorded.
-    pub const PASS: Self = Self { object: None, call: Call::PASS, outer: Inside::NONE };
+    pub const PASS: Self = Self { object: None, call: Call::PASS, outer: None };
 }
 
 /// What a call does with plaintext.
@@ -52,46 +52,64 @@ pub fn enter(session: usize, channel: Channel, does: Does, frame: usize) -> Sess
     if !process::active() {
         return Session::PASS;
     }
-    shielded(Session::PASS, || {
-        if process::maybe_vfork_child() {
-            return Session::PASS;
+    let mut call = Session::PASS;
+    let whole = shielded(false, || {
+        begin_call(&mut call, session, channel, does, frame);
+        true
+    });
+    if !whole {
+        call.object = None;
+    }
+    call
+}
+
+#[inline]
+fn begin_call(call: &mut Session, session: usize, channel: Channel, does: Does, frame: usize) {
+    if process::maybe_vfork_child() {
+        return;
+    }
+    let Some(guard) = Guard::enter() else {
+        if let Some(object) = sessions::find(session) {
+            object.out.miss();
+            object.into.miss();
         }
-        let Some(guard) = Guard::enter() else {
-            if let Some(object) = sessions::find(session) {
-                object.out.miss();
-                object.into.miss();
-            }
-            return Session::PASS;
-        };
-        let Some(object) = sessions::find(session).or_else(|| begin(&guard, session, channel, true)) else {
-            return Session::PASS;
-        };
-        let outer = guard.inside().unwrap_or(Inside::NONE);
-        if outer.frame != 0
-            && core::ptr::eq(outer.session().unwrap_or(object), object)
-            && outer.number == object.number()
-        {
-            // The library calls its own functions through the PLT: the outermost one counts.
-            return Session::PASS;
+        return;
+    };
+    let Some(object) = sessions::find(session).or_else(|| begin(&guard, session, channel, true)) else {
+        return;
+    };
+    // What has this very frame, or one below it, was left without returning.
+    let outer = thread::around(guard.thread, frame + 1);
+    if let Some(outer) = outer
+        && core::ptr::eq(outer.session().unwrap_or(object), object)
+        && outer.number == object.number()
+    {
+        // The library calls its own functions through the PLT: the outermost one counts.
+        return;
+    }
+    let phase = match does {
+        Does::Nothing => Phase::Other,
+        Does::Writes => {
+            call.call = Call::begin(&guard, object, objects::OUT);
+            Phase::Write
         }
-        let (phase, call) = match does {
-            Does::Nothing => (Phase::Other, Call::PASS),
-            Does::Writes => (Phase::Write, record::begin_on(&guard, object, objects::OUT)),
-            Does::Reads => (Phase::Read, record::begin_on(&guard, object, objects::IN)),
-            Does::Peeks => (Phase::Read, Call::PASS),
-        };
-        let number = object.number();
-        guard.thread.inside.set(Inside {
-            frame,
-            session,
-            number,
-            slot: objects::slot_of(object),
-            phase,
-            in_cipher: false,
-            record_type: 0,
-        });
-        Session { object: Some(object), call, outer }
-    })
+        Does::Reads => {
+            call.call = Call::begin(&guard, object, objects::IN);
+            Phase::Read
+        }
+        Does::Peeks => Phase::Read,
+    };
+    guard.thread.inside.set(Inside {
+        frame,
+        session,
+        number: object.number(),
+        slot: objects::slot_of(object),
+        phase,
+        in_cipher: false,
+        record_type: 0,
+    });
+    call.object = Some(object);
+    call.outer = outer;
 }
 
 /// The session's object, while the library records.
@@ -248,7 +266,11 @@ impl Session {
     #[inline]
     pub fn leave(&self) {
         if self.object.is_some() {
-            thread::current().inside.set(self.outer);
+            let inside = &thread::current().inside;
+            match self.outer {
+                Some(outer) => inside.set(outer),
+                None => inside.leave(),
+            }
         }
     }
 }

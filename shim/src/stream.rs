@@ -6,7 +6,7 @@
 //! Streams live in memory that a family of forks shares (see [`crate::objects`]).
 
 use crate::content::{Content, Place};
-use crate::mac::{Mac, WIDEST, Wide};
+use crate::mac::Mac;
 use crate::thread::Guard;
 use core::cell::UnsafeCell;
 use core::mem::MaybeUninit;
@@ -363,43 +363,43 @@ impl Stream {
     /// claimed.
     #[inline]
     pub fn tell(&self, guard: &Guard, object: u32, tap: Tap) {
-        self.tell_beside(guard, object, tap, None, &mut [0; WIDEST]);
+        self.tell_with(guard, object, tap, None);
     }
 
-    /// [`Self::tell`], which leaves the tag in `tag`. There stands that of `other`, another tap of the same bytes, if
-    /// one is given: where both have come to the same, one tag is made for both. False: nothing was told.
+    /// [`Self::tell`]. Where `witness`, another tap of the same bytes, has come to the same, the record says so of both.
     #[inline]
-    fn tell_beside(
-        &self,
-        guard: &Guard,
-        object: u32,
-        tap: Tap,
-        other: Option<&Self>,
-        tag: &mut Wide,
-    ) -> bool {
+    fn tell_with(&self, guard: &Guard, object: u32, tap: Tap, witness: Option<&Self>) {
         let offset = self.offset();
-        let length = offset % BLOCK;
-        if length == 0
-            || self.told.load(Ordering::Relaxed) == offset
-            || self.broken.load(Ordering::Relaxed) != 0
-        {
-            return false;
+        if !self.has_partial(offset) {
+            return;
         }
         self.told.store(offset, Ordering::Relaxed);
         // SAFETY: claimed, both.
         let state = |stream: &Self| unsafe { &*stream.mac.get() };
-        if !other.is_some_and(|other| state(other).is_as(state(self))) {
-            state(self).tag_into(tag);
+        let same = |witness: &&Self| {
+            witness.offset() == offset && witness.has_partial(offset) && state(witness).is_as(state(self))
+        };
+        let witness = witness.filter(same);
+        if let Some(witness) = witness {
+            witness.told.store(offset, Ordering::Relaxed);
         }
-        push_partial(guard, object, tap, offset - length, length, tag);
-        true
+        let length = offset % BLOCK;
+        push_partial(guard, object, tap, offset - length, length, &state(self).tag(), witness.is_some());
+    }
+
+    /// The running block has a tag as far as `offset`, which wasn't told.
+    #[inline]
+    fn has_partial(&self, offset: u64) -> bool {
+        !offset.is_multiple_of(BLOCK)
+            && self.told.load(Ordering::Relaxed) != offset
+            && self.broken.load(Ordering::Relaxed) == 0
     }
 
     /// [`Self::tell`] for who holds no claim: does nothing when somebody is in a call. `last`: nothing
     /// follows, at least from this process.
     pub fn try_tell(&self, guard: &Guard, object: u32, tap: Tap, last: bool) {
         if self.hold() {
-            self.tell_all(guard, object, tap, last, None, &mut [0; WIDEST]);
+            self.tell_all(guard, object, tap, last, None);
             self.release_left();
         }
     }
@@ -409,10 +409,10 @@ impl Stream {
         if !self.hold() {
             return witness.try_tell(guard, object, taps.1, false);
         }
-        let mut tag = [0; WIDEST];
-        let told = self.tell_all(guard, object, taps.0, last, None, &mut tag);
-        if witness.hold() {
-            witness.tell_all(guard, object, taps.1, false, told.then_some(self), &mut tag);
+        let held = witness.hold();
+        self.tell_all(guard, object, taps.0, last, held.then_some(witness));
+        if held {
+            witness.tell_all(guard, object, taps.1, false, None);
             witness.release_left();
         }
         self.release_left();
@@ -424,24 +424,15 @@ impl Stream {
         self.claim.compare_exchange(0, TELLING, Ordering::Acquire, Ordering::Relaxed).is_ok()
     }
 
-    /// What there is to tell, content included.
+    /// What there is to tell, content included; of `witness` what can be told with it.
     #[inline]
-    fn tell_all(
-        &self,
-        guard: &Guard,
-        object: u32,
-        tap: Tap,
-        last: bool,
-        other: Option<&Self>,
-        tag: &mut Wide,
-    ) -> bool {
+    fn tell_all(&self, guard: &Guard, object: u32, tap: Tap, last: bool, witness: Option<&Self>) {
         if self.missed.load(Ordering::Relaxed) != 0 {
             self.missed.store(0, Ordering::Relaxed);
             self.doubt(guard, object, tap, Reason::BypassedBytes);
         }
-        let told = self.tell_beside(guard, object, tap, other, tag);
+        self.tell_with(guard, object, tap, witness);
         self.content.tell(&Place { guard, object, tap }, last);
-        told
     }
 
     /// There is something to tell.

@@ -32,7 +32,7 @@ pub struct Thread {
     /// The lane that this thread writes.
     pub lane: Cell<Option<Producer>>,
     /// The TLS call that this thread is inside of.
-    pub inside: Cell<Inside>,
+    pub inside: Here,
     /// Streams that this thread's calls in progress have claimed.
     pub claims: [Cell<Claim>; 2],
     /// A mapping that an exec of this thread took, and its bytes. A vfork child shares this with its
@@ -89,9 +89,85 @@ impl Thread {
     }
 }
 
+/// Where an [`Inside`] stands: a cell each, since most hooks need one of them.
+#[repr(C)]
+pub struct Here {
+    frame: Cell<usize>,
+    session: Cell<usize>,
+    slot: Cell<u32>,
+    number: Cell<u32>,
+    phase: Cell<Phase>,
+    in_cipher: Cell<bool>,
+    record_type: Cell<u8>,
+}
+
+impl Here {
+    /// All of it.
+    #[inline]
+    pub fn get(&self) -> Inside {
+        Inside {
+            frame: self.frame.get(),
+            session: self.session.get(),
+            slot: self.slot.get(),
+            number: self.number.get(),
+            phase: self.phase.get(),
+            in_cipher: self.in_cipher.get(),
+            record_type: self.record_type.get(),
+        }
+    }
+
+    /// All of it.
+    #[inline]
+    pub fn set(&self, inside: Inside) {
+        self.frame.set(inside.frame);
+        self.session.set(inside.session);
+        self.slot.set(inside.slot);
+        self.number.set(inside.number);
+        self.phase.set(inside.phase);
+        self.in_cipher.set(inside.in_cipher);
+        self.record_type.set(inside.record_type);
+    }
+
+    /// This thread is inside of no call.
+    #[inline]
+    pub fn leave(&self) {
+        self.frame.set(0);
+        self.in_cipher.set(false);
+    }
+
+    /// This thread is inside of a call, or has left one without returning.
+    #[inline(always)]
+    pub fn is_marked(&self) -> bool {
+        self.frame.get() != 0
+    }
+
+    /// This thread is inside of a call, for certain.
+    #[inline(always)]
+    pub fn is_certain(&self) -> bool {
+        stack_pointer() < self.frame.get()
+    }
+
+    /// See [`Inside::in_cipher`].
+    #[inline(always)]
+    pub fn is_in_cipher(&self) -> bool {
+        self.in_cipher.get()
+    }
+
+    /// See [`Inside::in_cipher`].
+    #[inline(always)]
+    pub fn set_in_cipher(&self, now: bool) {
+        self.in_cipher.set(now);
+    }
+
+    /// See [`Inside::record_type`].
+    #[inline(always)]
+    pub fn set_record_type(&self, now: u8) {
+        self.record_type.set(now);
+    }
+}
+
 /// A hooked TLS call in progress.
 #[derive(Clone, Copy)]
-#[repr(C)]
 pub struct Inside {
     /// Stack pointer of the hook's frame, 0 if none.
     pub frame: usize,
@@ -163,11 +239,18 @@ pub fn fits() -> bool {
     size_of::<Thread>() as u64 <= unsafe { counterfoil_thread_bytes() } && align_of::<Thread>() <= 64
 }
 
-/// The present stack pointer, near enough.
+/// The present stack pointer.
 #[inline(always)]
 pub fn stack_pointer() -> usize {
-    let here = 0u8;
-    core::hint::black_box(&raw const here).addr()
+    let now: usize;
+    // SAFETY: reads a register.
+    unsafe {
+        #[cfg(target_arch = "x86_64")]
+        core::arch::asm!("mov {}, rsp", out(reg) now, options(nomem, nostack, preserves_flags));
+        #[cfg(target_arch = "aarch64")]
+        core::arch::asm!("mov {}, sp", out(reg) now, options(nomem, nostack, preserves_flags));
+    }
+    now
 }
 
 /// Proof that this thread records, and is not inside another recording.
@@ -209,15 +292,21 @@ impl Guard {
 /// The TLS call that `thread` is inside of; clears one that was left without returning.
 #[inline]
 pub fn inside(thread: &Thread) -> Option<Inside> {
-    let inside = thread.inside.get();
-    if inside.frame == 0 {
+    around(thread, stack_pointer())
+}
+
+/// The TLS call in whose frame, or below, `frame` lies; clears one that was left without returning.
+#[inline]
+pub fn around(thread: &Thread, frame: usize) -> Option<Inside> {
+    let here = &thread.inside;
+    if !here.is_marked() {
         return None;
     }
-    if stack_pointer() >= inside.frame {
-        thread.inside.set(Inside::NONE);
+    if frame > here.frame.get() {
+        here.set(Inside::NONE);
         return None;
     }
-    Some(inside)
+    Some(here.get())
 }
 
 impl Inside {

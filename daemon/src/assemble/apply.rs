@@ -138,9 +138,11 @@ impl Assembler {
         let witnessed = object.cipher_on();
         if witnessed {
             let pair = object.cipher[direction as usize].get_or_insert_with(|| Box::new(Pair::joined()));
-            if feed(pair, cipher_side(at), blocks, &mut self.budget)
-                && !object.cipher_said[direction as usize]
-            {
+            let mut differs = feed(pair, cipher_side(at), blocks, &mut self.budget);
+            if at == Place::Stream(direction) && blocks.header.flags & record::WITNESSED != 0 {
+                differs |= feed(pair, cipher_side(Place::Cipher(direction)), blocks, &mut self.budget);
+            }
+            if differs && !object.cipher_said[direction as usize] {
                 suspect(&mut self.suspects, self.tick, Suspect::Cipher(key, direction));
             }
             if pair.origin.pending.held() + pair.destination.pending.held() > CIPHER_WAITING {

@@ -1,9 +1,11 @@
 //! Records in, verdicts out, without arenas or processes.
 
+use super::object::Direction;
 use super::program::Inherited;
 use super::*;
 use crate::host::facts::{Access, Facts, SocketFacts};
 use crate::judged::What;
+
 use crate::model::{Transfer as Outward, Verdict};
 use counterfoil_abi::record::*;
 use counterfoil_abi::{BLOCK, UNKNOWN};
@@ -445,4 +447,29 @@ fn a_files_name_may_be_read_before_its_open() {
     t.say(1, named(Naming::Path, 5));
     t.say(1, opened(5, Channel::File, |o| o.inode = 7));
     assert_eq!(t.assembler.files.path_of(1, 5), Some(&b"/f"[..]));
+}
+
+#[test]
+fn one_record_speaks_for_a_stream_and_for_its_cipher_witness() {
+    for (way, tap, witness) in
+        [(Direction::Out, Tap::TlsWrite, Tap::CipherSeal), (Direction::In, Tap::TlsRead, Tap::CipherOpen)]
+    {
+        let mut t = table(Told::default());
+        t.program(1, 0);
+        t.say(1, opened(1, Channel::Tls, |_| {}));
+        t.say(1, flow(1, 7, true));
+        let Record::Blocks(mut both) = partial(1, tap, 0, 100, 1) else { unreachable!() };
+        both.header.flags |= WITNESSED;
+        t.say(1, Record::Blocks(both));
+        let key = t.assembler.locate(1, 1).unwrap();
+        let pair = t.assembler.objects.get(key).unwrap().cipher[way as usize].as_deref().unwrap();
+        assert_eq!((pair.same_partial, pair.differs.is_empty()), (Some((0, 100)), true));
+        // Each for itself from there on, and one of them has something else.
+        t.say(1, partial(1, tap, 0, 200, 2));
+        t.say(1, partial(1, witness, 0, 200, 3));
+        t.wait(1);
+        let said =
+            |j: &Judged| matches!(j, Judged::Notice(n) if matches!(n.what, What::CipherMismatch { .. }));
+        assert_eq!(t.assembler.out.iter().filter(|j| said(j)).count(), 1);
+    }
 }

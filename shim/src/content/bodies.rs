@@ -162,7 +162,6 @@ impl Bodies {
             // A line, or what is there of it.
             let end = memchr::memchr(b'\n', rest);
             let now = end.map_or(rest.len(), |end| end + 1);
-            self.head.add(&rest[..now]);
             index += now;
             let at = at + now as u64;
             if self.phase() == Phase::Head {
@@ -171,18 +170,25 @@ impl Bodies {
                     return self.lose(place, at);
                 }
             }
+            if end.is_some() && !self.head.within_line() {
+                // Most are there as a whole, and are read where they stand.
+                self.line(place, at, head::kept(&rest[..now]));
+                continue;
+            }
+            self.head.add(&rest[..now]);
             if end.is_some() {
-                self.line(place, at);
+                let (line, kept) = self.head.take();
+                self.line(place, at, &line[..kept]);
             } else if self.phase() == Phase::Head && !self.head.plausible() {
                 self.lose(place, at);
             }
         }
     }
 
-    /// A line has ended; the next byte is at `at`.
-    fn line(&mut self, place: &Place<'_>, at: u64) {
+    /// A line has ended, and that is what is kept of it; the next byte is at `at`.
+    fn line(&mut self, place: &Place<'_>, at: u64, line: &[u8]) {
         match self.phase() {
-            Phase::Head => match self.head.line() {
+            Phase::Head => match self.head.line(line) {
                 Some(Follows::More) => {}
                 Some(Follows::Nothing) => self.finish(place, at),
                 Some(Follows::Bytes(length)) => self.body(at, length),
@@ -193,19 +199,19 @@ impl Bodies {
                 }
                 None => self.lose(place, at),
             },
-            Phase::Size => match self.head.chunk_size() {
+            Phase::Size => match head::chunk_size(line) {
                 Some(0) => self.phase = Phase::Trailer as u8,
                 Some(size) => self.body(at, size),
                 None => self.lose(place, at),
             },
             Phase::DataEnd => {
-                if !self.head.take_empty() {
+                if !line.is_empty() {
                     return self.lose(place, at);
                 }
                 self.phase = Phase::Size as u8;
             }
             Phase::Trailer => {
-                if self.head.take_empty() {
+                if line.is_empty() {
                     self.finish(place, at);
                 }
             }

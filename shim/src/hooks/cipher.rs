@@ -40,8 +40,8 @@ fn indifferent(out: *const c_uchar) -> bool {
     if out.is_null() || !process::active() {
         return true;
     }
-    let inside = thread::current().inside.get();
-    inside.frame == 0 || inside.in_cipher
+    let inside = &thread::current().inside;
+    !inside.is_marked() || inside.is_in_cipher()
 }
 
 /// Before the call.
@@ -51,7 +51,7 @@ fn watch(context: *const CipherContext, out: *const c_uchar, caller: *const c_vo
         return Watch::NONE;
     }
     let thread = thread::current();
-    let Some(mut inside) = thread::inside(thread) else { return Watch::NONE };
+    let Some(inside) = thread::inside(thread) else { return Watch::NONE };
     if inside.in_cipher || !process::watched() {
         return Watch::NONE;
     }
@@ -67,13 +67,12 @@ fn watch(context: *const CipherContext, out: *const c_uchar, caller: *const c_vo
     if framing == Framing::None {
         return Watch::NONE;
     }
-    inside.in_cipher = true;
-    thread.inside.set(inside);
+    thread.inside.set_in_cipher(true);
     Watch { object: Some(object), seals, learns: false, framing, record_type: inside.record_type }
 }
 
 /// The record's plaintext, before it is sealed in place.
-#[inline]
+#[inline(always)]
 fn sealing(watch: Watch, input: *const c_uchar, length: usize) {
     if let (Some(object), true, false) = (watch.object, watch.learns, input.is_null()) {
         // SAFETY: the call's own input.
@@ -94,13 +93,10 @@ fn sealing(watch: Watch, input: *const c_uchar, length: usize) {
 }
 
 /// The record's plaintext, after it was opened.
-#[inline]
+#[inline(always)]
 fn opened(watch: Watch, out: *const c_uchar, length: usize) {
     let Some(object) = watch.object.filter(|_| !watch.learns) else { return };
-    let thread = thread::current();
-    let mut inside = thread.inside.get();
-    inside.in_cipher = false;
-    thread.inside.set(inside);
+    thread::current().inside.set_in_cipher(false);
     if !watch.seals && length > 0 {
         // SAFETY: the call has succeeded and written `length` bytes of content behind the framing.
         let content = unsafe { witness::opened_content(watch.framing, watch.record_type, out, length) };
@@ -139,19 +135,20 @@ fn length(result: c_int, length: *const c_int) -> usize {
 type Update =
     unsafe extern "C-unwind" fn(*mut CipherContext, *mut c_uchar, *mut c_int, *const c_uchar, c_int) -> c_int;
 
-/// Apart, and one for all, so that a call that is nobody's business needs no stack.
+/// Apart, and one for all, so that a call that is nobody's business needs no stack; the arguments stand where they
+/// came in.
 ///
 /// # Safety
 /// EVP_CipherUpdate's contract.
 #[inline(never)]
 unsafe extern "C-unwind" fn recorded(
-    real: Update,
     context: *mut CipherContext,
     out: *mut c_uchar,
     out_length: *mut c_int,
     input: *const c_uchar,
     input_length: c_int,
     caller: *const c_void,
+    real: Update,
 ) -> c_int {
     let call = watch(context, out, caller);
     sealing(call, input, usize::try_from(input_length).unwrap_or(0));
@@ -163,15 +160,15 @@ unsafe extern "C-unwind" fn recorded(
 
 library_hooks! {
     30 real(caller) EVP_CipherUpdate(context: *mut CipherContext, out: *mut c_uchar, out_length: *mut c_int, input: *const c_uchar, input_length: c_int) -> c_int {
-        if indifferent(out) { real(context, out, out_length, input, input_length) } else { recorded(real, context, out, out_length, input, input_length, caller) }
+        if indifferent(out) { real(context, out, out_length, input, input_length) } else { recorded(context, out, out_length, input, input_length, caller, real) }
     }
 
     31 real(caller) EVP_EncryptUpdate(context: *mut CipherContext, out: *mut c_uchar, out_length: *mut c_int, input: *const c_uchar, input_length: c_int) -> c_int {
-        if indifferent(out) { real(context, out, out_length, input, input_length) } else { recorded(real, context, out, out_length, input, input_length, caller) }
+        if indifferent(out) { real(context, out, out_length, input, input_length) } else { recorded(context, out, out_length, input, input_length, caller, real) }
     }
 
     32 real(caller) EVP_DecryptUpdate(context: *mut CipherContext, out: *mut c_uchar, out_length: *mut c_int, input: *const c_uchar, input_length: c_int) -> c_int {
-        if indifferent(out) { real(context, out, out_length, input, input_length) } else { recorded(real, context, out, out_length, input, input_length, caller) }
+        if indifferent(out) { real(context, out, out_length, input, input_length) } else { recorded(context, out, out_length, input, input_length, caller, real) }
     }
 
     33 real(caller) EVP_Cipher(context: *mut CipherContext, out: *mut c_uchar, input: *const c_uchar, input_length: c_uint) -> c_int {
@@ -191,10 +188,9 @@ library_hooks! {
         /// version 2, length 2.
         const AAD: (c_int, c_int) = (0x16, 13);
         if (command, number) == AAD && !pointer.is_null() && process::active() {
-            let thread = thread::current();
-            if let Some(mut inside) = thread::inside(thread) {
-                inside.record_type = *pointer.cast::<u8>().add(8);
-                thread.inside.set(inside);
+            let inside = &thread::current().inside;
+            if inside.is_certain() {
+                inside.set_record_type(*pointer.cast::<u8>().add(8));
             }
         }
         real(context, command, number, pointer)

@@ -5,7 +5,7 @@ use super::pieces::{Into, Vector, bytes};
 use crate::fds;
 use crate::file::{self, closing_stream};
 use crate::real::hooks;
-use crate::record::{nobody_asks, received, receiving, sending, sent};
+use crate::record::{carrier, nobody_asks, received, receiving, sending, sent};
 use crate::shield::{keeping_errno, shielded};
 use crate::ssh;
 use crate::stream::Offer;
@@ -97,17 +97,25 @@ fn indifferent(fd: c_int) -> bool {
 type Read = unsafe extern "C-unwind" fn(c_int, *mut c_void, size_t) -> ssize_t;
 type Write = unsafe extern "C-unwind" fn(c_int, *const c_void, size_t) -> ssize_t;
 
-/// Apart, so that a call that is nobody's business needs no stack.
+/// Apart, so that a call that is nobody's business needs no stack; the arguments stand where they came in.
 ///
 /// # Safety
 /// read(2)'s contract.
 #[inline(never)]
 unsafe extern "C-unwind" fn recorded_read(
-    real: Read,
     fd: c_int,
     buffer: *mut c_void,
     length: size_t,
+    real: Read,
 ) -> ssize_t {
+    if let Some(object) = carrier(fd) {
+        // SAFETY: our caller's contract.
+        let result = unsafe { real(fd, buffer, length) };
+        if result > 0 {
+            object.into.count(result as u64);
+        }
+        return result;
+    }
     let call = receiving(fd);
     // SAFETY: our caller's contract.
     let result = unsafe { real(fd, buffer, length) };
@@ -121,11 +129,19 @@ unsafe extern "C-unwind" fn recorded_read(
 /// write(2)'s contract.
 #[inline(never)]
 unsafe extern "C-unwind" fn recorded_write(
-    real: Write,
     fd: c_int,
     buffer: *const c_void,
     length: size_t,
+    real: Write,
 ) -> ssize_t {
+    if let Some(object) = carrier(fd) {
+        // SAFETY: our caller's contract.
+        let result = unsafe { real(fd, buffer, length) };
+        if result > 0 {
+            object.out.count(result as u64);
+        }
+        return result;
+    }
     // SAFETY: our caller's contract.
     let data = unsafe { bytes(buffer, length) };
     if ssh::on() {
@@ -142,7 +158,7 @@ unsafe extern "C-unwind" fn recorded_write(
 
 hooks! {
     real read(fd: c_int, buffer: *mut c_void, length: size_t) -> ssize_t {
-        if indifferent(fd) { real(fd, buffer, length) } else { recorded_read(real, fd, buffer, length) }
+        if indifferent(fd) { real(fd, buffer, length) } else { recorded_read(fd, buffer, length, real) }
     }
 
     real __read_chk(fd: c_int, buffer: *mut c_void, length: size_t, room: size_t) -> ssize_t {
@@ -161,7 +177,7 @@ hooks! {
     }
 
     real write(fd: c_int, buffer: *const c_void, length: size_t) -> ssize_t {
-        if indifferent(fd) { real(fd, buffer, length) } else { recorded_write(real, fd, buffer, length) }
+        if indifferent(fd) { real(fd, buffer, length) } else { recorded_write(fd, buffer, length, real) }
     }
 
     real writev(fd: c_int, pieces: *const iovec, count: c_int) -> ssize_t {

@@ -9,7 +9,7 @@ use crate::session::{self, Does, after, enter, shutdown_flags};
 use crate::sessions;
 use crate::shield::keeping_errno;
 use crate::stream::Offer;
-use crate::thread::stack_pointer;
+use crate::thread::{self, stack_pointer};
 use core::ffi::{c_int, c_long, c_void};
 use core::sync::atomic::Ordering;
 use counterfoil_abi::record::{Channel, Reason};
@@ -41,13 +41,18 @@ fn around<R>(
     out
 }
 
+/// A BIO call inside a TLS call is the library's own way to its socket.
+#[inline(always)]
+fn is_on_its_way() -> bool {
+    thread::current().inside.is_certain()
+}
+
 /// Which of two ways a BIO call is to be watched.
 fn session_of(bio: *mut Bio, caller: *const c_void) -> *mut Ssl {
     /// BIO_TYPE_SSL and BIO_C_GET_SSL (openssl/bio.h).
     const TYPE_SSL: c_int = 7 | 0x0200;
     const GET_SSL: c_int = 110;
-    // Inside a TLS call it is the library's own way to its socket.
-    if bio.is_null() || !process::active() || crate::thread::inside(crate::thread::current()).is_some() {
+    if bio.is_null() || !process::active() || thread::inside(thread::current()).is_some() {
         return core::ptr::null_mut();
     }
     let Some(library) = openssl::of(caller) else { return core::ptr::null_mut() };
@@ -62,6 +67,52 @@ fn session_of(bio: *mut Bio, caller: *const c_void) -> *mut Ssl {
         }
     }
     ssl
+}
+
+/// A BIO call that isn't inside a TLS call: it may be one, on the session that its BIO leads to.
+#[inline(never)]
+fn through_write(
+    bio: *mut Bio,
+    caller: *const c_void,
+    data: &[u8],
+    real: impl FnOnce() -> c_int,
+    accepted: impl FnOnce(c_int) -> usize,
+) -> c_int {
+    let ssl = session_of(bio, caller);
+    if ssl.is_null() {
+        return real();
+    }
+    let frame = stack_pointer();
+    let mut call = enter(ssl.addr(), Channel::Tls, Does::Writes, frame);
+    let mut offer = Offer::new();
+    let rest = call.offer(data, &mut offer);
+    let result = real();
+    call.wrote(accepted(result), rest, &mut offer);
+    after(&call, caller, ssl, result);
+    call.leave();
+    result
+}
+
+/// As [`through_write`].
+#[inline(never)]
+fn through_read(
+    bio: *mut Bio,
+    caller: *const c_void,
+    data: &Into,
+    real: impl FnOnce() -> c_int,
+    got: impl FnOnce(c_int) -> usize,
+) -> c_int {
+    let ssl = session_of(bio, caller);
+    if ssl.is_null() {
+        return real();
+    }
+    let frame = stack_pointer();
+    let call = enter(ssl.addr(), Channel::Tls, Does::Reads, frame);
+    let result = real();
+    call.read(got(result), data);
+    after(&call, caller, ssl, result);
+    call.leave();
+    result
 }
 
 library_hooks! {
@@ -216,63 +267,19 @@ library_hooks! {
 
     // Programs that drive libssl through an SSL BIO (openssl s_server -WWW).
     18 real(caller) BIO_write(bio: *mut Bio, buffer: *const c_void, length: c_int) -> c_int {
-        let ssl = session_of(bio, caller);
-        if ssl.is_null() {
-            return real(bio, buffer, length);
-        }
-        let frame = stack_pointer();
-        let mut call = enter(ssl.addr(), Channel::Tls, Does::Writes, frame);
-        let mut offer = Offer::new();
-        let rest = call.offer(bytes(buffer, count(length)), &mut offer);
-        let result = real(bio, buffer, length);
-        call.wrote(count(result), rest, &mut offer);
-        after(&call, caller, ssl, result);
-        call.leave();
-        result
+        if is_on_its_way() { real(bio, buffer, length) } else { through_write(bio, caller, bytes(buffer, count(length)), move || real(bio, buffer, length), count) }
     }
 
     19 real(caller) BIO_write_ex(bio: *mut Bio, buffer: *const c_void, length: size_t, written: *mut size_t) -> c_int {
-        let ssl = session_of(bio, caller);
-        if ssl.is_null() {
-            return real(bio, buffer, length, written);
-        }
-        let frame = stack_pointer();
-        let mut call = enter(ssl.addr(), Channel::Tls, Does::Writes, frame);
-        let mut offer = Offer::new();
-        let rest = call.offer(bytes(buffer, length), &mut offer);
-        let result = real(bio, buffer, length, written);
-        call.wrote(count_at(result, written), rest, &mut offer);
-        after(&call, caller, ssl, result);
-        call.leave();
-        result
+        if is_on_its_way() { real(bio, buffer, length, written) } else { through_write(bio, caller, bytes(buffer, length), move || real(bio, buffer, length, written), |result| count_at(result, written)) }
     }
 
     20 real(caller) BIO_read(bio: *mut Bio, buffer: *mut c_void, length: c_int) -> c_int {
-        let ssl = session_of(bio, caller);
-        if ssl.is_null() {
-            return real(bio, buffer, length);
-        }
-        let frame = stack_pointer();
-        let call = enter(ssl.addr(), Channel::Tls, Does::Reads, frame);
-        let result = real(bio, buffer, length);
-        call.read(count(result), &Into::new(buffer, count(length)));
-        after(&call, caller, ssl, result);
-        call.leave();
-        result
+        if is_on_its_way() { real(bio, buffer, length) } else { through_read(bio, caller, &Into::new(buffer, count(length)), move || real(bio, buffer, length), count) }
     }
 
     21 real(caller) BIO_read_ex(bio: *mut Bio, buffer: *mut c_void, length: size_t, got: *mut size_t) -> c_int {
-        let ssl = session_of(bio, caller);
-        if ssl.is_null() {
-            return real(bio, buffer, length, got);
-        }
-        let frame = stack_pointer();
-        let call = enter(ssl.addr(), Channel::Tls, Does::Reads, frame);
-        let result = real(bio, buffer, length, got);
-        call.read(count_at(result, got), &Into::new(buffer, length));
-        after(&call, caller, ssl, result);
-        call.leave();
-        result
+        if is_on_its_way() { real(bio, buffer, length, got) } else { through_read(bio, caller, &Into::new(buffer, length), move || real(bio, buffer, length, got), |result| count_at(result, got)) }
     }
 }
 

@@ -9,7 +9,8 @@ use crate::thread::Guard;
 use bytemuck::{Pod, Zeroable};
 use core::mem::offset_of;
 use counterfoil_abi::record::{
-    Blocks, FIRST_LINE_TAGS, Gap, Header, Kind, LINE, Line, PARTIAL, Reason, Tap, WIDE, lines_for_tags,
+    Blocks, FIRST_LINE_TAGS, Gap, Header, Kind, LINE, Line, PARTIAL, Reason, Tap, WIDE, WITNESSED,
+    lines_for_tags,
 };
 use counterfoil_abi::{BLOCK, Tag as Unit};
 
@@ -114,12 +115,20 @@ const _: () = assert!(
         && offset_of!(One, tags) == offset_of!(Blocks, tags)
 );
 
-/// Says how far the running block, which begins at `offset`, has come.
+/// Says how far the running block, which begins at `offset`, has come; the cipher witness, too, if it is `witnessed`.
 #[inline]
-pub fn push_partial(guard: &Guard, object: u32, tap: Tap, offset: u64, length: u64, tag: &Wide) {
+pub fn push_partial(
+    guard: &Guard,
+    object: u32,
+    tap: Tap,
+    offset: u64,
+    length: u64,
+    tag: &Wide,
+    witnessed: bool,
+) {
     // The second half is the MAC's zeros, which nobody reads.
     let tags = [mac::first_half(tag), mac::second_half(tag)];
-    let header = header(1, PARTIAL, tap, object);
+    let header = header(1, if witnessed { PARTIAL | WITNESSED } else { PARTIAL }, tap, object);
     lanes::push_record(guard, &One { header, offset, length: length as u32, count: 1, tags });
 }
 

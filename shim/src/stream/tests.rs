@@ -6,7 +6,7 @@ use counterfoil_abi::Tag;
 use counterfoil_abi::arena::{ARENA_BYTES, ArenaHead, LANES, POLICY_WATCHED, lane_head_at, ring_at};
 use counterfoil_abi::lane::{Consumer, LaneHead};
 use counterfoil_abi::prints::Sampler;
-use counterfoil_abi::record::{Channel, Line, PARTIAL, Record};
+use counterfoil_abi::record::{Channel, Line, PARTIAL, Record, WITNESSED};
 use std::collections::BTreeMap;
 use std::sync::{LazyLock, Mutex, MutexGuard};
 
@@ -329,7 +329,7 @@ fn a_short_write_counts_as_it_was_before_the_call() {
 }
 
 #[test]
-fn two_taps_tell_one_tag_where_they_saw_the_same_and_each_its_own_where_not() {
+fn two_taps_are_one_record_where_they_saw_the_same_and_one_each_where_not() {
     let _alone = alone();
     let guard = Guard::enter().expect("active");
     let content: Vec<u8> = (0..9_000u32).map(|i| (i * 7) as u8).collect();
@@ -350,17 +350,24 @@ fn two_taps_tell_one_tag_where_they_saw_the_same_and_each_its_own_where_not() {
         let number = object.number();
         let mut records = drain();
         records.retain(|record| record.header().object == number);
-        let tag = |tap: Tap| {
-            records.iter().find_map(|record| match record {
-                Record::Blocks(told) if told.header.tap == tap as u8 => {
-                    assert_eq!((told.header.flags, told.length), (PARTIAL, 9_000));
-                    Some(told.tags[0])
+        let told: Vec<_> = records
+            .iter()
+            .filter_map(|record| match record {
+                Record::Blocks(told) => {
+                    assert_eq!(told.length, 9_000);
+                    Some((told.header.tap, told.header.flags, told.tags[0]))
                 }
                 _ => None,
             })
-        };
-        assert_eq!(tag(Tap::TlsWrite), Some(tag_of(&content, 0, 9_000)));
-        assert_eq!(tag(Tap::CipherSeal), Some(tag_of(&sealed, 0, 9_000)));
+            .collect();
+        let write = (Tap::TlsWrite as u8, tag_of(&content, 0, 9_000));
+        let seal = (Tap::CipherSeal as u8, tag_of(&sealed, 0, 9_000));
+        if changed {
+            assert_eq!(told, [(write.0, PARTIAL, write.1), (seal.0, PARTIAL, seal.1)]);
+        } else {
+            assert_eq!(told, [(write.0, PARTIAL | WITNESSED, write.1)]);
+        }
+        assert!(!object.out.untold() && !object.seal.untold());
         object.number.store(0, Ordering::Relaxed);
     }
 }

@@ -66,22 +66,18 @@ impl Head {
         self.length = self.length.saturating_add(u32::try_from(bytes.len()).unwrap_or(u32::MAX));
     }
 
-    /// What is kept of the line, without its end; it is given up.
-    fn take(&mut self) -> ([u8; KEPT], usize) {
-        let length = core::mem::take(&mut self.length) as usize;
-        let mut kept = length.min(KEPT);
-        if length <= KEPT {
-            while kept > 0 && matches!(self.line[kept - 1], b'\n' | b'\r') {
-                kept -= 1;
-            }
-        }
-        (self.line, kept)
+    /// A part of a line was [added](Self::add).
+    pub fn within_line(&self) -> bool {
+        self.length != 0
     }
 
-    /// The line was empty.
-    pub fn take_empty(&mut self) -> bool {
-        let long = self.length as usize > KEPT;
-        self.take().1 == 0 && !long
+    /// What is kept of the line that was added, and how much that is; it is given up.
+    pub fn take(&mut self) -> ([u8; KEPT], usize) {
+        let length = core::mem::take(&mut self.length) as usize;
+        let line = self.line;
+        // The end of a longer one is not among what was kept.
+        let kept = if length <= KEPT { kept(&line[..length]).len() } else { KEPT };
+        (line, kept)
     }
 
     /// What is there of the first line may be one of HTTP.
@@ -90,10 +86,8 @@ impl Head {
         self.lines > 0 || first_line(&self.line[..have], false)
     }
 
-    /// The line has ended. None: this is no head of a message that can be followed.
-    pub fn line(&mut self) -> Option<Follows> {
-        let (line, kept) = self.take();
-        let line = &line[..kept];
+    /// A line has ended, and this is what is kept of it. None: this is no head of a message that can be followed.
+    pub fn line(&mut self, line: &[u8]) -> Option<Follows> {
         let first = self.lines == 0;
         if first {
             if !first_line(line, true) {
@@ -110,8 +104,11 @@ impl Head {
             return if line.starts_with(b"PRI ") { None } else { Some(Follows::More) };
         }
         self.lines = self.lines.saturating_add(1);
-        if line.is_empty() {
-            return self.ends();
+        // Most have a name that says nothing of the length.
+        match line.first().map(u8::to_ascii_lowercase) {
+            None => return self.ends(),
+            Some(b'c' | b't' | b'e') => {}
+            Some(_) => return Some(Follows::More),
         }
         if let Some(value) = field(line, b"content-length:") {
             let (length, all) = number(value)?;
@@ -160,18 +157,26 @@ impl Head {
             Some(if response { Follows::Rest } else { Follows::Nothing })
         }
     }
+}
 
-    /// The line was a chunk's size.
-    pub fn chunk_size(&mut self) -> Option<u64> {
-        let (line, kept) = self.take();
-        let digits = line[..kept].iter().take_while(|b| b.is_ascii_hexdigit()).count();
-        let follows = line[..kept].get(digits);
-        if digits == 0 || digits > 15 || follows.is_some_and(|b| !matches!(b, b';' | b' ' | b'\t')) {
-            return None;
-        }
-        let value = |b: &u8| u64::from((*b as char).to_digit(16).unwrap_or(0));
-        Some(line[..digits].iter().fold(0, |sum, digit| sum << 4 | value(digit)))
+/// What is kept of a line: it without its end, or the first bytes of a long one.
+pub fn kept(line: &[u8]) -> &[u8] {
+    if line.len() > KEPT {
+        return &line[..KEPT];
     }
+    let ends = line.iter().rev().take_while(|b| matches!(b, b'\n' | b'\r')).count();
+    &line[..line.len() - ends]
+}
+
+/// A line as the size of a chunk.
+pub fn chunk_size(line: &[u8]) -> Option<u64> {
+    let digits = line.iter().take_while(|b| b.is_ascii_hexdigit()).count();
+    let follows = line.get(digits);
+    if digits == 0 || digits > 15 || follows.is_some_and(|b| !matches!(b, b';' | b' ' | b'\t')) {
+        return None;
+    }
+    let value = |b: &u8| u64::from((*b as char).to_digit(16).unwrap_or(0));
+    Some(line[..digits].iter().fold(0, |sum, digit| sum << 4 | value(digit)))
 }
 
 /// A request's or response's first line; `whole`: all that is kept of it is there.
