@@ -51,7 +51,7 @@ want_program outguess outguess
 want_program stegsnow stegsnow
 want_program exiftool libimage-exiftool-perl
 want_program exiv2 exiv2
-want_program convert imagemagick
+! wanted convert || [ -x /usr/bin/convert ] || need="$need imagemagick"
 want_program binwalk binwalk
 want_program ffmpeg ffmpeg
 want_program 7z p7zip-full
