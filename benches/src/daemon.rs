@@ -80,7 +80,8 @@ impl Daemon {
         let mut nanoseconds = 0.0;
         for pid in self.pids() {
             for task in std::fs::read_dir(format!("/proc/{pid}/task"))? {
-                let stat = std::fs::read_to_string(task?.path().join("schedstat"))?;
+                // A thread may end meanwhile.
+                let Ok(stat) = std::fs::read_to_string(task?.path().join("schedstat")) else { continue };
                 // Time on a processor comes first (Documentation/scheduler/sched-stats.rst).
                 nanoseconds += stat.split_whitespace().next().context("schedstat")?.parse::<f64>()?;
             }

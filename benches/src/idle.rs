@@ -3,7 +3,6 @@
 use crate::Bench;
 use crate::daemon::Daemon;
 use crate::report::{Goal, Row, Unit};
-use crate::statistics::Spread;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use std::io::{BufRead, BufReader};
@@ -12,8 +11,8 @@ use std::time::{Duration, Instant};
 
 const PROCESSES: u32 = 1000;
 const SETTLE: Duration = Duration::from_secs(3);
-const LOOKS: usize = 7;
-const LOOK: Duration = Duration::from_secs(6);
+/// Longer than what the daemon does each half minute.
+const LOOK: Duration = Duration::from_secs(45);
 
 /// Rows: the daemon's share of a core; its memory for each process; a process's own.
 pub fn measure(bench: &Bench) -> Result<Vec<Row>> {
@@ -21,20 +20,16 @@ pub fn measure(bench: &Bench) -> Result<Vec<Row>> {
     let (_, alone) = sleepers(Command::new(&program), || Ok(()))?;
     let daemon = Daemon::start(bench, "[watch]\nwatched_processes = [\"sleep\"]\n")?;
     let before = daemon.memory()?;
-    let ((shares, with), observed) = sleepers(daemon.exec(&program), || {
+    let ((share, with), observed) = sleepers(daemon.exec(&program), || {
         std::thread::sleep(SETTLE);
-        let mut shares = Vec::new();
-        for _ in 0..LOOKS {
-            let (spent, since) = (daemon.fine_seconds()?, Instant::now());
-            std::thread::sleep(LOOK);
-            shares.push((daemon.fine_seconds()? - spent) / since.elapsed().as_secs_f64() * 100.0);
-        }
-        Ok((shares, daemon.memory()?))
+        let (spent, since) = (daemon.fine_seconds()?, Instant::now());
+        std::thread::sleep(LOOK);
+        let share = (daemon.fine_seconds()? - spent) / since.elapsed().as_secs_f64();
+        Ok((share * 100.0, daemon.memory()?))
     })?;
-    let share = Spread::of(&shares).context("no share")?;
     let each = |bytes: f64| bytes / f64::from(PROCESSES);
     Ok(vec![
-        Row::spread("idle", Unit::PercentOfCore, share, Goal::AtMost(0.5)),
+        Row::single("idle", Unit::PercentOfCore, share, Goal::AtMost(0.5)),
         Row::single("idle: daemon's memory per process", Unit::Bytes, each(with - before), Goal::None),
         Row::pairs("idle: memory of one process", Unit::Bytes, &[alone], &[observed], Goal::None),
     ])

@@ -137,7 +137,7 @@ pub struct Opened {
 pub const PARTIAL: u8 = 1;
 /// [`Blocks::flags`]: tags are 32 bytes (two units each): `stream_digest` is not the MAC.
 pub const WIDE: u8 = 2;
-/// [`Blocks::flags`], with [`Tap::TlsWrite`] or [`Tap::TlsRead`]: the cipher witness of the same way has the same tags.
+/// [`Blocks::flags`], with [`PARTIAL`], of [`Tap::TlsWrite`] or [`Tap::TlsRead`]: the cipher witness of the same way has the same tags.
 pub const WITNESSED: u8 = 4;
 
 /// Tag units in the first line of a [`Blocks`] record; each further line holds four.
@@ -181,7 +181,9 @@ impl Blocks {
         } else {
             self.count >= 1 && units <= MAX_TAGS && self.length == self.count * block
         };
-        let placed = self.offset.is_multiple_of(crate::BLOCK)
+        let spoken_for = flags & WITNESSED == 0 || flags & PARTIAL != 0;
+        let placed = spoken_for
+            && self.offset.is_multiple_of(crate::BLOCK)
             && self.offset < UNPLAUSIBLE
             && Tap::from_code(tap).is_some();
         fits && placed && usize::from(says) == lines.len() && lines_for_tags(units) == lines.len()

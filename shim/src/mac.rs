@@ -175,16 +175,11 @@ impl Mac {
     /// The tag of what was added so far; the state goes on.
     #[inline]
     pub fn tag(&self) -> Wide {
+        // A short one fills the first half.
         let mut wide = [0; WIDEST];
-        self.tag_into(&mut wide);
-        wide
-    }
-
-    /// [`Self::tag`] into place; a short one fills the first half, and the other is left as it is.
-    #[inline]
-    pub fn tag_into(&self, wide: &mut Wide) {
         if self.function() != Function::Aegis {
-            return self.hash(wide);
+            self.hash(&mut wide);
+            return wide;
         }
         let mut copy = MaybeUninit::<Aegis128X2Mac<16>>::uninit();
         // SAFETY: `function` says which member was set. As the crate calls it, on a copy that is thrown away.
@@ -192,6 +187,7 @@ impl Mac {
             core::ptr::copy_nonoverlapping((&raw const self.state.aegis).cast(), copy.as_mut_ptr(), 1);
             aegis128x2_mac_final(copy.as_mut_ptr().cast(), wide.as_mut_ptr(), SHORT);
         }
+        wide
     }
 
     /// Both have come to the same state, so that their tags are equal. Where that can't be seen cheaply: no.

@@ -117,13 +117,13 @@ pub fn received_tls<P: Pieces + ?Sized>(call: Call, bytes: usize, data: &P) {
 /// Before a call that receives on `fd`.
 #[inline]
 pub fn receiving(fd: i32) -> Call {
-    if nobody_asks(fd) {
-        return Call::PASS;
-    }
-    match carrier(fd) {
-        Some(object) => Call::counting(object),
-        None => begun(fd, objects::IN, |_, _| ()),
-    }
+    carrier(fd).map_or_else(|| receiving_plain(fd), Call::counting)
+}
+
+/// [`receiving`] of a descriptor that is no [`carrier`].
+#[inline]
+pub fn receiving_plain(fd: i32) -> Call {
+    if nobody_asks(fd) { Call::PASS } else { begun(fd, objects::IN, |_, _| ()) }
 }
 
 /// Inside a TLS call, a socket that is known to carry TLS: nothing to do but count afterwards.
@@ -145,10 +145,7 @@ fn begun(fd: i32, way: u8, more: impl FnOnce(&Guard, &mut Call)) -> Call {
         begin(fd, way, &mut call, more);
         true
     });
-    if !whole {
-        call.way = Way::Pass;
-    }
-    call
+    if whole { call } else { Call::PASS }
 }
 
 #[inline]
@@ -328,6 +325,26 @@ pub fn ended_badly(object: &Object, result: isize, asked: bool, at_end: u8) {
     }
 }
 
+/// After a call that received on a [`carrier`].
+#[inline]
+pub fn carried_in(object: &Object, result: isize, asked: usize) {
+    if result > 0 {
+        object.into.count(result as u64);
+    } else {
+        keeping_errno(|| ended_badly(object, result, asked != 0, IN_EOF));
+    }
+}
+
+/// After a call that sent on a [`carrier`].
+#[inline]
+pub fn carried_out(object: &Object, result: isize) {
+    if result > 0 {
+        object.out.count(result as u64);
+    } else if result < 0 {
+        keeping_errno(|| ended_badly(object, result, true, 0));
+    }
+}
+
 /// Calls on `fd` are not recorded. The first test of every hook that moves bytes: two loads.
 #[inline(always)]
 pub fn nobody_asks(fd: i32) -> bool {
@@ -337,13 +354,16 @@ pub fn nobody_asks(fd: i32) -> bool {
 /// Before a call that sends `bytes` bytes of `data` on `fd`.
 #[inline]
 pub fn sending<P: Pieces + ?Sized>(fd: i32, data: &P, bytes: usize, offer: &mut Offer) -> Call {
+    carrier(fd).map_or_else(|| sending_plain(fd, data, bytes, offer), Call::counting)
+}
+
+/// [`sending`] on a descriptor that is no [`carrier`].
+#[inline]
+pub fn sending_plain<P: Pieces + ?Sized>(fd: i32, data: &P, bytes: usize, offer: &mut Offer) -> Call {
     if nobody_asks(fd) {
         return Call::PASS;
     }
-    match carrier(fd) {
-        Some(object) => Call::counting(object),
-        None => begun(fd, objects::OUT, |guard, call| call.offer_in(Some(guard), data, bytes, offer)),
-    }
+    begun(fd, objects::OUT, |guard, call| call.offer_in(Some(guard), data, bytes, offer))
 }
 
 /// After a call that sent: `result` is what it returned.

@@ -57,10 +57,7 @@ pub fn enter(session: usize, channel: Channel, does: Does, frame: usize) -> Sess
         begin_call(&mut call, session, channel, does, frame);
         true
     });
-    if !whole {
-        call.object = None;
-    }
-    call
+    if whole { call } else { Session::PASS }
 }
 
 #[inline]

@@ -2,13 +2,14 @@
 //!
 //! Nothing here is dropped when a thread ends, and a call may be left by `siglongjmp` at any point:
 //! the hook on that family voids what this thread has marked ([`Thread::left`]). As a second net, a
-//! mark carries the stack pointer of its frame; one at or below the present stack pointer (the stack
-//! grows down) belongs to a frame that is gone.
+//! mark carries the stack pointer of its frame; one below the present stack pointer (the stack
+//! grows down) belongs to a frame that is gone, and so does one that another call of the same frame finds.
 
 use crate::objects::{self, Name, Object};
 use crate::process;
 use crate::stream::Stream;
 use core::cell::Cell;
+use core::sync::atomic::{Ordering, compiler_fence};
 use counterfoil_abi::lane::Producer;
 use counterfoil_abi::record::{Reason, Tap};
 
@@ -97,8 +98,10 @@ pub struct Here {
     slot: Cell<u32>,
     number: Cell<u32>,
     phase: Cell<Phase>,
-    in_cipher: Cell<bool>,
-    record_type: Cell<u8>,
+    /// See [`Inside::in_cipher`].
+    pub in_cipher: Cell<bool>,
+    /// See [`Inside::record_type`].
+    pub record_type: Cell<u8>,
 }
 
 impl Here {
@@ -119,20 +122,23 @@ impl Here {
     /// All of it.
     #[inline]
     pub fn set(&self, inside: Inside) {
-        self.frame.set(inside.frame);
+        // A signal handler sees all of it or none.
+        self.frame.set(0);
+        compiler_fence(Ordering::Release);
         self.session.set(inside.session);
         self.slot.set(inside.slot);
         self.number.set(inside.number);
         self.phase.set(inside.phase);
         self.in_cipher.set(inside.in_cipher);
         self.record_type.set(inside.record_type);
+        compiler_fence(Ordering::Release);
+        self.frame.set(inside.frame);
     }
 
     /// This thread is inside of no call.
     #[inline]
     pub fn leave(&self) {
         self.frame.set(0);
-        self.in_cipher.set(false);
     }
 
     /// This thread is inside of a call, or has left one without returning.
@@ -141,28 +147,10 @@ impl Here {
         self.frame.get() != 0
     }
 
-    /// This thread is inside of a call, for certain.
+    /// The call in whose frame this thread is lies around `frame`.
     #[inline(always)]
-    pub fn is_certain(&self) -> bool {
-        stack_pointer() < self.frame.get()
-    }
-
-    /// See [`Inside::in_cipher`].
-    #[inline(always)]
-    pub fn is_in_cipher(&self) -> bool {
-        self.in_cipher.get()
-    }
-
-    /// See [`Inside::in_cipher`].
-    #[inline(always)]
-    pub fn set_in_cipher(&self, now: bool) {
-        self.in_cipher.set(now);
-    }
-
-    /// See [`Inside::record_type`].
-    #[inline(always)]
-    pub fn set_record_type(&self, now: u8) {
-        self.record_type.set(now);
+    pub fn covers(&self, frame: usize) -> bool {
+        frame < self.frame.get()
     }
 }
 

@@ -5,7 +5,6 @@ use super::program::Inherited;
 use super::*;
 use crate::host::facts::{Access, Facts, SocketFacts};
 use crate::judged::What;
-
 use crate::model::{Transfer as Outward, Verdict};
 use counterfoil_abi::record::*;
 use counterfoil_abi::{BLOCK, UNKNOWN};

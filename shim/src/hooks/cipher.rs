@@ -11,7 +11,7 @@ use crate::process;
 use crate::shield::shielded;
 use crate::ssh;
 use crate::stream::Stream;
-use crate::thread::{self, Guard, Phase};
+use crate::thread::{self, Guard, Phase, stack_pointer};
 use crate::witness::{self, Framing};
 use core::ffi::{c_int, c_uchar, c_uint, c_void};
 use core::sync::atomic::Ordering;
@@ -41,7 +41,7 @@ fn indifferent(out: *const c_uchar) -> bool {
         return true;
     }
     let inside = &thread::current().inside;
-    !inside.is_marked() || inside.is_in_cipher()
+    !inside.is_marked() || inside.in_cipher.get()
 }
 
 /// Before the call.
@@ -67,7 +67,7 @@ fn watch(context: *const CipherContext, out: *const c_uchar, caller: *const c_vo
     if framing == Framing::None {
         return Watch::NONE;
     }
-    thread.inside.set_in_cipher(true);
+    thread.inside.in_cipher.set(true);
     Watch { object: Some(object), seals, learns: false, framing, record_type: inside.record_type }
 }
 
@@ -96,7 +96,7 @@ fn sealing(watch: Watch, input: *const c_uchar, length: usize) {
 #[inline(always)]
 fn opened(watch: Watch, out: *const c_uchar, length: usize) {
     let Some(object) = watch.object.filter(|_| !watch.learns) else { return };
-    thread::current().inside.set_in_cipher(false);
+    thread::current().inside.in_cipher.set(false);
     if !watch.seals && length > 0 {
         // SAFETY: the call has succeeded and written `length` bytes of content behind the framing.
         let content = unsafe { witness::opened_content(watch.framing, watch.record_type, out, length) };
@@ -135,8 +135,7 @@ fn length(result: c_int, length: *const c_int) -> usize {
 type Update =
     unsafe extern "C-unwind" fn(*mut CipherContext, *mut c_uchar, *mut c_int, *const c_uchar, c_int) -> c_int;
 
-/// Apart, and one for all, so that a call that is nobody's business needs no stack; the arguments stand where they
-/// came in.
+/// Apart, and one for all: a call that is nobody's business is passed on with its arguments where they came in.
 ///
 /// # Safety
 /// EVP_CipherUpdate's contract.
@@ -189,8 +188,8 @@ library_hooks! {
         const AAD: (c_int, c_int) = (0x16, 13);
         if (command, number) == AAD && !pointer.is_null() && process::active() {
             let inside = &thread::current().inside;
-            if inside.is_certain() {
-                inside.set_record_type(*pointer.cast::<u8>().add(8));
+            if inside.covers(stack_pointer()) {
+                inside.record_type.set(*pointer.cast::<u8>().add(8));
             }
         }
         real(context, command, number, pointer)

@@ -5,7 +5,10 @@ use super::pieces::{Into, Vector, bytes};
 use crate::fds;
 use crate::file::{self, closing_stream};
 use crate::real::hooks;
-use crate::record::{carrier, nobody_asks, received, receiving, sending, sent};
+use crate::record::{
+    carried_in, carried_out, carrier, nobody_asks, received, receiving, receiving_plain, sending,
+    sending_plain, sent,
+};
 use crate::shield::{keeping_errno, shielded};
 use crate::ssh;
 use crate::stream::Offer;
@@ -111,12 +114,10 @@ unsafe extern "C-unwind" fn recorded_read(
     if let Some(object) = carrier(fd) {
         // SAFETY: our caller's contract.
         let result = unsafe { real(fd, buffer, length) };
-        if result > 0 {
-            object.into.count(result as u64);
-        }
+        carried_in(object, result, length);
         return result;
     }
-    let call = receiving(fd);
+    let call = receiving_plain(fd);
     // SAFETY: our caller's contract.
     let result = unsafe { real(fd, buffer, length) };
     received(call, result, length, &Into::new(buffer, length));
@@ -137,9 +138,7 @@ unsafe extern "C-unwind" fn recorded_write(
     if let Some(object) = carrier(fd) {
         // SAFETY: our caller's contract.
         let result = unsafe { real(fd, buffer, length) };
-        if result > 0 {
-            object.out.count(result as u64);
-        }
+        carried_out(object, result);
         return result;
     }
     // SAFETY: our caller's contract.
@@ -148,7 +147,7 @@ unsafe extern "C-unwind" fn recorded_write(
         ssh::said(data);
     }
     let mut offer = Offer::new();
-    let call = sending(fd, data, data.len(), &mut offer);
+    let call = sending_plain(fd, data, data.len(), &mut offer);
     // SAFETY: our caller's contract.
     let result = unsafe { real(fd, buffer, length) };
     memory::written(fd, result, None);

@@ -43,8 +43,8 @@ fn around<R>(
 
 /// A BIO call inside a TLS call is the library's own way to its socket.
 #[inline(always)]
-fn is_on_its_way() -> bool {
-    thread::current().inside.is_certain()
+fn is_on_its_way(frame: usize) -> bool {
+    thread::current().inside.covers(frame)
 }
 
 /// Which of two ways a BIO call is to be watched.
@@ -52,7 +52,7 @@ fn session_of(bio: *mut Bio, caller: *const c_void) -> *mut Ssl {
     /// BIO_TYPE_SSL and BIO_C_GET_SSL (openssl/bio.h).
     const TYPE_SSL: c_int = 7 | 0x0200;
     const GET_SSL: c_int = 110;
-    if bio.is_null() || !process::active() || thread::inside(thread::current()).is_some() {
+    if bio.is_null() || !process::active() {
         return core::ptr::null_mut();
     }
     let Some(library) = openssl::of(caller) else { return core::ptr::null_mut() };
@@ -69,11 +69,12 @@ fn session_of(bio: *mut Bio, caller: *const c_void) -> *mut Ssl {
     ssl
 }
 
-/// A BIO call that isn't inside a TLS call: it may be one, on the session that its BIO leads to.
+/// A BIO call that isn't inside a TLS call: it may be one, on the session that its BIO leads to. `frame` is the hook's.
 #[inline(never)]
 fn through_write(
     bio: *mut Bio,
     caller: *const c_void,
+    frame: usize,
     data: &[u8],
     real: impl FnOnce() -> c_int,
     accepted: impl FnOnce(c_int) -> usize,
@@ -82,7 +83,6 @@ fn through_write(
     if ssl.is_null() {
         return real();
     }
-    let frame = stack_pointer();
     let mut call = enter(ssl.addr(), Channel::Tls, Does::Writes, frame);
     let mut offer = Offer::new();
     let rest = call.offer(data, &mut offer);
@@ -98,6 +98,7 @@ fn through_write(
 fn through_read(
     bio: *mut Bio,
     caller: *const c_void,
+    frame: usize,
     data: &Into,
     real: impl FnOnce() -> c_int,
     got: impl FnOnce(c_int) -> usize,
@@ -106,7 +107,6 @@ fn through_read(
     if ssl.is_null() {
         return real();
     }
-    let frame = stack_pointer();
     let call = enter(ssl.addr(), Channel::Tls, Does::Reads, frame);
     let result = real();
     call.read(got(result), data);
@@ -267,19 +267,23 @@ library_hooks! {
 
     // Programs that drive libssl through an SSL BIO (openssl s_server -WWW).
     18 real(caller) BIO_write(bio: *mut Bio, buffer: *const c_void, length: c_int) -> c_int {
-        if is_on_its_way() { real(bio, buffer, length) } else { through_write(bio, caller, bytes(buffer, count(length)), move || real(bio, buffer, length), count) }
+        let frame = stack_pointer();
+        if is_on_its_way(frame) { real(bio, buffer, length) } else { through_write(bio, caller, frame, bytes(buffer, count(length)), move || real(bio, buffer, length), count) }
     }
 
     19 real(caller) BIO_write_ex(bio: *mut Bio, buffer: *const c_void, length: size_t, written: *mut size_t) -> c_int {
-        if is_on_its_way() { real(bio, buffer, length, written) } else { through_write(bio, caller, bytes(buffer, length), move || real(bio, buffer, length, written), |result| count_at(result, written)) }
+        let frame = stack_pointer();
+        if is_on_its_way(frame) { real(bio, buffer, length, written) } else { through_write(bio, caller, frame, bytes(buffer, length), move || real(bio, buffer, length, written), |result| count_at(result, written)) }
     }
 
     20 real(caller) BIO_read(bio: *mut Bio, buffer: *mut c_void, length: c_int) -> c_int {
-        if is_on_its_way() { real(bio, buffer, length) } else { through_read(bio, caller, &Into::new(buffer, count(length)), move || real(bio, buffer, length), count) }
+        let frame = stack_pointer();
+        if is_on_its_way(frame) { real(bio, buffer, length) } else { through_read(bio, caller, frame, &Into::new(buffer, count(length)), move || real(bio, buffer, length), count) }
     }
 
     21 real(caller) BIO_read_ex(bio: *mut Bio, buffer: *mut c_void, length: size_t, got: *mut size_t) -> c_int {
-        if is_on_its_way() { real(bio, buffer, length, got) } else { through_read(bio, caller, &Into::new(buffer, length), move || real(bio, buffer, length, got), |result| count_at(result, got)) }
+        let frame = stack_pointer();
+        if is_on_its_way(frame) { real(bio, buffer, length, got) } else { through_read(bio, caller, frame, &Into::new(buffer, length), move || real(bio, buffer, length, got), |result| count_at(result, got)) }
     }
 }
 
