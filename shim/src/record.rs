@@ -19,8 +19,11 @@ use crate::tls;
 use core::sync::atomic::Ordering;
 use counterfoil_abi::record::{Address, Channel, FAILED, IN_EOF, Reason};
 
+mod files;
 mod unseen;
 
+use files::{after_file_read, after_file_write};
+pub use files::{received_at, sent_at};
 pub use unseen::{moving, received_unseen, received_unseen_to, sent_from_file, sent_unseen, sent_unseen_to};
 
 /// A call in progress.
@@ -53,7 +56,7 @@ impl Call {
 
     /// Its bytes are only counted.
     #[inline]
-    fn counting(object: &'static Object) -> Self {
+    pub fn counting(object: &'static Object) -> Self {
         Self { object: Some(object), fd: -1, way: Way::Count }
     }
 
@@ -226,50 +229,22 @@ fn miss(fd: i32, way: u8) {
 }
 
 /// After a call that received: `result` is what it returned, `asked` what there was room for.
-#[inline]
+#[inline(always)]
 pub fn received<P: Pieces + ?Sized>(call: Call, result: isize, asked: usize, data: &P) {
     match call {
         Call { way: Way::Pass, .. } => {}
         Call { way: Way::Count, object: Some(object), .. } if result > 0 => object.into.count(result as u64),
+        _ => received_more(call, result, asked, data),
+    }
+}
+
+/// Apart: who only counts stays short.
+fn received_more<P: Pieces + ?Sized>(call: Call, result: isize, asked: usize, data: &P) {
+    match call {
         Call { way: Way::File(turn), .. } => {
             keeping_errno(|| shielded((), || after_file_read(call, turn, None, result, asked, data)));
         }
         _ => keeping_errno(|| shielded((), || after_receive(call, result, asked, data))),
-    }
-}
-
-/// After a call that read at `offset` of a file.
-#[inline]
-pub fn received_at<P: Pieces + ?Sized>(call: Call, offset: i64, result: isize, asked: usize, data: &P) {
-    if let Way::File(turn) = call.way {
-        keeping_errno(|| {
-            shielded((), || {
-                after_file_read(call, turn, u64::try_from(offset).ok(), result, asked, data);
-            });
-        });
-    } else {
-        // Fails on all but files.
-        received(call, result, asked, data);
-    }
-}
-
-/// Apart: the way of sockets stays short.
-#[inline(never)]
-fn after_file_read<P: Pieces + ?Sized>(
-    call: Call,
-    turn: Turn,
-    at: Option<u64>,
-    result: isize,
-    asked: usize,
-    data: &P,
-) {
-    let Some(object) = call.object else { return };
-    match Guard::enter() {
-        Some(guard) => file::took(&guard, object, call.fd, at, result, asked, data, turn),
-        None => {
-            object.into.miss();
-            release(call, &object.into);
-        }
     }
 }
 
@@ -325,26 +300,6 @@ pub fn ended_badly(object: &Object, result: isize, asked: bool, at_end: u8) {
     }
 }
 
-/// After a call that received on a [`carrier`].
-#[inline]
-pub fn carried_in(object: &Object, result: isize, asked: usize) {
-    if result > 0 {
-        object.into.count(result as u64);
-    } else {
-        keeping_errno(|| ended_badly(object, result, asked != 0, IN_EOF));
-    }
-}
-
-/// After a call that sent on a [`carrier`].
-#[inline]
-pub fn carried_out(object: &Object, result: isize) {
-    if result > 0 {
-        object.out.count(result as u64);
-    } else if result < 0 {
-        keeping_errno(|| ended_badly(object, result, true, 0));
-    }
-}
-
 /// Calls on `fd` are not recorded. The first test of every hook that moves bytes: two loads.
 #[inline(always)]
 pub fn nobody_asks(fd: i32) -> bool {
@@ -367,53 +322,22 @@ pub fn sending_plain<P: Pieces + ?Sized>(fd: i32, data: &P, bytes: usize, offer:
 }
 
 /// After a call that sent: `result` is what it returned.
-#[inline]
+#[inline(always)]
 pub fn sent<P: Pieces + ?Sized>(call: Call, result: isize, data: &P, offer: &mut Offer) {
     match call {
         Call { way: Way::Pass, .. } => {}
         Call { way: Way::Count, object: Some(object), .. } if result > 0 => object.out.count(result as u64),
+        _ => sent_more(call, result, data, offer),
+    }
+}
+
+/// See [`received_more`].
+fn sent_more<P: Pieces + ?Sized>(call: Call, result: isize, data: &P, offer: &mut Offer) {
+    match call {
         Call { way: Way::File(turn), .. } => {
             keeping_errno(|| shielded((), || after_file_write(call, turn, None, result, data, offer)));
         }
         _ => keeping_errno(|| shielded((), || after_send(call, result, data, offer))),
-    }
-}
-
-/// After a call that wrote at `offset` of a file.
-#[inline]
-pub fn sent_at<P: Pieces + ?Sized>(call: Call, offset: i64, result: isize, data: &P, offer: &mut Offer) {
-    if let Way::File(turn) = call.way {
-        keeping_errno(|| {
-            shielded((), || {
-                after_file_write(call, turn, u64::try_from(offset).ok(), result, data, offer);
-            });
-        });
-    } else {
-        // Fails on all but files.
-        sent(call, result, data, offer);
-    }
-}
-
-/// See [`after_file_read`].
-#[inline(never)]
-fn after_file_write<P: Pieces + ?Sized>(
-    call: Call,
-    turn: Turn,
-    at: Option<u64>,
-    result: isize,
-    data: &P,
-    offer: &mut Offer,
-) {
-    let Some(object) = call.object else { return };
-    match Guard::enter() {
-        Some(guard) => file::gave(&guard, object, call.fd, at, result, data, offer, turn),
-        None => {
-            object.out.miss();
-            if turn == Turn::Flow {
-                object.out.refused(offer);
-            }
-            release(call, &object.out);
-        }
     }
 }
 

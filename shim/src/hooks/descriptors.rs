@@ -6,8 +6,7 @@ use crate::fds;
 use crate::file::{self, closing_stream};
 use crate::real::hooks;
 use crate::record::{
-    carried_in, carried_out, carrier, nobody_asks, received, receiving, receiving_plain, sending,
-    sending_plain, sent,
+    Call, carrier, nobody_asks, received, receiving, receiving_plain, sending, sending_plain, sent,
 };
 use crate::shield::{keeping_errno, shielded};
 use crate::ssh;
@@ -114,7 +113,7 @@ unsafe extern "C-unwind" fn recorded_read(
     if let Some(object) = carrier(fd) {
         // SAFETY: our caller's contract.
         let result = unsafe { real(fd, buffer, length) };
-        carried_in(object, result, length);
+        received(Call::counting(object), result, length, &Into::new(buffer, length));
         return result;
     }
     let call = receiving_plain(fd);
@@ -135,14 +134,14 @@ unsafe extern "C-unwind" fn recorded_write(
     length: size_t,
     real: Write,
 ) -> ssize_t {
+    // SAFETY: our caller's contract.
+    let data = unsafe { bytes(buffer, length) };
     if let Some(object) = carrier(fd) {
         // SAFETY: our caller's contract.
         let result = unsafe { real(fd, buffer, length) };
-        carried_out(object, result);
+        sent(Call::counting(object), result, data, &mut Offer::new());
         return result;
     }
-    // SAFETY: our caller's contract.
-    let data = unsafe { bytes(buffer, length) };
     if ssh::on() {
         ssh::said(data);
     }

@@ -69,20 +69,16 @@ fn session_of(bio: *mut Bio, caller: *const c_void) -> *mut Ssl {
     ssl
 }
 
-/// A BIO call that isn't inside a TLS call: it may be one, on the session that its BIO leads to. `frame` is the hook's.
-#[inline(never)]
-fn through_write(
-    bio: *mut Bio,
+/// Around a call that takes plaintext, the first so many bytes of `data` of it, as `accepted` says of its result.
+#[inline(always)]
+fn writing(
+    ssl: *mut Ssl,
     caller: *const c_void,
     frame: usize,
     data: &[u8],
     real: impl FnOnce() -> c_int,
     accepted: impl FnOnce(c_int) -> usize,
 ) -> c_int {
-    let ssl = session_of(bio, caller);
-    if ssl.is_null() {
-        return real();
-    }
     let mut call = enter(ssl.addr(), Channel::Tls, Does::Writes, frame);
     let mut offer = Offer::new();
     let rest = call.offer(data, &mut offer);
@@ -93,20 +89,16 @@ fn through_write(
     result
 }
 
-/// As [`through_write`].
-#[inline(never)]
-fn through_read(
-    bio: *mut Bio,
+/// Around a call that hands plaintext out into `data`, as many bytes as `got` says of its result.
+#[inline(always)]
+fn reading(
+    ssl: *mut Ssl,
     caller: *const c_void,
     frame: usize,
     data: &Into,
     real: impl FnOnce() -> c_int,
     got: impl FnOnce(c_int) -> usize,
 ) -> c_int {
-    let ssl = session_of(bio, caller);
-    if ssl.is_null() {
-        return real();
-    }
     let call = enter(ssl.addr(), Channel::Tls, Does::Reads, frame);
     let result = real();
     call.read(got(result), data);
@@ -115,49 +107,34 @@ fn through_read(
     result
 }
 
+/// A BIO call that isn't inside a TLS call: it may be one, on the session that its BIO leads to. `f` is the call around
+/// `real` then. Apart, so that the others need no stack.
+#[inline(never)]
+fn through(
+    bio: *mut Bio,
+    caller: *const c_void,
+    real: impl FnOnce() -> c_int,
+    f: impl FnOnce(*mut Ssl) -> c_int,
+) -> c_int {
+    let ssl = session_of(bio, caller);
+    if ssl.is_null() { real() } else { f(ssl) }
+}
+
 library_hooks! {
     1 real(caller) SSL_write(ssl: *mut Ssl, buffer: *const c_void, length: c_int) -> c_int {
-        let frame = stack_pointer();
-        let mut call = enter(ssl.addr(), Channel::Tls, Does::Writes, frame);
-        let mut offer = Offer::new();
-        let rest = call.offer(bytes(buffer, count(length)), &mut offer);
-        let result = real(ssl, buffer, length);
-        call.wrote(count(result), rest, &mut offer);
-        after(&call, caller, ssl, result);
-        call.leave();
-        result
+        writing(ssl, caller, stack_pointer(), bytes(buffer, count(length)), || real(ssl, buffer, length), count)
     }
 
     2 real(caller) SSL_write_ex(ssl: *mut Ssl, buffer: *const c_void, length: size_t, written: *mut size_t) -> c_int {
-        let frame = stack_pointer();
-        let mut call = enter(ssl.addr(), Channel::Tls, Does::Writes, frame);
-        let mut offer = Offer::new();
-        let rest = call.offer(bytes(buffer, length), &mut offer);
-        let result = real(ssl, buffer, length, written);
-        call.wrote(count_at(result, written), rest, &mut offer);
-        after(&call, caller, ssl, result);
-        call.leave();
-        result
+        writing(ssl, caller, stack_pointer(), bytes(buffer, length), || real(ssl, buffer, length, written), |result| count_at(result, written))
     }
 
     3 real(caller) SSL_read(ssl: *mut Ssl, buffer: *mut c_void, length: c_int) -> c_int {
-        let frame = stack_pointer();
-        let call = enter(ssl.addr(), Channel::Tls, Does::Reads, frame);
-        let result = real(ssl, buffer, length);
-        call.read(count(result), &Into::new(buffer, count(length)));
-        after(&call, caller, ssl, result);
-        call.leave();
-        result
+        reading(ssl, caller, stack_pointer(), &Into::new(buffer, count(length)), || real(ssl, buffer, length), count)
     }
 
     4 real(caller) SSL_read_ex(ssl: *mut Ssl, buffer: *mut c_void, length: size_t, got: *mut size_t) -> c_int {
-        let frame = stack_pointer();
-        let call = enter(ssl.addr(), Channel::Tls, Does::Reads, frame);
-        let result = real(ssl, buffer, length, got);
-        call.read(count_at(result, got), &Into::new(buffer, length));
-        after(&call, caller, ssl, result);
-        call.leave();
-        result
+        reading(ssl, caller, stack_pointer(), &Into::new(buffer, length), || real(ssl, buffer, length, got), |result| count_at(result, got))
     }
 
     5 real(caller) SSL_peek(ssl: *mut Ssl, buffer: *mut c_void, length: c_int) -> c_int {
@@ -206,14 +183,9 @@ library_hooks! {
     }
 
     9 real(caller) SSL_read_early_data(ssl: *mut Ssl, buffer: *mut c_void, length: size_t, got: *mut size_t) -> c_int {
-        let frame = stack_pointer();
-        let call = enter(ssl.addr(), Channel::Tls, Does::Reads, frame);
-        let result = real(ssl, buffer, length, got);
         // SSL_READ_EARLY_DATA_SUCCESS is 1; FINISH (2) hands out nothing.
-        call.read(if result == 1 { count_at(result, got) } else { 0 }, &Into::new(buffer, length));
-        after(&call, caller, ssl, result);
-        call.leave();
-        result
+        let success = |result| if result == 1 { count_at(result, got) } else { 0 };
+        reading(ssl, caller, stack_pointer(), &Into::new(buffer, length), || real(ssl, buffer, length, got), success)
     }
 
     10 real(caller) SSL_connect(ssl: *mut Ssl) -> c_int {
@@ -268,22 +240,34 @@ library_hooks! {
     // Programs that drive libssl through an SSL BIO (openssl s_server -WWW).
     18 real(caller) BIO_write(bio: *mut Bio, buffer: *const c_void, length: c_int) -> c_int {
         let frame = stack_pointer();
-        if is_on_its_way(frame) { real(bio, buffer, length) } else { through_write(bio, caller, frame, bytes(buffer, count(length)), move || real(bio, buffer, length), count) }
+        if is_on_its_way(frame) {
+            return real(bio, buffer, length);
+        }
+        through(bio, caller, move || real(bio, buffer, length), move |ssl| writing(ssl, caller, frame, bytes(buffer, count(length)), || real(bio, buffer, length), count))
     }
 
     19 real(caller) BIO_write_ex(bio: *mut Bio, buffer: *const c_void, length: size_t, written: *mut size_t) -> c_int {
         let frame = stack_pointer();
-        if is_on_its_way(frame) { real(bio, buffer, length, written) } else { through_write(bio, caller, frame, bytes(buffer, length), move || real(bio, buffer, length, written), |result| count_at(result, written)) }
+        if is_on_its_way(frame) {
+            return real(bio, buffer, length, written);
+        }
+        through(bio, caller, move || real(bio, buffer, length, written), move |ssl| writing(ssl, caller, frame, bytes(buffer, length), || real(bio, buffer, length, written), |result| count_at(result, written)))
     }
 
     20 real(caller) BIO_read(bio: *mut Bio, buffer: *mut c_void, length: c_int) -> c_int {
         let frame = stack_pointer();
-        if is_on_its_way(frame) { real(bio, buffer, length) } else { through_read(bio, caller, frame, &Into::new(buffer, count(length)), move || real(bio, buffer, length), count) }
+        if is_on_its_way(frame) {
+            return real(bio, buffer, length);
+        }
+        through(bio, caller, move || real(bio, buffer, length), move |ssl| reading(ssl, caller, frame, &Into::new(buffer, count(length)), || real(bio, buffer, length), count))
     }
 
     21 real(caller) BIO_read_ex(bio: *mut Bio, buffer: *mut c_void, length: size_t, got: *mut size_t) -> c_int {
         let frame = stack_pointer();
-        if is_on_its_way(frame) { real(bio, buffer, length, got) } else { through_read(bio, caller, frame, &Into::new(buffer, length), move || real(bio, buffer, length, got), |result| count_at(result, got)) }
+        if is_on_its_way(frame) {
+            return real(bio, buffer, length, got);
+        }
+        through(bio, caller, move || real(bio, buffer, length, got), move |ssl| reading(ssl, caller, frame, &Into::new(buffer, length), || real(bio, buffer, length, got), |result| count_at(result, got)))
     }
 }
 
