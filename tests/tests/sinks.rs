@@ -9,7 +9,7 @@ use counterfoil_daemon::sinks::{Message, Sinks};
 use counterfoil_tests::daemon::Daemon;
 use counterfoil_tests::journald::{self, Journald};
 use counterfoil_tests::rsyslog::{self, Line, Rsyslog, WAYS};
-use counterfoil_tests::{Observed, Scratch, peers, product, skip, wait};
+use counterfoil_tests::{Observed, Report, Scratch, peers, product, skip, wait};
 use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::process::{Command, Stdio};
@@ -490,7 +490,9 @@ listen = "127.0.0.1:{port}"
     let mut daemon = Daemon::start(&more);
     let run = daemon.observing_fixture("tls 1.3 - write read 50000 5000").tampered("tls-out:flip:20000").go();
     counterfoil_tests::check!(run, run.code() == 0, "the fixture failed");
-    let report = daemon.until_reported("the alarm", |r| r.fired("payload-altered"));
+    let altered = |r: &Report| r.transfers().iter().filter(|t| t.verdict() == "altered").count();
+    let report =
+        daemon.until_reported("the alarm and its transfer", |r| r.fired("payload-altered") && altered(r) > 0);
     let alarm = report.alarms().into_iter().find(|a| a.rule() == "payload-altered").expect("alarm").0;
     let id = alarm["id"].as_str().expect("id").to_owned();
     let has = |way: &str, rule: &str| r.lines().into_iter().find(|l| l.way == way && l.all["msgid"] == rule);
@@ -522,9 +524,10 @@ listen = "127.0.0.1:{port}"
 
     // What the page says, a real parser reads, and it is what happened.
     let page = wait::until(Duration::from_secs(10), "the list on the page", || {
-        // Totals come once a second.
+        // The list, the transfers and the totals each come at their own time, the last once a second.
         let whole = |p: &String| {
             p.contains("counterfoil_alarms{rule=\"payload-altered\"")
+                && p.contains("counterfoil_transfers_total{verdict=\"altered\"")
                 && !p.contains("counterfoil_records_total 0\n")
         };
         Some(get(port)).filter(whole)
@@ -536,7 +539,7 @@ listen = "127.0.0.1:{port}"
         };
         samples.iter().filter(same).map(|s| s.2).sum::<f64>()
     };
-    let altered = report.transfers().iter().filter(|t| t.verdict() == "altered").count() as f64;
+    let altered = altered(&report) as f64;
     assert_eq!(value("counterfoil_transfers_total", json!({"verdict": "altered"})), altered, "{page}");
     assert!(value("counterfoil_records_total", json!({})) > 0.0, "{page}");
     assert_eq!(value("counterfoil_records_dropped_total", json!({})), 0.0, "{page}");
