@@ -546,7 +546,9 @@ struct counterfoil_board {
     uint32_t next;  /* shared: the place of the next one */
     uint64_t notices[COUNTERFOIL_NOTICES]; /* shared: 0, or a pipe's key */
     uint64_t bell;    /* shared: 1, by who has set an arena's bell that was 0; then the daemon looks at all of the user's */
-    uint64_t rest[7]; /* so that the bell has a cache line of its own */
+    uint32_t napping; /* shared: 1, the daemon sleeps until called; who has rung takes it, */
+    uint32_t calls;   /* shared: adds 1 here, and FUTEX_WAKEs one who waits for that (not private) */
+    uint64_t rest[6]; /* so that the bell has a cache line of its own */
 };
 
 #define COUNTERFOIL_BOARD_BYTES sizeof(struct counterfoil_board)

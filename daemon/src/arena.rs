@@ -1,4 +1,4 @@
-//! The daemon's view of an arena: the only unsafe code of the stages.
+//! The daemon's view of an arena: with `bells` the only unsafe code of the stages.
 //!
 //! Comes in: a sealed memfd. Goes out: safe accessors to its head and lanes, and
 //! [`Consumer`]s. `host` makes arenas, `collect` reads them. Control words and rings are two
@@ -7,13 +7,12 @@
 use counterfoil_abi::arena::{
     ARENA_BYTES, ArenaHead, LANE_HEADS_AT, LANES, MAGIC, POLICY_OFF, RING_BYTES, RINGS_AT,
 };
-use counterfoil_abi::board::{BOARD_BYTES, Board};
 use counterfoil_abi::lane::{Consumer, Hostile, LaneHead, Slot};
 use counterfoil_abi::record::{Line, MAX_LINES};
 use memmap2::{MmapOptions, MmapRaw};
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::Ordering;
 
 /// Makes an arena's memfd: sized, headed, and sealed against resizing, so that nobody can cut it
@@ -66,22 +65,6 @@ pub struct Arena {
 
 // SAFETY: the pointers lead to mappings that the arena owns, touched through atomics only.
 unsafe impl Send for Arena {}
-
-/// A [board](Board)'s bell: one look tells whether any quiet arena of one user has something to say.
-pub struct BoardBell(MmapRaw);
-
-impl BoardBell {
-    /// Maps a board, which is sealed against being cut.
-    pub fn map(board: BorrowedFd<'_>) -> io::Result<Self> {
-        map_shared(&board.try_clone_to_owned()?, 0, BOARD_BYTES).map(Self)
-    }
-
-    /// Has it rung since the last answer?
-    pub fn answer(&self) -> bool {
-        // SAFETY: the mapping is as large, page-aligned, and lives as long as self; what others write are atomics.
-        unsafe { &*self.0.as_ptr().cast::<Board>() }.answer()
-    }
-}
 
 struct Rest {
     control: MmapRaw,

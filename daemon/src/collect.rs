@@ -4,30 +4,33 @@
 //! record, checked, to the caller's function; and [`Word`]s about arenas. The core's thread calls
 //! [`Collector::tick`]. Nothing a process writes can make it panic, wait or take memory.
 //!
-//! A quiet arena costs one load of its bell each tick, or each [`ROUND`]th where its user's board has a bell that rings
-//! with it. An arena whose bell rang is read each tick until it is quiet again. Lanes of quiet arenas are looked at now
-//! and then all the same: a process may be killed between a record and the bell.
+//! A quiet arena costs one load of its bell each tick, or one each [`ROUND`] where its user's board has a bell that rings
+//! with it: then the caller may nap, too, until one of them calls. An arena whose bell rang is read each tick until it is
+//! quiet again. Lanes of quiet arenas are looked at now and then all the same: a process may be killed between a record and
+//! the bell.
 
 #![forbid(unsafe_code)]
 
 mod order;
 
-use crate::arena::{Arena, BoardBell, ReadError};
+use crate::arena::{Arena, ReadError};
 use crate::assemble::program::ArenaId;
+use crate::bells::BoardBell;
 use crate::surround::Pulse;
 use counterfoil_abi::arena::LANES;
 use counterfoil_abi::arena::POLICY_FINGERPRINTS;
 use counterfoil_abi::lane::LANE_LINES;
 use counterfoil_abi::record::Record;
 use order::Order;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 /// Seats between the one that is looked at and the one whose bell is fetched meanwhile.
 const AHEAD: usize = 16;
-/// Ticks in which all quiet arenas are looked at once whose user's bell is silent: programs can silence that, of their own
-/// user's.
-const ROUND: usize = 64;
+/// In which all quiet arenas are looked at once whose user's bell is silent, nanoseconds: programs can silence that, of
+/// their own user's.
+const ROUND: u64 = 1_000_000_000;
 /// Ticks without a record until an arena counts as quiet.
 const QUIET_AFTER: u32 = 3;
 /// Nanoseconds between two looks at the used lanes of a quiet arena, and at all lanes.
@@ -90,8 +93,12 @@ pub struct Collector {
     seats: Vec<Seat>,
     /// The users'.
     bells: Vec<Arc<BoardBell>>,
-    /// Which of a [`ROUND`] this tick is.
+    /// When the last tick was.
+    ticked: u64,
+    /// The next seat that is looked at although its user's bell is silent.
     turn: usize,
+    /// What was left of the share of a [`ROUND`] when seats were counted, in seats times nanoseconds.
+    owed: u64,
     /// Seats without one.
     unbelled: usize,
     /// One may be active.
@@ -221,12 +228,11 @@ impl Collector {
         self.order.mix(&mut self.seats);
         let (mut gone, mut active) = (false, false);
         // All of them, whatever the first says: an answered bell is silent.
-        let rung = self.bells.iter().fold(all, |rung, bell| rung | bell.answer());
-        self.turn = (self.turn + 1) % ROUND;
+        let rung = self.bells.iter().fold(all, |rung, bell| rung | bell.board().answer());
+        let turn = self.turn(now);
         let each = rung || self.active || self.unbelled > 0;
-        let (first, step) = if each { (0, 1) } else { (self.turn, ROUND) };
-        for at in (first..self.seats.len()).step_by(step) {
-            if let Some(soon) = self.seats.get(at + AHEAD * step) {
+        for at in if each { 0..self.seats.len() } else { turn } {
+            if let Some(soon) = self.seats.get(at + AHEAD) {
                 soon.arena.anticipate();
             }
             let seat = &mut self.seats[at];
@@ -252,6 +258,29 @@ impl Collector {
             self.unbelled = self.seats.iter().filter(|s| !s.belled).count();
         }
         records
+    }
+
+    /// The seats whose turn it is, of a [`ROUND`] over all.
+    fn turn(&mut self, now: u64) -> Range<usize> {
+        let since = now.saturating_sub(std::mem::replace(&mut self.ticked, now)).min(ROUND);
+        let share = self.owed + since * self.seats.len() as u64;
+        self.owed = share % ROUND;
+        let from = if self.turn < self.seats.len() { self.turn } else { 0 };
+        self.turn = (from + (share / ROUND) as usize).min(self.seats.len());
+        from..self.turn
+    }
+
+    /// Whoever was quiet calls from now on when it is quiet no more. False: the caller has to look by himself.
+    pub fn nap(&self) -> bool {
+        // All of them, whatever the first says: who is left out would not call.
+        !self.active
+            && self.unbelled == 0
+            && self.bells.iter().fold(true, |nap, bell| bell.board().nap() & nap)
+    }
+
+    /// The caller looks by himself again.
+    pub fn rise(&self) {
+        self.bells.iter().for_each(|bell| bell.board().rise());
     }
 
     /// Gives lanes back whose thread is gone, in arenas where more than half are taken. `lives`

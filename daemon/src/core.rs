@@ -7,6 +7,7 @@
 
 use crate::assemble::program::ArenaId;
 use crate::assemble::{Assembler, Settings};
+use crate::bells::Porter;
 use crate::collect::{Collector, Word};
 use crate::config::Media;
 use crate::host::facts::{Facts, Proc};
@@ -42,10 +43,12 @@ const TICK: Duration = Duration::from_millis(1);
 const IDLE: Duration = Duration::from_millis(8);
 const IDLE_MANY: Duration = Duration::from_millis(15);
 const MANY: usize = 200;
+/// And while whoever has something to say calls.
+const NAP: Duration = Duration::from_millis(100);
 /// Ticks without a record until the idle pace.
 const PACE: u32 = 20;
 /// While nothing comes: between two rounds of what is due by the clock alone, nanoseconds.
-const LOOK_AFTER: u64 = 100_000_000;
+const LOOK_AFTER: u64 = NAP.as_nanos() as u64;
 /// Between two looks for programs that turned themselves up for nothing, nanoseconds.
 const SWEEP: u64 = 30_000_000_000;
 /// What is heard of at one time.
@@ -90,6 +93,8 @@ pub struct Core {
     out: Sender<Judged>,
     assembler: Assembler,
     collector: Collector,
+    /// None: there is no thread for it.
+    porter: Option<Porter>,
     guests: HashMap<ArenaId, Guest>,
     room: Room,
     keeper: Option<Arc<dyn Keep>>,
@@ -140,6 +145,7 @@ impl Core {
             proc: settings.proc.clone(),
             assembler: Assembler::new(settings),
             collector: Collector::default(),
+            porter: Porter::start(wake.clone()).ok(),
             guests: HashMap::new(),
             room,
             keeper,
@@ -212,6 +218,7 @@ impl Core {
             sleep(&epoll, wait, &mut events);
             // Who panicked with it left it half done: this daemon is over.
             let Ok(mut this) = core.lock() else { return };
+            this.collector.rise();
             // Sleep that lasted longer than was asked for; and below, how long a round took.
             this.was_late(due);
             let began = now();
@@ -241,6 +248,8 @@ impl Core {
             Duration::ZERO
         } else if !self.rests() {
             TICK
+        } else if self.porter.as_ref().is_some_and(Porter::hears) && self.collector.nap() {
+            NAP
         } else if self.collector.len() > MANY {
             IDLE_MANY
         } else {

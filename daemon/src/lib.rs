@@ -4,6 +4,7 @@ pub mod alarms;
 pub mod arena;
 pub mod aside;
 pub mod assemble;
+pub mod bells;
 pub mod collect;
 pub mod commands;
 pub mod config;

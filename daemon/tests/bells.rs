@@ -5,7 +5,8 @@ use counterfoil_abi::arena::{ARENA_BYTES, ArenaHead, lane_head_at, ring_at};
 use counterfoil_abi::board::{BOARD_BYTES, Board};
 use counterfoil_abi::lane::Producer;
 use counterfoil_abi::record::{Forked, Header, Kind, Record};
-use counterfoil_daemon::arena::{self, Arena, BoardBell};
+use counterfoil_daemon::arena::{self, Arena};
+use counterfoil_daemon::bells::BoardBell;
 use counterfoil_daemon::collect::Collector;
 use counterfoil_daemon::sensitive::boards::Boards;
 use memmap2::{MmapOptions, MmapRaw};
@@ -51,11 +52,14 @@ struct Host {
     now: u64,
 }
 
+/// Between two ticks, nanoseconds: while an arena gets quiet, so that its lanes are not looked at by the clock; and then.
+const SOON: u64 = 1_000;
+const LATER: u64 = 20_000_000;
+
 impl Host {
     /// One tick, and whose records it read.
-    fn tick(&mut self) -> Vec<u64> {
-        // Less than what a quiet arena's lanes are looked at by the clock for, in all of a test.
-        self.now += 1_000;
+    fn tick(&mut self, after: u64) -> Vec<u64> {
+        self.now += after;
         let mut read = Vec::new();
         self.collector.tick(self.now, false, &mut |id, _, _: &Record| read.push(id), &mut |_, _| {});
         read
@@ -63,14 +67,16 @@ impl Host {
 
     fn rest(&mut self) {
         for _ in 0..QUIET {
-            assert!(self.tick().is_empty());
+            assert!(self.tick(SOON).is_empty());
         }
         assert!(!self.collector.active());
     }
 
-    /// In how many ticks it is read.
-    fn ticks_until(&mut self, program: u64) -> usize {
-        (1..=100).find(|_| self.tick().contains(&program)).expect("it is read")
+    /// After how many nanoseconds it is read.
+    fn until(&mut self, program: u64) -> u64 {
+        let began = self.now;
+        (1..=100).find(|_| self.tick(LATER).contains(&program)).expect("it is read");
+        self.now - began
     }
 }
 
@@ -86,18 +92,42 @@ fn a_quiet_program_is_heard_in_the_next_tick_or_soon_where_its_users_bell_is_sil
     for id in [0, 41, PROGRAMS - 1] {
         host.rest();
         programs[id as usize].says(Some(board));
-        assert_eq!(host.ticks_until(id), 1, "it rang");
+        assert_eq!(host.until(id), LATER, "it rang");
         host.rest();
         programs[id as usize].says(None);
-        assert!(host.ticks_until(id) <= 64, "somebody answered the bell in our place");
+        assert!(host.until(id) <= 1_000_000_000 + LATER, "somebody answered the bell in our place");
     }
     // One that has no such bell is looked at in each tick, and with it the others.
     let mut alone = Program::new(&mut host.collector, PROGRAMS, None);
     host.rest();
     alone.says(None);
-    assert_eq!(host.ticks_until(PROGRAMS), 1);
+    assert_eq!(host.until(PROGRAMS), LATER);
     host.rest();
     programs[7].says(Some(board));
     alone.says(None);
-    assert_eq!(host.tick(), [7, PROGRAMS], "both at once");
+    assert_eq!(host.tick(LATER), [7, PROGRAMS], "both at once");
+}
+
+#[test]
+fn a_nap_is_only_taken_where_everybody_calls() {
+    let mut boards = Boards::default();
+    let bells = [1000, 1001].map(|uid| boards.bell(uid).unwrap());
+    let mut host = Host { collector: Collector::default(), now: 0 };
+    assert!(host.collector.nap(), "nobody is there");
+    let mut programs =
+        [0, 1].map(|id| Program::new(&mut host.collector, id, Some(bells[id as usize].clone())));
+    assert!(!host.collector.nap(), "they have just come");
+    host.rest();
+    for (program, bell) in programs.iter_mut().zip(&bells) {
+        assert!(host.collector.nap());
+        program.says(Some(bell.board()));
+        assert!(bell.board().call() && !host.collector.nap());
+        host.collector.rise();
+        assert_eq!(host.tick(SOON).len(), 1);
+        assert!(!host.collector.nap(), "it may say more");
+        host.rest();
+    }
+    let _alone = Program::new(&mut host.collector, 2, None);
+    host.rest();
+    assert!(!host.collector.nap(), "one that can't call");
 }

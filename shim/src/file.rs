@@ -405,7 +405,7 @@ pub fn gave<P: Pieces + ?Sized>(
             unsafe { file.write.get() }.accept(data, bytes);
             stream.accepted(guard, object.number(), Tap::FileWrite, data, offer, bytes);
         } else {
-            stream.refused(offer);
+            offer.withdraw();
         }
         stream.release();
     }

@@ -5,7 +5,7 @@ use crate::process;
 use crate::thread::{Guard, Thread};
 use bytemuck::Zeroable;
 use core::sync::atomic::Ordering;
-use counterfoil_abi::arena::{LANES, lane_head_at, ring_at};
+use counterfoil_abi::arena::{ArenaHead, LANES, lane_head_at, ring_at};
 use counterfoil_abi::lane::{LaneHead, NO_TID, Producer, Slot};
 use counterfoil_abi::record::{Forked, Header, Kind, LINE, Line};
 
@@ -74,11 +74,22 @@ fn push_from(thread: &'static Thread, record: &[Line], behind: bool) -> bool {
             _ => lane.push(record),
         };
         if arena.bell.load(Ordering::Relaxed) == 0 {
-            arena.bell.store(1, Ordering::Relaxed);
-            pipes::board().ring();
+            ring(arena);
         }
         pushed
     })
+}
+
+/// This program was quiet, and is no more.
+#[cold]
+fn ring(arena: &ArenaHead) {
+    arena.bell.store(1, Ordering::Relaxed);
+    let board = pipes::board();
+    board.ring();
+    if !process::sandboxed() && board.call() {
+        // The kernel's answer is of no use; errno stays as it is.
+        let _ = rustix::thread::futex::wake(board.calls(), rustix::thread::futex::Flags::empty(), 1);
+    }
 }
 
 #[cold]

@@ -10,7 +10,7 @@ use crate::thread::Guard;
 use crate::{kernel, process};
 use bytemuck::Zeroable;
 use core::sync::atomic::{AtomicI32, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, Ordering};
-use counterfoil_abi::record::{Channel, Ended, How, Kind, Tap};
+use counterfoil_abi::record::{Channel, Ended, How, Kind, Reason, Tap};
 
 /// Objects that a family can have open at once. Virtual room; only what is used takes memory.
 const SLOTS: u32 = 32768;
@@ -169,6 +169,13 @@ pub fn get(name: Name) -> Option<&'static Object> {
 pub fn slot_of(object: &Object) -> u32 {
     let first = core::ptr::from_ref(slot(0)).addr();
     ((core::ptr::from_ref(object).addr() - first) / size_of::<Object>()) as u32
+}
+
+/// The stream is still one of that object's. (Of one that is no object's, yes.)
+pub fn has(number: u32, stream: &Stream) -> bool {
+    let first = core::ptr::from_ref(slot(0)).addr();
+    let at = core::ptr::from_ref(stream).addr().wrapping_sub(first) / size_of::<Object>();
+    at >= SLOTS as usize || slot(at as u32).number() == number
 }
 
 /// A new object with one reference. None: no slot is free, which is counted.
@@ -410,11 +417,24 @@ impl Object {
         }
         // An exit handler closes what this process has let go already.
         let left = self.refs.load(Ordering::Relaxed) == 0;
+        if !left {
+            self.doubt_calls(guard);
+        }
         if self.channel() != Channel::File || self.anything() {
             self.checkpoint(guard, how, counts);
         }
         if !left {
             self.discard();
+        }
+    }
+
+    /// It ends while a call is in progress on it: what that moves is nobody's any more.
+    fn doubt_calls(&self, guard: &Guard) {
+        let (out, into) = self.taps();
+        for (stream, tap) in [(&self.out, out), (&self.into, into)] {
+            if stream.busy() {
+                stream.doubt(guard, self.number(), tap, Reason::SharedDescriptor);
+            }
         }
     }
 

@@ -30,6 +30,8 @@ pub use unseen::{moving, received_unseen, received_unseen_to, sent_from_file, se
 #[derive(Clone, Copy)]
 pub struct Call {
     object: Option<&'static Object>,
+    /// The object's, before the call.
+    number: u32,
     fd: i32,
     way: Way,
 }
@@ -52,18 +54,25 @@ enum Way {
 
 impl Call {
     /// Nothing to do after the call.
-    pub const PASS: Self = Self { object: None, fd: -1, way: Way::Pass };
+    pub const PASS: Self = Self { object: None, number: 0, fd: -1, way: Way::Pass };
 
     /// Its bytes are only counted.
     #[inline]
     pub fn counting(object: &'static Object) -> Self {
-        Self { object: Some(object), fd: -1, way: Way::Count }
+        Self { object: Some(object), number: object.number(), fd: -1, way: Way::Count }
     }
 
     /// Before a call of a TLS library that moves bytes through `object`.
     #[inline]
     pub fn begin(guard: &Guard, object: &'static Object, way: u8) -> Self {
-        Self { object: Some(object), fd: -1, way: begin_on(guard, object, way) }
+        Self { object: Some(object), number: object.number(), fd: -1, way: begin_on(guard, object, way) }
+    }
+
+    /// What the call moves bytes through. None: its last descriptor was closed meanwhile, by another thread or a signal
+    /// handler, and its place may be another object's.
+    #[inline]
+    fn object(&self) -> Option<&'static Object> {
+        self.object.filter(|object| object.number() == self.number)
     }
 
     /// Its bytes are to be tagged.
@@ -166,7 +175,7 @@ fn begin(fd: i32, way: u8, call: &mut Call, more: impl FnOnce(&Guard, &mut Call)
     } else {
         begin_on(&guard, object, way)
     };
-    call.object = Some(object);
+    (call.object, call.number) = (Some(object), object.number());
     call.fd = fd;
     more(&guard, call);
 }
@@ -233,7 +242,11 @@ fn miss(fd: i32, way: u8) {
 pub fn received<P: Pieces + ?Sized>(call: Call, result: isize, asked: usize, data: &P) {
     match call {
         Call { way: Way::Pass, .. } => {}
-        Call { way: Way::Count, object: Some(object), .. } if result > 0 => object.into.count(result as u64),
+        Call { way: Way::Count, .. } if result > 0 => {
+            if let Some(object) = call.object() {
+                object.into.count(result as u64);
+            }
+        }
         _ => received_more(call, result, asked, data),
     }
 }
@@ -249,7 +262,7 @@ fn received_more<P: Pieces + ?Sized>(call: Call, result: isize, asked: usize, da
 }
 
 fn after_receive<P: Pieces + ?Sized>(call: Call, result: isize, asked: usize, data: &P) {
-    let Some(object) = call.object else { return };
+    let Some(object) = call.object() else { return orphaned(call, None) };
     let Some(guard) = Guard::enter() else {
         if result > 0 {
             object.into.miss();
@@ -268,6 +281,19 @@ fn after_receive<P: Pieces + ?Sized>(call: Call, result: isize, asked: usize, da
         ended_badly(object, result, asked != 0, IN_EOF);
     }
     release(call, &object.into);
+}
+
+/// After a call whose object is no more: it has said that a call was in progress. Nothing there is ours any longer.
+#[cold]
+fn orphaned(call: Call, offer: Option<&mut Offer>) {
+    if matches!(call.way, Way::Tag | Way::Look | Way::File(Turn::Flow)) {
+        thread::current().forget(call.number);
+    }
+    if matches!(call.way, Way::Tag | Way::File(Turn::Flow))
+        && let Some(offer) = offer
+    {
+        offer.withdraw();
+    }
 }
 
 fn release(call: Call, stream: &crate::stream::Stream) {
@@ -326,7 +352,11 @@ pub fn sending_plain<P: Pieces + ?Sized>(fd: i32, data: &P, bytes: usize, offer:
 pub fn sent<P: Pieces + ?Sized>(call: Call, result: isize, data: &P, offer: &mut Offer) {
     match call {
         Call { way: Way::Pass, .. } => {}
-        Call { way: Way::Count, object: Some(object), .. } if result > 0 => object.out.count(result as u64),
+        Call { way: Way::Count, .. } if result > 0 => {
+            if let Some(object) = call.object() {
+                object.out.count(result as u64);
+            }
+        }
         _ => sent_more(call, result, data, offer),
     }
 }
@@ -342,14 +372,14 @@ fn sent_more<P: Pieces + ?Sized>(call: Call, result: isize, data: &P, offer: &mu
 }
 
 fn after_send<P: Pieces + ?Sized>(call: Call, result: isize, data: &P, offer: &mut Offer) {
-    let Some(object) = call.object else { return };
+    let Some(object) = call.object() else { return orphaned(call, Some(offer)) };
     let Some(guard) = Guard::enter() else {
         if result > 0 {
             object.out.miss();
         }
         // The offer's place goes back too: a thread has few of them.
         if call.way == Way::Tag {
-            object.out.refused(offer);
+            offer.withdraw();
         }
         return release(call, &object.out);
     };
@@ -371,7 +401,7 @@ fn after_send<P: Pieces + ?Sized>(call: Call, result: isize, data: &P, offer: &m
         }
     } else {
         if call.way == Way::Tag {
-            object.out.refused(offer);
+            offer.withdraw();
         }
         if result < 0 {
             ended_badly(object, result, true, 0);
@@ -383,7 +413,7 @@ fn after_send<P: Pieces + ?Sized>(call: Call, result: isize, data: &P, offer: &m
 /// After a call that sent `bytes` in one datagram that names where it goes, and before [`sent`].
 pub fn addressed(call: &Call, fd: i32, bytes: isize, to: Option<Address>) {
     if bytes > 0
-        && let (Some(object), Some(to)) = (call.object, to)
+        && let (Some(object), Some(to)) = (call.object(), to)
         && matches!(call.way, Way::Datagram | Way::Look)
         && object.channel() == Channel::Datagram
     {

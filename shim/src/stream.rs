@@ -230,13 +230,6 @@ impl Stream {
         true
     }
 
-    /// The call failed: nothing of the offer counts.
-    #[inline]
-    pub fn refused(&self, offer: &mut Offer) {
-        // SAFETY: the stream is claimed to write.
-        unsafe { offer.body() }.done();
-    }
-
     /// The write took `accepted` of the offered bytes. The stream is claimed.
     #[inline]
     pub fn accepted<P: Pieces + ?Sized>(

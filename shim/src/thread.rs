@@ -71,7 +71,9 @@ impl Thread {
         for claim in &self.claims {
             let claim = claim.replace(Claim::NONE);
             // SAFETY: streams live in the region, which stays mapped.
-            if let (Some(stream), Some(tap)) = (unsafe { claim.stream.as_ref() }, Tap::from_code(claim.tap)) {
+            if let (Some(stream), Some(tap)) = (unsafe { claim.stream.as_ref() }, Tap::from_code(claim.tap))
+                && objects::has(claim.number, stream)
+            {
                 // What the call moved before it was left, nobody knows.
                 stream.doubt(&guard, claim.number, tap, Reason::SharedDescriptor);
                 if matches!(tap, Tap::FileRead | Tap::FileWrite) {
@@ -80,6 +82,14 @@ impl Thread {
                 }
                 stream.release_left();
             }
+        }
+    }
+
+    /// An object is no more, and with it what this thread's calls had claimed of it.
+    #[cold]
+    pub fn forget(&self, number: u32) {
+        for claim in self.claims.iter().filter(|claim| claim.get().number == number) {
+            claim.set(Claim::NONE);
         }
     }
 

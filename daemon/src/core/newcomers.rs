@@ -5,8 +5,9 @@
 #![forbid(unsafe_code)]
 
 use super::{Core, Guest, now};
-use crate::arena::{self, Arena, BoardBell};
+use crate::arena::{self, Arena};
 use crate::assemble::program::{ArenaId, Inherited};
+use crate::bells::BoardBell;
 use crate::host::facts::Facts;
 use crate::host::keep::Kept;
 use crate::host::listen::OTHER_VERSION;
@@ -105,6 +106,9 @@ impl Core {
         };
         let data = epoll::EventData::new_u64(id);
         let _ = epoll::add(&self.epoll, &pidfd, data, epoll::EventFlags::IN);
+        if let (Some(porter), Some(bell)) = (&self.porter, &bell) {
+            porter.add(bell);
+        }
         self.collector.add(id, arena, bell, now());
         self.last_record = now();
         let resume = self.assembler.register(id, facts.clone(), watched, since, inherited);

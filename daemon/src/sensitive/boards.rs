@@ -5,7 +5,7 @@
 //! [matcher's](super::memory) does.
 #![forbid(unsafe_code)]
 
-use crate::arena::BoardBell;
+use crate::bells::BoardBell;
 use crate::host::keep::{Keep, Shared};
 use counterfoil_abi::board::{BOARD_BYTES, MAGIC};
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, fstat, ftruncate, memfd_create};

@@ -110,10 +110,10 @@ unsafe extern "C-unwind" fn recorded_read(
     length: size_t,
     real: Read,
 ) -> ssize_t {
-    if let Some(object) = carrier(fd) {
+    if let Some(call) = carrier(fd).map(Call::counting) {
         // SAFETY: our caller's contract.
         let result = unsafe { real(fd, buffer, length) };
-        received(Call::counting(object), result, length, &Into::new(buffer, length));
+        received(call, result, length, &Into::new(buffer, length));
         return result;
     }
     let call = receiving_plain(fd);
@@ -136,10 +136,10 @@ unsafe extern "C-unwind" fn recorded_write(
 ) -> ssize_t {
     // SAFETY: our caller's contract.
     let data = unsafe { bytes(buffer, length) };
-    if let Some(object) = carrier(fd) {
+    if let Some(call) = carrier(fd).map(Call::counting) {
         // SAFETY: our caller's contract.
         let result = unsafe { real(fd, buffer, length) };
-        sent(Call::counting(object), result, data, &mut Offer::new());
+        sent(call, result, data, &mut Offer::new());
         return result;
     }
     if ssh::on() {

@@ -41,7 +41,7 @@ fn use_it(object: &'static Object, fd: i32, data: &[u8], dice: &mut Dice) {
             let mut offer = Offer::new();
             if object.out.offer(&guard, data, length, &mut offer) {
                 if accepted == 0 {
-                    object.out.refused(&mut offer);
+                    offer.withdraw();
                 } else {
                     object.out.accepted(&guard, number, out, data, &mut offer, accepted);
                 }

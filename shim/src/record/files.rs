@@ -1,6 +1,6 @@
 //! After calls that move a file's bytes: what [`crate::file`] is told of them.
 
-use super::{Call, Way, received, release, sent};
+use super::{Call, Way, orphaned, received, release, sent};
 use crate::file::{self, Turn};
 use crate::shield::{keeping_errno, shielded};
 use crate::stream::{Offer, Pieces};
@@ -31,7 +31,7 @@ pub fn after_file_read<P: Pieces + ?Sized>(
     asked: usize,
     data: &P,
 ) {
-    let Some(object) = call.object else { return };
+    let Some(object) = call.object() else { return orphaned(call, None) };
     match Guard::enter() {
         Some(guard) => file::took(&guard, object, call.fd, at, result, asked, data, turn),
         None => {
@@ -66,13 +66,13 @@ pub fn after_file_write<P: Pieces + ?Sized>(
     data: &P,
     offer: &mut Offer,
 ) {
-    let Some(object) = call.object else { return };
+    let Some(object) = call.object() else { return orphaned(call, Some(offer)) };
     match Guard::enter() {
         Some(guard) => file::gave(&guard, object, call.fd, at, result, data, offer, turn),
         None => {
             object.out.miss();
             if turn == Turn::Flow {
-                object.out.refused(offer);
+                offer.withdraw();
             }
             release(call, &object.out);
         }

@@ -4,7 +4,7 @@
 //! Called by the hooks of such calls. They are counted, a gap is told where tags would be; the content of a file that goes out on a
 //! connection is looked at in the file.
 
-use super::{Call, Way, begun, looks_unwatched, nobody_asks, release};
+use super::{Call, Way, begun, looks_unwatched, nobody_asks, orphaned, release};
 use crate::objects::{self, Object};
 use crate::shield::{keeping_errno, shielded};
 use crate::thread::Guard;
@@ -22,7 +22,7 @@ pub fn sent_unseen(call: Call, result: isize, reason: Reason) {
 pub fn sent_from_file(call: Call, result: isize, from: i32, end: Option<u64>) {
     if result > 0 && matches!(call.way, Way::Tag | Way::Look) {
         let looks = |object: &Object| looks_unwatched(object, object.channel());
-        if let Some(object) = call.object.filter(|o| looks(o)) {
+        if let Some(object) = call.object().filter(|o| looks(o)) {
             return keeping_errno(|| shielded((), || copied(call, object, result as u64, from, end)));
         }
     }
@@ -67,9 +67,12 @@ pub fn received_unseen(call: Call, result: isize, reason: Reason) {
 }
 
 fn unseen(call: Call, result: isize, way: u8, reason: Reason, end: Option<u64>) {
-    let Some(object) = call.object else { return };
+    if call.way == Way::Pass {
+        return;
+    }
     keeping_errno(|| {
         shielded((), || {
+            let Some(object) = call.object() else { return orphaned(call, None) };
             if let Way::File(turn) = call.way {
                 return file::copied(object, call.fd, way, result, end, turn);
             }

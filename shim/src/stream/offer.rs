@@ -100,6 +100,15 @@ impl Offer {
         unsafe { &mut *self.0 }
     }
 
+    /// The call failed: nothing of it counts, if it was begun.
+    #[inline]
+    pub fn withdraw(&mut self) {
+        // SAFETY: null, or a place in the pool, which stays this offer's until it is done.
+        if let Some(body) = unsafe { self.0.as_mut() } {
+            body.done();
+        }
+    }
+
     /// A mark of the content offered: equal content at one place of a stream has equal marks. Never 0.
     ///
     /// # Safety

@@ -221,7 +221,7 @@ fn writes_of_any_size_partly_accepted_say_only_what_is_true() {
                     _ => data.len() as u64,
                 };
                 if accepted == 0 {
-                    object.out.refused(&mut offer);
+                    offer.withdraw();
                 } else {
                     object.out.accepted(
                         &guard,
