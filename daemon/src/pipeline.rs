@@ -190,6 +190,13 @@ impl Pipeline {
         }
         let parts_room = room.clone();
         let hellos = Arc::new(HelloCounts::default());
+        let boards = Boards::new(before, options.keeper.clone());
+        let adopt = |kept: Kept| {
+            let bell = boards.known(kept.uid);
+            Message::Newcomer(Box::new(Newcomer::adopted(kept, bell)))
+        };
+        let first_id = options.kept.iter().map(|k| k.id + 1).max().unwrap_or(1);
+        let adopted: Vec<(u32, Message)> = options.kept.into_iter().map(|k| (k.uid, adopt(k))).collect();
         let parts = Parts {
             policy: match options.stream_digest {
                 StreamDigest::Mac => 0,
@@ -205,8 +212,8 @@ impl Pipeline {
             counts: hellos.clone(),
             keeper: options.keeper.clone(),
             matcher,
-            boards: Boards::new(before, options.keeper.clone()),
-            first_id: options.kept.iter().map(|k| k.id + 1).max().unwrap_or(1),
+            boards,
+            first_id,
         };
         let listener = Listener::bind(&options.socket, options.socket_mode, parts)
             .map_err(|source| StartError::Listen { path: options.socket, source })?;
@@ -222,9 +229,9 @@ impl Pipeline {
             let run = move || listener.run(&stop, &wake);
             thread("listen").spawn(run).map_err(system("a thread"))?
         };
-        for kept in options.kept {
-            parts_room.take(kept.uid);
-            outbox.send(Message::Newcomer(Box::new(Newcomer::adopted(kept))));
+        for (uid, newcomer) in adopted {
+            parts_room.take(uid);
+            outbox.send(newcomer);
         }
         let threads = Some((core, listen));
         Ok((Handle { outbox, deciders, media, sensitive, shared, hellos, stop, wake, threads }, judged))

@@ -38,6 +38,9 @@ pub const POLICY_FINGERPRINTS: u32 = 16;
 /// set this bit by itself.
 pub const POLICY_TURNED_UP: u32 = 32;
 
+/// Policy: the process was given its user's [board](crate::board), and rings its bell.
+pub const POLICY_BOARD: u32 = 64;
+
 /// Policy: the messages in streams that carry MQTT are told one by one.
 pub const POLICY_MESSAGES: u32 = 128;
 

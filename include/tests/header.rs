@@ -166,6 +166,7 @@ fn facts() -> Facts {
         arena::POLICY_SHA256,
         arena::POLICY_FINGERPRINTS,
         arena::POLICY_TURNED_UP,
+        arena::POLICY_BOARD,
         arena::POLICY_MESSAGES,
         board::NOTICES,
         board::BOARD_BYTES,

@@ -83,3 +83,46 @@ fn no_keeper_stays_for_nothing() {
     daemon.kill();
     wait::until(PATIENCE, "the keeper ends", || (!keeper.exists()).then_some(()));
 }
+
+/// How often the thread that reads the lanes went to sleep.
+fn sleeps(daemon: &Daemon) -> u64 {
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", daemon.pid())).expect("its threads");
+    let of = |task: std::fs::DirEntry| {
+        let read = |name| std::fs::read_to_string(task.path().join(name)).unwrap_or_default();
+        let of_core = read("comm").trim() == "core";
+        let status = of_core.then(|| read("status"))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))?.trim();
+        line.parse().ok()
+    };
+    tasks.flatten().find_map(of).expect("its core")
+}
+
+/// While nobody has anything to say the daemon sleeps until it is called, or ten times a second; the programs that an
+/// earlier daemon left call, too.
+#[test]
+fn a_quiet_host_lets_the_daemon_sleep() {
+    let mut daemon = Daemon::start("");
+    let line = "tls 1.3 - write read 100000 5000 answer=3000 connections=2 mark=mark wait=go";
+    let running = daemon.observing_fixture(line).start();
+    let mark = running.scratch.at("mark");
+    wait::until(PATIENCE, "the connection stands", || mark.exists().then_some(()));
+    let quiet = |daemon: &Daemon| {
+        let mut before = sleeps(daemon);
+        wait::until(PATIENCE, "it sleeps ten times a second", || {
+            std::thread::sleep(Duration::from_secs(1));
+            let now = sleeps(daemon);
+            let times = now - std::mem::replace(&mut before, now);
+            // As late as a busy machine wakes it, and not as often as it looks by itself.
+            (1..=20).contains(&times).then_some(())
+        });
+    };
+    quiet(&daemon);
+    daemon.kill();
+    daemon.launch();
+    quiet(&daemon);
+    running.scratch.write("go", "");
+    running.finish().well();
+    daemon.until_reported("the second connection", |r| {
+        r.on("tls").iter().filter(|t| t.verdict() == "intact").count() >= 2
+    });
+}

@@ -13,6 +13,7 @@ use crate::host::keep::Kept;
 use crate::host::listen::OTHER_VERSION;
 use crate::surround::Seen;
 use counterfoil_abi::ABI_VERSION;
+use counterfoil_abi::arena::POLICY_BOARD;
 use counterfoil_abi::hello::Resume;
 use crossbeam::channel::Sender;
 use rustix::event::epoll;
@@ -29,7 +30,7 @@ pub struct Newcomer {
     pub pidfd: OwnedFd,
     /// Its user, for the room it takes.
     pub uid: u32,
-    /// What rings when it is quiet no more, if that was given to it.
+    /// What rings when it is quiet no more, if that was given to it ([`POLICY_BOARD`]).
     pub bell: Option<Arc<BoardBell>>,
     /// Who it is.
     pub facts: Arc<Facts>,
@@ -48,8 +49,8 @@ pub struct Newcomer {
 }
 
 impl Newcomer {
-    /// A program that an earlier daemon observed.
-    pub fn adopted(kept: Kept) -> Self {
+    /// A program that an earlier daemon observed. `bell`: its user's.
+    pub fn adopted(kept: Kept, bell: Option<Arc<BoardBell>>) -> Self {
         let Kept { id, uid, watched, facts, memfd, pidfd, said } = kept;
         let facts = Arc::new(facts);
         Self {
@@ -57,7 +58,7 @@ impl Newcomer {
             memfd,
             pidfd,
             uid,
-            bell: None,
+            bell,
             facts,
             watched,
             since: now(),
@@ -106,6 +107,7 @@ impl Core {
         };
         let data = epoll::EventData::new_u64(id);
         let _ = epoll::add(&self.epoll, &pidfd, data, epoll::EventFlags::IN);
+        let bell = bell.filter(|_| arena.policy() & POLICY_BOARD != 0);
         if let (Some(porter), Some(bell)) = (&self.porter, &bell) {
             porter.add(bell);
         }

@@ -360,7 +360,9 @@ impl Listener {
         let id = self.next_id;
         self.next_id += 1;
         let messages = self.deciders.read().unwrap_or_else(PoisonError::into_inner).messages;
+        let bell = if self.matcher.is_some() { self.boards.bell(uid) } else { None };
         let policy = self.policy
+            | if bell.is_some() { counterfoil_abi::arena::POLICY_BOARD } else { 0 }
             | if watched { counterfoil_abi::arena::POLICY_WATCHED } else { 0 }
             | if messages { counterfoil_abi::arena::POLICY_MESSAGES } else { 0 };
         let memfd = match self.ready.take() {
@@ -382,7 +384,6 @@ impl Listener {
             send(client, &reply, &self.memories(&memfd, uid));
         }
         let theirs = if known { Some(memfd.try_clone().ok()?) } else { None };
-        let bell = if self.matcher.is_some() { self.boards.bell(uid) } else { None };
         let (answer, resume) = crossbeam::channel::bounded(1);
         let newcomer = Newcomer {
             id,

@@ -62,6 +62,11 @@ impl Boards {
     /// The bell of this user's.
     pub fn bell(&mut self, uid: u32) -> Option<Arc<BoardBell>> {
         self.of(uid)?;
+        self.known(uid)
+    }
+
+    /// Its bell, if this user has a board.
+    pub fn known(&self, uid: u32) -> Option<Arc<BoardBell>> {
         self.boards.get(&uid)?.bell.clone()
     }
 }
