@@ -17,8 +17,7 @@ use crate::arena::{Arena, ReadError};
 use crate::assemble::program::ArenaId;
 use crate::bells::BoardBell;
 use crate::surround::Pulse;
-use counterfoil_abi::arena::LANES;
-use counterfoil_abi::arena::POLICY_FINGERPRINTS;
+use counterfoil_abi::arena::{LANES, POLICY_BOARD, POLICY_FINGERPRINTS};
 use counterfoil_abi::lane::LANE_LINES;
 use counterfoil_abi::record::Record;
 use order::Order;
@@ -99,7 +98,7 @@ pub struct Collector {
     turn: usize,
     /// What was left of the share of a [`ROUND`] when seats were counted, in seats times nanoseconds.
     owed: u64,
-    /// Seats without one.
+    /// Seats without one, or whose program can't ring it any more.
     unbelled: usize,
     /// One may be active.
     active: bool,
@@ -241,6 +240,10 @@ impl Collector {
             }
             let late = &mut |arena, lane| !all && self.order.late(arena, lane, now);
             let read = seat.read(late, record, word);
+            if seat.belled && seat.arena.policy() & POLICY_BOARD == 0 {
+                seat.belled = false;
+                self.unbelled += 1;
+            }
             self.fullest = self.fullest.max(std::mem::take(&mut seat.rest.fullest));
             if read > 0 {
                 // Relaxed: nothing else is read by its word.

@@ -1,7 +1,7 @@
 //! How soon a quiet arena's record is read: by its own bell, by its user's, and where somebody silences that.
 #![allow(clippy::undocumented_unsafe_blocks, reason = "mappings that live as long as their program")]
 
-use counterfoil_abi::arena::{ARENA_BYTES, ArenaHead, lane_head_at, ring_at};
+use counterfoil_abi::arena::{ARENA_BYTES, ArenaHead, POLICY_BOARD, POLICY_WATCHED, lane_head_at, ring_at};
 use counterfoil_abi::board::{BOARD_BYTES, Board};
 use counterfoil_abi::lane::Producer;
 use counterfoil_abi::record::{Forked, Header, Kind, Record};
@@ -25,7 +25,8 @@ struct Program {
 
 impl Program {
     fn new(collector: &mut Collector, id: u64, bell: Option<Arc<BoardBell>>) -> Self {
-        let fd = arena::create(id, 1).unwrap();
+        let policy = POLICY_WATCHED | if bell.is_some() { POLICY_BOARD } else { 0 };
+        let fd = arena::create(id, policy).unwrap();
         let map = MmapOptions::new().len(ARENA_BYTES).map_raw(&fd).unwrap();
         let base = map.as_ptr();
         let producer =
@@ -34,12 +35,15 @@ impl Program {
         Self { map, producer }
     }
 
+    fn head(&self) -> &ArenaHead {
+        unsafe { &*self.map.as_ptr().cast() }
+    }
+
     fn says(&mut self, board: Option<&Board>) {
         let mut record: Forked = bytemuck::Zeroable::zeroed();
         record.header = Header { kind: Kind::Forked as u8, lines: 1, tap: 0, flags: 0, object: 0, time: 1 };
         assert!(self.producer.push(bytemuck::cast_slice(&[record])));
-        let bell = &unsafe { &*self.map.as_ptr().cast::<ArenaHead>() }.bell;
-        if bell.swap(1, Ordering::Relaxed) == 0
+        if self.head().bell.swap(1, Ordering::Relaxed) == 0
             && let Some(board) = board
         {
             board.ring();
@@ -127,7 +131,20 @@ fn a_nap_is_only_taken_where_everybody_calls() {
         assert!(!host.collector.nap(), "it may say more");
         host.rest();
     }
+    // In a sandbox.
+    programs[1].head().policy.fetch_and(!POLICY_BOARD, Ordering::Relaxed);
+    programs[1].says(Some(bells[1].board()));
+    assert_eq!(host.tick(SOON).len(), 1);
+    host.rest();
+    assert!(!host.collector.nap(), "one that can't call any more");
+    programs[1].says(None);
+    assert_eq!(host.tick(SOON).len(), 1);
+}
+
+#[test]
+fn one_without_a_board_is_looked_at() {
+    let mut host = Host { collector: Collector::default(), now: 0 };
     let _alone = Program::new(&mut host.collector, 2, None);
     host.rest();
-    assert!(!host.collector.nap(), "one that can't call");
+    assert!(!host.collector.nap(), "it can't call");
 }

@@ -38,7 +38,8 @@ pub const POLICY_FINGERPRINTS: u32 = 16;
 /// set this bit by itself.
 pub const POLICY_TURNED_UP: u32 = 32;
 
-/// Policy: the process was given its user's [board](crate::board), and rings its bell.
+/// Policy: the process was given its user's [board](crate::board), and rings its bell. Cleared by the process where it
+/// can't call the daemon any more: in a sandbox.
 pub const POLICY_BOARD: u32 = 64;
 
 /// Policy: the messages in streams that carry MQTT are told one by one.
@@ -55,7 +56,7 @@ pub struct ArenaHead {
     pub lanes: u32,
     /// This arena's number, the daemon's choice.
     pub id: u64,
-    /// POLICY bits. Written by the daemon, but for [`POLICY_TURNED_UP`].
+    /// POLICY bits. Written by the daemon, but for [`POLICY_TURNED_UP`] and [`POLICY_BOARD`].
     pub policy: AtomicU32,
     pad: [u32; 9],
     /// Written by the shim (a line of its own): 1 when something was published since the daemon

@@ -5,7 +5,7 @@ use crate::process;
 use crate::thread::{Guard, Thread};
 use bytemuck::Zeroable;
 use core::sync::atomic::Ordering;
-use counterfoil_abi::arena::{ArenaHead, LANES, lane_head_at, ring_at};
+use counterfoil_abi::arena::{ArenaHead, LANES, POLICY_BOARD, lane_head_at, ring_at};
 use counterfoil_abi::lane::{LaneHead, NO_TID, Producer, Slot};
 use counterfoil_abi::record::{Forked, Header, Kind, LINE, Line};
 
@@ -86,7 +86,10 @@ fn ring(arena: &ArenaHead) {
     arena.bell.store(1, Ordering::Relaxed);
     let board = pipes::board();
     board.ring();
-    if !process::sandboxed() && board.call() {
+    if process::sandboxed() {
+        // The daemon is to look by itself.
+        arena.policy.fetch_and(!POLICY_BOARD, Ordering::Relaxed);
+    } else if board.call() {
         // The kernel's answer is of no use; errno stays as it is.
         let _ = rustix::thread::futex::wake(board.calls(), rustix::thread::futex::Flags::empty(), 1);
     }
