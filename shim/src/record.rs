@@ -458,3 +458,6 @@ pub fn doubt(fd: i32, way: u8, urgent: bool) {
         });
     });
 }
+
+#[cfg(test)]
+mod tests;
