@@ -92,6 +92,8 @@ pub struct Collector {
     seats: Vec<Seat>,
     /// The users'.
     bells: Vec<Arc<BoardBell>>,
+    /// Those who ring were asked to call.
+    naps: bool,
     /// When the last tick was.
     ticked: u64,
     /// The next seat that is looked at although its user's bell is silent.
@@ -274,16 +276,17 @@ impl Collector {
     }
 
     /// Whoever was quiet calls from now on when it is quiet no more. False: the caller has to look by himself.
-    pub fn nap(&self) -> bool {
+    pub fn nap(&mut self) -> bool {
+        self.naps = !self.active && self.unbelled == 0;
         // All of them, whatever the first says: who is left out would not call.
-        !self.active
-            && self.unbelled == 0
-            && self.bells.iter().fold(true, |nap, bell| bell.board().nap() & nap)
+        self.naps && self.bells.iter().fold(true, |nap, bell| bell.board().nap() & nap)
     }
 
     /// The caller looks by himself again.
-    pub fn rise(&self) {
-        self.bells.iter().for_each(|bell| bell.board().rise());
+    pub fn rise(&mut self) {
+        if std::mem::take(&mut self.naps) {
+            self.bells.iter().for_each(|bell| bell.board().rise());
+        }
     }
 
     /// Gives lanes back whose thread is gone, in arenas where more than half are taken. `lives`

@@ -243,7 +243,7 @@ impl Core {
         self.lag = self.lag.max(now().saturating_sub(since) / 1_000_000);
     }
 
-    fn pace(&self, busy: bool) -> Duration {
+    fn pace(&mut self, busy: bool) -> Duration {
         if busy {
             Duration::ZERO
         } else if !self.rests() {
