@@ -1,6 +1,6 @@
 /* One thread's state. Initial-exec: the general model goes through __tls_get_addr, which may
  * allocate after a dlopen, and a hook must not. Rust can't choose the model in stable. */
-#define THREAD_BYTES 256
+#define THREAD_BYTES 384
 
 /* Hidden, not static: thread.rs finds it by name where it knows the machine. */
 __thread unsigned char counterfoil_state[THREAD_BYTES]

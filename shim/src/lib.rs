@@ -28,6 +28,7 @@ mod objects;
 mod openssl;
 mod pipes;
 mod process;
+mod readable;
 mod real;
 mod record;
 mod reinject;

@@ -48,8 +48,17 @@ enum Way {
     Datagram,
     /// Claimed, to be tagged.
     Tag,
+    /// Claimed, but what is sent has no tags: it can't be read, or there is no room for them.
+    Untagged,
     /// A file's: see [`file`].
     File(Turn),
+}
+
+impl Way {
+    /// The stream is this call's until it has returned.
+    fn claims(self) -> bool {
+        matches!(self, Self::Tag | Self::Untagged | Self::Look | Self::File(Turn::Flow))
+    }
 }
 
 impl Call {
@@ -101,10 +110,22 @@ impl Call {
             return;
         };
         if !guard.is_some_and(|guard| object.out.offer(guard, data, bytes as u64, offer)) {
-            object.out.release();
-            self.way = if way == Way::Tag { Way::Count } else { Way::File(Turn::Rest) };
+            self.cannot_offer();
         } else if way != Way::Tag {
             file::offered(object, data, bytes as u64);
+        }
+    }
+
+    /// There is no room for an offer, or what is to be sent can't be read: whatever passes is a gap, or read at rest.
+    #[cold]
+    fn cannot_offer(&mut self) {
+        match self.way {
+            Way::Tag => self.way = Way::Untagged,
+            Way::File(Turn::Flow) => {
+                self.object.inspect(|object| object.out.release());
+                self.way = Way::File(Turn::Rest);
+            }
+            _ => {}
         }
     }
 
@@ -286,7 +307,7 @@ fn after_receive<P: Pieces + ?Sized>(call: Call, result: isize, asked: usize, da
 /// After a call whose object is no more: it has said that a call was in progress. Nothing there is ours any longer.
 #[cold]
 fn orphaned(call: Call, offer: Option<&mut Offer>) {
-    if matches!(call.way, Way::Tag | Way::Look | Way::File(Turn::Flow)) {
+    if call.way.claims() {
         thread::current().forget(call.number);
     }
     if matches!(call.way, Way::Tag | Way::File(Turn::Flow))
@@ -297,7 +318,7 @@ fn orphaned(call: Call, offer: Option<&mut Offer>) {
 }
 
 fn release(call: Call, stream: &crate::stream::Stream) {
-    if matches!(call.way, Way::Tag | Way::Look | Way::File(Turn::Flow)) {
+    if call.way.claims() {
         stream.release();
     }
 }
@@ -344,7 +365,13 @@ pub fn sending_plain<P: Pieces + ?Sized>(fd: i32, data: &P, bytes: usize, offer:
     if nobody_asks(fd) {
         return Call::PASS;
     }
-    begun(fd, objects::OUT, |guard, call| call.offer_in(Some(guard), data, bytes, offer))
+    begun(fd, objects::OUT, |guard, call| {
+        if guard.thread.pages.hold_all(data, bytes) {
+            call.offer_in(Some(guard), data, bytes, offer);
+        } else {
+            call.cannot_offer();
+        }
+    })
 }
 
 /// After a call that sent: `result` is what it returned.
@@ -394,6 +421,8 @@ fn after_send<P: Pieces + ?Sized>(call: Call, result: isize, data: &P, offer: &m
                 first(object, data);
             }
             object.out.accepted(&guard, object.number(), object.taps().0, data, offer, bytes);
+        } else if call.way == Way::Untagged {
+            object.out.skip(&guard, object.number(), object.taps().0, bytes, 0, Reason::BypassedBytes);
         } else if call.way == Way::Look {
             object.out.looked(&guard, object.number(), object.taps().0, data, bytes);
         } else {

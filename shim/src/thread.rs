@@ -7,6 +7,7 @@
 
 use crate::objects::{self, Name, Object};
 use crate::process;
+use crate::readable::Pages;
 use crate::stream::Stream;
 use core::cell::Cell;
 use core::sync::atomic::{Ordering, compiler_fence};
@@ -36,6 +37,8 @@ pub struct Thread {
     pub inside: Here,
     /// Streams that this thread's calls in progress have claimed.
     pub claims: [Cell<Claim>; 2],
+    /// Memory that calls of this thread may be given.
+    pub pages: Pages,
     /// A mapping that an exec of this thread took, and its bytes. A vfork child shares this with its
     /// parent, which finds it here when the child's exec has succeeded.
     pub spare: Cell<(*mut core::ffi::c_void, usize)>,

@@ -2,7 +2,7 @@
 //! same, and sees the same of itself.
 
 use counterfoil_tests::hostile::{Liar, Lie};
-use counterfoil_tests::{Observed, Run, Scratch, check, for_each_case, product};
+use counterfoil_tests::{Observed, Run, Scratch, check, for_each_case, product, truth};
 
 fn same(line: &str) {
     let observed = Observed::fixture(line).stderr_apart().env("TMPDIR", "/tmp").go();
@@ -63,6 +63,21 @@ fn files() {
 #[test]
 fn files_while_nobody_reads() {
     same_while_nobody_reads("files -");
+}
+
+/// What the kernel refuses to read or write it refuses in the observed program, too, and what it moves of it is no alteration.
+#[test]
+fn bad_pointers() {
+    same("faults");
+    same_while_nobody_reads("faults");
+    let run = Observed::fixture("faults").go().well();
+    truth::blameless(&run);
+    for (channel, verdict) in [("tcp", "unverified"), ("unix", "unverified"), ("pipe", "intact")] {
+        let transfers = run.report.on(channel);
+        let sent = transfers.iter().find(|t| t.origin() > Some(0)).expect(channel);
+        assert_eq!(sent.verdict(), verdict, "{}", run.shown());
+        assert!(sent.verdict() == "intact" || sent.reasons() == ["bypassed-bytes"], "{}", run.shown());
+    }
 }
 
 /// `--quiet` means it: a program that says nothing leaves stderr empty.

@@ -4,6 +4,7 @@ use super::made::recording;
 use super::pieces::{Into, Vector, bytes};
 use crate::fds;
 use crate::file::{self, closing_stream};
+use crate::readable::readable;
 use crate::real::hooks;
 use crate::record::{
     Call, carrier, nobody_asks, received, receiving, receiving_plain, sending, sending_plain, sent,
@@ -142,7 +143,7 @@ unsafe extern "C-unwind" fn recorded_write(
         sent(call, result, data, &mut Offer::new());
         return result;
     }
-    if ssh::on() {
+    if ssh::on() && readable(buffer, length) {
         ssh::said(data);
     }
     let mut offer = Offer::new();

@@ -13,9 +13,12 @@ use libc::{iovec, loff_t, off_t, size_t, ssize_t};
 /// Where a copy ended whose place was given.
 ///
 /// # Safety
-/// `place` is NULL or as the call left it.
-unsafe fn end(place: *const loff_t) -> Option<u64> {
-    // SAFETY: contract.
+/// `place` is NULL or as the call left it, which returned `result`.
+unsafe fn end(result: ssize_t, place: *const loff_t) -> Option<u64> {
+    if result < 0 {
+        return None;
+    }
+    // SAFETY: contract; the kernel has read it.
     unsafe { place.as_ref() }.and_then(|&place| u64::try_from(place).ok())
 }
 
@@ -23,24 +26,24 @@ hooks! {
     real sendfile(to: c_int, from: c_int, offset: *mut off_t, length: size_t) -> ssize_t {
         let (out, into) = (moving(to, OUT), moving(from, IN));
         let result = real(to, from, offset, length);
-        sent_from_file(out, result, from, end(offset));
-        received_unseen_to(into, result, Reason::KernelCopy, end(offset));
+        sent_from_file(out, result, from, end(result, offset));
+        received_unseen_to(into, result, Reason::KernelCopy, end(result, offset));
         result
     }
 
     real sendfile64(to: c_int, from: c_int, offset: *mut loff_t, length: size_t) -> ssize_t {
         let (out, into) = (moving(to, OUT), moving(from, IN));
         let result = real(to, from, offset, length);
-        sent_from_file(out, result, from, end(offset));
-        received_unseen_to(into, result, Reason::KernelCopy, end(offset));
+        sent_from_file(out, result, from, end(result, offset));
+        received_unseen_to(into, result, Reason::KernelCopy, end(result, offset));
         result
     }
 
     real splice(from: c_int, from_at: *mut loff_t, to: c_int, to_at: *mut loff_t, length: size_t, flags: c_uint) -> ssize_t {
         let (out, into) = (moving(to, OUT), moving(from, IN));
         let result = real(from, from_at, to, to_at, length, flags);
-        sent_unseen_to(out, result, Reason::KernelCopy, end(to_at));
-        received_unseen_to(into, result, Reason::KernelCopy, end(from_at));
+        sent_unseen_to(out, result, Reason::KernelCopy, end(result, to_at));
+        received_unseen_to(into, result, Reason::KernelCopy, end(result, from_at));
         result
     }
 
@@ -62,8 +65,8 @@ hooks! {
     real copy_file_range(from: c_int, from_at: *mut loff_t, to: c_int, to_at: *mut loff_t, length: size_t, flags: c_uint) -> ssize_t {
         let (out, into) = (moving(to, OUT), moving(from, IN));
         let result = real(from, from_at, to, to_at, length, flags);
-        sent_unseen_to(out, result, Reason::KernelCopy, end(to_at));
-        received_unseen_to(into, result, Reason::KernelCopy, end(from_at));
+        sent_unseen_to(out, result, Reason::KernelCopy, end(result, to_at));
+        received_unseen_to(into, result, Reason::KernelCopy, end(result, from_at));
         result
     }
 

@@ -1,9 +1,19 @@
 //! C's buffers as slices.
 
+use crate::readable::readable;
 use crate::stream::Pieces;
 use core::ffi::c_void;
 use core::slice::from_raw_parts;
-use libc::iovec;
+use libc::{iovec, msghdr};
+
+/// A call's message, where the kernel could read it.
+///
+/// # Safety
+/// `message` is the call's own argument.
+pub unsafe fn header<'a>(message: *const msghdr) -> Option<&'a msghdr> {
+    // SAFETY: contract.
+    if readable(message, size_of::<msghdr>()) { unsafe { message.as_ref() } } else { None }
+}
 
 /// A call's buffer as a slice; empty for NULL.
 ///
@@ -55,8 +65,19 @@ impl Vector {
     /// `pieces` is valid for `count` entries while this lives, and each entry for what the call
     /// reads or has written.
     pub unsafe fn new(pieces: *const iovec, count: usize) -> Self {
-        // UIO_MAXIOV: the kernel refuses more.
-        Self { pieces, count: if pieces.is_null() || count > 1024 { 0 } else { count } }
+        // UIO_MAXIOV: the kernel refuses more, and what it can't read.
+        let some = !pieces.is_null() && count <= 1024 && readable(pieces, count * size_of::<iovec>());
+        Self { pieces, count: if some { count } else { 0 } }
+    }
+
+    /// # Safety
+    /// `message` is a call's own argument.
+    pub unsafe fn of_message(message: *const msghdr) -> Self {
+        // SAFETY: contract.
+        let list = unsafe { header(message) }.map(|message| (message.msg_iov, message.msg_iovlen));
+        let (pieces, count) = list.unwrap_or((core::ptr::null_mut(), 0));
+        // SAFETY: contract.
+        unsafe { Self::new(pieces, count) }
     }
 
     /// Bytes of all pieces together.
@@ -106,8 +127,10 @@ impl Messages {
     /// # Safety
     /// `messages` is valid for `count` entries while this lives, as the call's own argument is.
     pub unsafe fn new(messages: *const libc::mmsghdr, count: u32, filled: bool) -> Self {
-        // UIO_MAXIOV bounds these too.
-        Self { messages, count: if messages.is_null() || count > 1024 { 0 } else { count as usize }, filled }
+        // UIO_MAXIOV bounds these too. The kernel takes as many as it can read.
+        let most = if messages.is_null() || count > 1024 { 0 } else { count as usize };
+        let there = |&at: &usize| readable(messages.wrapping_add(at), size_of::<libc::mmsghdr>());
+        Self { messages, count: (0..most).take_while(there).count(), filled }
     }
 
     fn each(&self) -> impl Iterator<Item = (Vector, u64)> + '_ {

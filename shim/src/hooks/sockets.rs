@@ -1,6 +1,6 @@
 //! Sending and receiving on sockets.
 
-use super::pieces::{Into, Messages, Vector, bytes};
+use super::pieces::{Into, Messages, Vector, bytes, header};
 use crate::kernel;
 use crate::objects::{IN, OUT};
 use crate::process;
@@ -79,8 +79,8 @@ hooks! {
 
     real sendmsg(fd: c_int, message: *const msghdr, flags: c_int) -> ssize_t {
         // Descriptors may go with it.
-        if !message.is_null() && (*message).msg_controllen != 0 { process::shares(); }
-        let data = message_data(message);
+        if header(message).is_some_and(|message| message.msg_controllen != 0) { process::shares(); }
+        let data = Vector::of_message(message);
         let mut offer = Offer::new();
         let call = sending(fd, &data, stream_part(flags, data.total()), &mut offer);
         let result = real(fd, message, flags);
@@ -138,7 +138,7 @@ hooks! {
     real recvmsg(fd: c_int, message: *mut msghdr, flags: c_int) -> ssize_t {
         let call = takes(fd, flags);
         let result = real(fd, message, flags);
-        let data = message_data(message);
+        let data = Vector::of_message(message);
         took(fd, flags, call, result, data.total(), &data);
         received_descriptors(message, result);
         result
@@ -163,19 +163,6 @@ hooks! {
 unsafe fn named(message: *const msghdr) -> Option<Address> {
     // SAFETY: contract.
     unsafe { kernel::destination((*message).msg_name.cast(), (*message).msg_namelen) }
-}
-
-/// # Safety
-/// `message` is the call's own argument.
-unsafe fn message_data(message: *const msghdr) -> Vector {
-    // SAFETY: contract; NULL has no entries.
-    unsafe {
-        if message.is_null() {
-            Vector::new(core::ptr::null(), 0)
-        } else {
-            Vector::new((*message).msg_iov, (*message).msg_iovlen)
-        }
-    }
 }
 
 /// # Safety
