@@ -6,6 +6,7 @@
 //! vfork child and after a fork from a process with threads: nothing allocates.
 
 use crate::library_file::{self, PRELOAD};
+use crate::readable::readable;
 use crate::target::{self, Fit, Named, Target};
 use crate::thread::Guard;
 use crate::{lanes, process, start, thread};
@@ -182,6 +183,26 @@ unsafe fn entry_at<'a>(environment: Strings, index: usize) -> Option<&'a [u8]> {
     entry.map(|entry| unsafe { CStr::from_ptr(entry) }.to_bytes())
 }
 
+/// The kernel could read it: otherwise the call will fail, and nothing is to be made right.
+///
+/// # Safety
+/// An exec call's own argument.
+unsafe fn is_there(environment: Strings) -> bool {
+    let mut place = environment;
+    while !place.is_null() && readable(place, size_of::<*const c_char>()) {
+        // SAFETY: it can be read.
+        let entry = unsafe { place.read() };
+        if entry.is_null() {
+            return true;
+        }
+        if !readable(entry, 1) {
+            return false;
+        }
+        place = place.wrapping_add(1);
+    }
+    environment.is_null()
+}
+
 /// # Safety
 /// As [`entry_at`].
 unsafe fn search(environment: Strings) -> Found {
@@ -216,6 +237,10 @@ pub unsafe fn prepare(named: Named, environment: Strings, room: &mut Room) -> Op
         return None;
     }
     // SAFETY: contract.
+    if !unsafe { is_there(environment) } {
+        return None;
+    }
+    // SAFETY: contract, and it can be read.
     let found = unsafe { search(environment) };
     if found.off {
         room.off = true;
