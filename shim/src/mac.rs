@@ -12,7 +12,6 @@ use core::sync::atomic::{AtomicI32, Ordering};
 use counterfoil_abi::arena::{POLICY_BLAKE3, POLICY_SHA256};
 use counterfoil_abi::sha256::Sha256;
 use counterfoil_abi::{BLOCK, Tag};
-use std::sync::Once;
 
 /// Bytes of the longest tag.
 pub const WIDEST: usize = 32;
@@ -86,15 +85,12 @@ unsafe extern "C" {
     fn aegis128x2_mac_final(state: *mut c_void, tag: *mut u8, length: usize) -> c_int;
 }
 
-/// Lets libaegis look at the processor, if it hasn't.
-#[inline]
-fn ready() {
-    static READY: Once = Once::new();
-    READY.call_once(|| {
-        // SAFETY: the C side's own int.
-        unsafe { counterfoil_tags.store(1, Ordering::Relaxed) };
-        let _ = Aegis128X2Mac::<16>::new(&[0; 16]);
-    });
+/// Lets libaegis look at the processor. By the constructor, before any tag is made: whoever finds it half done can't go on, and a
+/// hook must not wait.
+pub fn prepare() {
+    // SAFETY: the C side's own int.
+    unsafe { counterfoil_tags.store(1, Ordering::Relaxed) };
+    let _ = Aegis128X2Mac::<16>::new(&[0; 16]);
 }
 
 /// The nonce of what is not a block of a stream: a ClientHello's random.
@@ -131,7 +127,6 @@ impl Mac {
             Function::Sha256 => self.start_sha256(index),
             Function::Aegis | Function::None => {
                 self.function = Function::Aegis as u8;
-                ready();
                 let nonce = u128::from(index).to_le_bytes();
                 let state = (&raw mut self.state.aegis).cast();
                 // SAFETY: as the crate calls it; the state, the key and the nonce are of these types' sizes.

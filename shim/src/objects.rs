@@ -403,6 +403,7 @@ impl Object {
     /// One descriptor or handle less. The last one ends it: says the totals and frees the slot.
     pub fn drop_ref(&self, guard: &Guard, how: How, counts: kernel::Counts) {
         if !self.held_once() {
+            self.doubt_calls(guard, false);
             // Another process or descriptor goes on; what this one did is said all the same, before it is let go:
             // then it may be something else at any time.
             if self.anything() {
@@ -418,7 +419,7 @@ impl Object {
         // An exit handler closes what this process has let go already.
         let left = self.refs.load(Ordering::Relaxed) == 0;
         if !left {
-            self.doubt_calls(guard);
+            self.doubt_calls(guard, true);
         }
         if self.channel() != Channel::File || self.anything() {
             self.checkpoint(guard, how, counts);
@@ -428,11 +429,22 @@ impl Object {
         }
     }
 
-    /// It ends while a call is in progress on it: what that moves is nobody's any more.
-    fn doubt_calls(&self, guard: &Guard) {
+    /// A descriptor of it is closed while a call is in progress on it, which may be on that one: what it moves is nobody's any more,
+    /// if it was the `last`; and it may go elsewhere, if it had not begun. Relatives' calls are on descriptors of their own.
+    fn doubt_calls(&self, guard: &Guard, last: bool) {
         let (out, into) = self.taps();
         for (stream, tap) in [(&self.out, out), (&self.into, into)] {
-            if stream.busy() {
+            if if last { stream.busy() } else { stream.busy_beside(guard) } {
+                stream.doubt(guard, self.number(), tap, Reason::SharedDescriptor);
+            }
+        }
+    }
+
+    /// This process ends, and other threads of it go on a little longer: what they move then nobody hears of.
+    pub fn doubt_rest(&self, guard: &Guard) {
+        let (out, into) = self.taps();
+        for (stream, tap) in [(&self.out, out), (&self.into, into)] {
+            if stream.offset() != 0 {
                 stream.doubt(guard, self.number(), tap, Reason::SharedDescriptor);
             }
         }

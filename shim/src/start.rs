@@ -2,7 +2,7 @@
 //!
 //! Fails open: whatever goes wrong, the program runs on as if nothing were loaded.
 
-use crate::mac::Function;
+use crate::mac::{self, Function};
 use crate::objects::Object;
 use crate::process::{self, Settings};
 use crate::shield::{keeping_errno, shielded};
@@ -125,6 +125,9 @@ fn leave(
     let unseen = how == How::Execed && object.has_flag(HANDED_UNSEEN);
     let say = |how| {
         if let Some(guard) = Guard::enter() {
+            if !alone && how == How::Exited && object.channel() != Channel::File {
+                object.doubt_rest(&guard);
+            }
             object.checkpoint(&guard, how, counts(&guard));
         }
     };
@@ -224,6 +227,7 @@ fn activate(socket: OwnedFd) -> Option<()> {
     let board = board.map_or(&raw const pipes::NONE, |b| b.cast());
     reinject::learn();
     let (function, sampler) = (Function::of_policy(reply.policy), Sampler::new(&reply.key));
+    mac::prepare();
     process::activate(Settings { arena, key: reply.key, function, sampler, matcher, board }, mark);
     let guard = Guard::enter()?;
     for ((object, fd), resume) in told.iter().flatten().zip(&reply.resume) {

@@ -246,6 +246,11 @@ impl Stream {
         if !offer.pending || accepted == 0 {
             return;
         }
+        if accepted > offer.offered {
+            // More than there was: whatever that was, it was not this.
+            offer.done();
+            return self.skip(guard, object, tap, accepted, 0, Reason::BypassedBytes);
+        }
         let end = offer.start + accepted;
         if offer.is_small() {
             self.accepted_small(offer, end);

@@ -92,3 +92,68 @@ fn closed_under_calls() {
     assert!(whole.iter().all(|t| t.verdict() == "intact"), "{}", run.shown());
     assert!(doubtful.len() == 2 && doubtful.iter().all(|t| t.verdict() == "unverified"), "{}", run.shown());
 }
+
+/// A shell's pipe of lines: at each end one program whose stdio no hook sees, and one that is seen; as many bytes of each kind.
+#[test]
+fn lines_through_a_shells_pipe() {
+    let run = Observed::script("(/bin/echo line1; echo line2) | (read x; sed -n p)").go().well();
+    truth::blameless(&run);
+    let pipes = run.report.on("pipe");
+    assert!(pipes.iter().all(|t| t.verdict() != "altered"), "{}", run.shown());
+}
+
+/// More than a call takes, and a socket that becomes another connection.
+const ODD_CALLS: &str = "
+import ctypes, os, socket
+libc = ctypes.CDLL(None, use_errno=True)
+class Piece(ctypes.Structure): _fields_ = [('at', ctypes.c_void_p), ('length', ctypes.c_size_t)]
+class Message(ctypes.Structure):
+    _fields_ = [('name', ctypes.c_void_p), ('name_length', ctypes.c_uint), ('pieces', ctypes.c_void_p), ('count', ctypes.c_size_t),
+                ('control', ctypes.c_void_p), ('control_length', ctypes.c_size_t), ('flags', ctypes.c_size_t), ('sent', ctypes.c_size_t)]
+listener = socket.create_server(('127.0.0.1', 0), backlog=9)
+def pair():
+    a = socket.create_connection(listener.getsockname())
+    return a, listener.accept()[0]
+def full(of, size):
+    data = b''
+    while len(data) < size: data += of.recv(65536)
+    return data
+# 1100 messages, of which the kernel takes 1024.
+a, b = pair()
+data = ctypes.create_string_buffer(os.urandom(100))
+piece = Piece(ctypes.addressof(data), 100)
+messages = (Message * 1100)(*[Message(None, 0, ctypes.addressof(piece), 1, None, 0, 0, 0) for _ in range(1100)])
+assert libc.sendmmsg(a.fileno(), messages, 1100, 0) == 1024
+assert full(b, 102_400) == data.raw[:100] * 1024
+a.sendall(b'x' * 50_000); full(b, 50_000)
+a.close(); b.close()
+# A length that no buffer has: refused, or as much as can be read.
+a, b = pair()
+a.sendall(b'y' * 1000); full(b, 1000)
+libc.send.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+libc.send.restype = ctypes.c_ssize_t
+sent = libc.send(a.fileno(), ctypes.addressof(data), 2**64 - 1, socket.MSG_DONTWAIT)
+if sent > 0: full(b, sent)
+a.sendall(b'z' * 50_000); full(b, 50_000)
+a.close(); b.close()
+# The same socket, three connections.
+a = socket.socket()
+for n in range(3):
+    a.connect(listener.getsockname())
+    b = listener.accept()[0]
+    a.sendall(bytes([n]) * 40_000); full(b, 40_000)
+    b.sendall(bytes([n]) * 30_000); full(a, 30_000)
+    b.close()
+    assert libc.connect(a.fileno(), bytes(16), 16) == 0
+a.close()
+";
+
+#[test]
+fn odd_calls() {
+    let run = Observed::new([peers::PYTHON, "-c", ODD_CALLS]).go().well();
+    truth::blameless(&run);
+    let transfers = run.report.on("tcp");
+    assert!(transfers.iter().all(|t| matches!(t.verdict(), "intact" | "unverified")), "{}", run.shown());
+    let whole = transfers.iter().find(|t| t.origin() == Some(152_400)).expect("the messages");
+    assert_eq!(whole.verdict(), "intact", "{}", run.shown());
+}

@@ -48,6 +48,8 @@ pub struct End {
     pub watched: bool,
     /// Records of its process were dropped.
     pub dropped: bool,
+    /// Whoever had it was seen to use it: nobody was there whose bytes no hook may have seen (stdio's).
+    pub alone: bool,
     /// What makes the whole stream uncertain: `foreign-hook`, `disputed-claim` ….
     pub doubts: Vec<Reason>,
 }
@@ -63,6 +65,7 @@ impl Default for End {
             urgent: 0,
             watched: true,
             dropped: false,
+            alone: true,
             doubts: Vec::new(),
         }
     }
@@ -144,8 +147,9 @@ pub fn judge(case: Case<'_>) -> Judgement {
         reasons.add(*doubt);
     }
     let doubted = !reasons.0.is_empty();
-    let may_differ =
-        !doubted && may_be_altered(case.channel, origin, destination, full_tags(pair, origin, destination));
+    let may_differ = !doubted
+        && may_be_altered(case.channel, origin, destination, full_tags(pair, origin, destination))
+        && (origin.alone && destination.alone || aligned(pair));
 
     let longer = destination.total > origin.total.saturating_add(origin.offered);
     let inserted = longer
@@ -265,6 +269,11 @@ fn full(pair: &Pair, total: u64) -> bool {
     let tail =
         rest == 0 || pair.same_partial == Some((whole * BLOCK, rest as u32)) && !pair.differs.contains(whole);
     tail && pair.same.count_below(whole) == whole
+}
+
+/// Some of it is the same: what differs stands where it should.
+fn aligned(pair: &Pair) -> bool {
+    !pair.same.is_empty() || pair.same_partial.is_some()
 }
 
 /// Both ends ended with one length, and every byte has a tag at both: lost records can't matter.

@@ -58,8 +58,8 @@ fn closing_range(first: c_uint, last: c_uint) {
     });
 }
 
-/// close_range only marks them close-on-exec then (linux/close_range.h).
-const CLOSE_RANGE_CLOEXEC: c_int = 4;
+/// The one flag of close_range with which it closes (linux/close_range.h); CLOSE_RANGE_CLOEXEC only marks.
+const CLOSE_RANGE_UNSHARE: c_int = 2;
 
 /// Which fcntl commands make a descriptor.
 fn duplicates(command: c_int) -> bool {
@@ -195,7 +195,8 @@ hooks! {
     }
 
     real close_range(first: c_uint, last: c_uint, flags: c_int) -> c_int {
-        if flags & CLOSE_RANGE_CLOEXEC == 0 { closing_range(first, last); }
+        // One that the kernel refuses (EINVAL) closes nothing.
+        if first <= last && flags & !CLOSE_RANGE_UNSHARE == 0 { closing_range(first, last); }
         real(first, last, flags)
     }
 

@@ -179,6 +179,14 @@ fn connected(fd: c_int, result: c_int) {
     });
 }
 
+/// What the socket was is over; it may become another connection.
+fn disconnected(fd: c_int) {
+    recording(|guard| {
+        fds::forget(guard, fd, kernel::Counts::UNKNOWN);
+        fds::fresh(guard, fd, None);
+    });
+}
+
 /// Descriptor numbers 0 to 2 lead elsewhere now.
 fn standard_replaced() {
     (0..3).for_each(appeared);
@@ -211,7 +219,7 @@ hooks! {
 
     real connect(fd: c_int, to: *const sockaddr, length: socklen_t) -> c_int {
         let result = real(fd, to, length);
-        connected(fd, result);
+        if result == 0 && (*to).sa_family == libc::AF_UNSPEC as u16 { disconnected(fd) } else { connected(fd, result) }
         result
     }
 
@@ -256,6 +264,19 @@ hooks! {
     real mkstemps64(template: *mut c_char, suffix: c_int) -> c_int { opened(real(template, suffix), TEMPORARY) }
     real mkostemps(template: *mut c_char, suffix: c_int, flags: c_int) -> c_int { opened(real(template, suffix, flags), TEMPORARY | flags) }
     real mkostemps64(template: *mut c_char, suffix: c_int, flags: c_int) -> c_int { opened(real(template, suffix, flags), TEMPORARY | flags) }
+
+    // They put the terminal on 0 to 2 without a call that could be seen.
+    real login_tty(fd: c_int) -> c_int {
+        let result = real(fd);
+        if result == 0 { standard_replaced(); }
+        result
+    }
+
+    real forkpty(master: *mut c_int, name: *mut c_char, terminal: *const libc::termios, size: *const libc::winsize) -> libc::pid_t {
+        let child = real(master, name, terminal, size);
+        if child == 0 { standard_replaced(); }
+        child
+    }
 
     real daemon(stay: c_int, keep: c_int) -> c_int {
         let result = real(stay, keep);

@@ -15,17 +15,20 @@ pub unsafe fn header<'a>(message: *const msghdr) -> Option<&'a msghdr> {
     if readable(message, size_of::<msghdr>()) { unsafe { message.as_ref() } } else { None }
 }
 
-/// A call's buffer as a slice; empty for NULL.
+/// The most that one call moves (MAX_RW_COUNT).
+const MOST: usize = 0x7fff_f000;
+
+/// A call's buffer as a slice, as far as the kernel takes it; empty for NULL.
 ///
 /// # Safety
 /// `buffer` is valid for `length` bytes, or NULL.
 #[inline]
 pub unsafe fn bytes<'a>(buffer: *const c_void, length: usize) -> &'a [u8] {
-    if buffer.is_null() || length > isize::MAX as usize {
+    if buffer.is_null() {
         return &[];
     }
     // SAFETY: contract.
-    unsafe { from_raw_parts(buffer.cast(), length) }
+    unsafe { from_raw_parts(buffer.cast(), length.min(MOST)) }
 }
 
 /// What a receiving call has written; the length only counts once the call has returned it.
@@ -127,8 +130,8 @@ impl Messages {
     /// # Safety
     /// `messages` is valid for `count` entries while this lives, as the call's own argument is.
     pub unsafe fn new(messages: *const libc::mmsghdr, count: u32, filled: bool) -> Self {
-        // UIO_MAXIOV bounds these too. The kernel takes as many as it can read.
-        let most = if messages.is_null() || count > 1024 { 0 } else { count as usize };
+        // Of more than UIO_MAXIOV the kernel takes the first ones; and as many as it can read.
+        let most = if messages.is_null() { 0 } else { count.min(1024) as usize };
         let there = |&at: &usize| readable(messages.wrapping_add(at), size_of::<libc::mmsghdr>());
         Self { messages, count: (0..most).take_while(there).count(), filled }
     }

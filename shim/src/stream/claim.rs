@@ -68,6 +68,12 @@ impl Stream {
         !matches!(self.claim.load(Ordering::Relaxed), 0 | TELLING)
     }
 
+    /// Another thread of this process is in a call on it.
+    pub fn busy_beside(&self, guard: &Guard) -> bool {
+        let (me, who) = (lanes::identity(guard.thread), self.claim.load(Ordering::Relaxed));
+        who > TELLING && who != me && who >> 32 == me >> 32
+    }
+
     /// A call on this stream could not be recorded.
     pub fn missed(&self) -> bool {
         self.missed.load(Ordering::Relaxed) != 0

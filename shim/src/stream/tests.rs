@@ -22,6 +22,7 @@ pub const KEY: &[u8; 16] = &[0; 16];
 static ALONE: Mutex<()> = Mutex::new(());
 static ARENA: LazyLock<Arena> = LazyLock::new(|| {
     let mark = start::map_memory().expect("memory");
+    mac::prepare();
     // SAFETY: a fresh mapping.
     let arena = unsafe {
         rustix::mm::mmap_anonymous(
