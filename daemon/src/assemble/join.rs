@@ -93,9 +93,13 @@ impl Assembler {
     fn dispute_double(&mut self, local: Address, remote: Address, newcomer: Key) {
         let Some(claimants) = self.by_addresses.get(&(local, remote)).cloned() else { return };
         let Some(new) = self.objects.get(newcomer) else { return };
-        let (namespace, proof) = (new.net_namespace, new.proof());
+        let (namespace, proof, opened) = (new.net_namespace, new.proof(), new.opened);
         for other_key in claimants {
             let Some(other) = self.objects.get(other_key) else { continue };
+            if let Some(mistaken) = self.mistaken_peer(other, opened) {
+                self.dispute(mistaken);
+                continue;
+            }
             // An ended one was the connection before this one.
             if other_key == newcomer || other.ended() || other.net_namespace != namespace {
                 continue;
@@ -116,6 +120,15 @@ impl Assembler {
             }
             return;
         }
+    }
+
+    /// What was laid beside a connection that nobody ever accepted, since it was told of before its own other end: that is the
+    /// newcomer, of which the kernel has only one at a time.
+    fn mistaken_peer(&self, ghost: &Object, newcomer_opened: u64) -> Option<Key> {
+        let ended = ghost.uses.iter().filter_map(|u| u.ended).map(|ended| ended.header.time).max()?;
+        let peer = ghost.peer.filter(|_| ghost.ended())?;
+        let accepted = self.objects.get(peer).filter(|peer| peer.accepted)?.opened;
+        (ended < accepted && newcomer_opened < accepted.saturating_add(TOLD_LATE)).then_some(peer)
     }
 
     /// Does one of its users have it now? An unseen close leaves an object that looks open.
