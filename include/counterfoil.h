@@ -237,6 +237,7 @@ struct counterfoil_carrier {
 #define COUNTERFOIL_FAILED 16
 #define COUNTERFOIL_HANDED_ON 32
 #define COUNTERFOIL_HANDED_UNSEEN 64
+#define COUNTERFOIL_THROUGH_STDIO 128
 
 struct counterfoil_ended {
     struct counterfoil_header header;

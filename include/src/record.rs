@@ -268,6 +268,8 @@ pub const FAILED: u8 = 16;
 pub const HANDED_ON: u8 = 32;
 /// [`Ended::flags`]: and that image is not observed, as far as can be told before it begins.
 pub const HANDED_UNSEEN: u8 = 64;
+/// [`Ended::flags`]: stdin, stdout or another FILE stood on it and was used; what passed so no hook saw.
+pub const THROUGH_STDIO: u8 = 128;
 
 /// [`Kind::Ended`]. Two lines. The last partial tags come in [`Blocks`] of their own.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]

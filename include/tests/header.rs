@@ -131,6 +131,7 @@ fn facts() -> Facts {
         record::FAILED,
         record::HANDED_ON,
         record::HANDED_UNSEEN,
+        record::THROUGH_STDIO,
         record::BUILD_ID,
         record::FIRST_CODE,
         record::NAME_PIECE,

@@ -240,9 +240,7 @@ pub fn fresh(guard: &Guard, fd: i32, opened: Option<u32>) {
     if HIGHEST.load(Ordering::Relaxed) < fd {
         HIGHEST.fetch_max(fd, Ordering::Relaxed);
     }
-    if let Some(object) = unpack(before).and_then(objects::get) {
-        object.drop_ref(guard, How::ClosedUnseen, kernel::Counts::UNKNOWN);
-    }
+    leaves(guard, fd, before, How::ClosedUnseen, kernel::Counts::UNKNOWN);
 }
 
 /// `new` is now another name of `old`.
@@ -270,8 +268,14 @@ pub fn counts(guard: &Guard, object: &Object, fd: i32) -> kernel::Counts {
 pub fn forget(guard: &Guard, fd: i32, counts: kernel::Counts) {
     let Some(entry) = entry(fd) else { return };
     let before = entry.swap(UNKNOWN, Ordering::Relaxed);
+    leaves(guard, fd, before, How::Closed, counts);
+}
+
+/// `fd` leads no more where its entry `before` says.
+fn leaves(guard: &Guard, fd: i32, before: u64, how: How, counts: kernel::Counts) {
     if let Some(object) = unpack(before).and_then(objects::get) {
-        object.drop_ref(guard, How::Closed, counts);
+        file::leaves(fd, object);
+        object.drop_ref(guard, how, counts);
     }
 }
 

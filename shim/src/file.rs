@@ -30,7 +30,7 @@ use counterfoil_abi::record::{Channel, IN_EOF, Stat, Tap};
 use digest::Digest;
 use libc::{O_ACCMODE, O_APPEND, O_CREAT, O_EXCL, O_RDONLY, O_RDWR, O_TRUNC, O_WRONLY};
 pub use moves::{cloned, copied, mapped, resized, set_flags, sought};
-pub use stdio::{closing_stream, opened_stream};
+pub use stdio::{closing_stream, leaves, opened_stream, uncounted};
 pub use told::{look_back, tell, tell_opened, unseen_close};
 
 /// See the module's text. All zero in a free object; the atomics need no order among themselves, and

@@ -10,7 +10,7 @@ use crate::thread::Guard;
 use crate::{kernel, process};
 use bytemuck::Zeroable;
 use core::sync::atomic::{AtomicI32, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, Ordering};
-use counterfoil_abi::record::{Channel, Ended, How, Kind, Reason, Tap};
+use counterfoil_abi::record::{Channel, Ended, How, Kind, Reason, THROUGH_STDIO, Tap};
 
 /// Objects that a family can have open at once. Virtual room; only what is used takes memory.
 const SLOTS: u32 = 32768;
@@ -406,7 +406,7 @@ impl Object {
             self.doubt_calls(guard, false);
             // Another process or descriptor goes on; what this one did is said all the same, before it is let go:
             // then it may be something else at any time.
-            if self.anything() {
+            if self.anything() || self.has_flag(THROUGH_STDIO) {
                 self.checkpoint(guard, How::Checkpoint, counts);
             }
             if self.let_go() {

@@ -8,7 +8,7 @@ use crate::process::{self, Settings};
 use crate::shield::{keeping_errno, shielded};
 use crate::stream::offer;
 use crate::thread::{self, Guard};
-use crate::{fds, foreign, hooks, images, kernel, objects, pipes, reinject, scratch, sessions};
+use crate::{fds, file, foreign, hooks, images, kernel, objects, pipes, reinject, scratch, sessions};
 use bytemuck::Zeroable;
 use core::ptr::{null, null_mut};
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -17,7 +17,7 @@ use counterfoil_abi::board::BOARD_BYTES;
 use counterfoil_abi::hello::{self, GRANTED, MAX_INHERITED, Reply, Request};
 use counterfoil_abi::matcher::MATCHER_BYTES;
 use counterfoil_abi::prints::Sampler;
-use counterfoil_abi::record::{CONNECTED, Channel, HANDED_UNSEEN, How, INHERITED, RESUMED};
+use counterfoil_abi::record::{CONNECTED, Channel, HANDED_UNSEEN, How, INHERITED, RESUMED, THROUGH_STDIO};
 use counterfoil_abi::{ABI_VERSION, UNKNOWN};
 use rustix::fd::{AsFd, AsRawFd, OwnedFd};
 use rustix::mm::{Advice, MapFlags, ProtFlags};
@@ -98,7 +98,7 @@ pub fn last_words(how: How, handed: u8) {
             && let Some(guard) = Guard::enter()
         {
             // It may be now that something is found which is to be told.
-            crate::file::look_back(&guard, object, fd);
+            file::look_back(&guard, object, fd);
         }
         // An image that says hello tells of the first ones only; of the others when it uses them.
         let told = survivors < MAX_INHERITED && (fd as usize) < LOOKED_AT || handed & HANDED_UNSEEN != 0;
@@ -106,6 +106,7 @@ pub fn last_words(how: How, handed: u8) {
             survivors += 1;
             object.flag(handed);
         }
+        file::leaves(fd, object);
         leave(object, how, (used, alone), |guard| fds::counts(guard, object, fd));
     });
     sessions::for_each(|object| leave(object, how, (used, alone), |_| kernel::Counts::UNKNOWN));
@@ -123,6 +124,7 @@ fn leave(
     let something = object.anything() || opened & CONNECTED != 0;
     // From now on somebody has it whom nobody sees.
     let unseen = how == How::Execed && object.has_flag(HANDED_UNSEEN);
+    let stdio = object.has_flag(THROUGH_STDIO);
     let say = |how| {
         if let Some(guard) = Guard::enter() {
             if !alone && how == How::Exited && object.channel() != Channel::File {
@@ -133,7 +135,7 @@ fn leave(
     };
     if !object.held_once() {
         // Before it is let go: then it may be something else at any time.
-        if used && something || unseen {
+        if used && something || unseen || stdio {
             say(How::Checkpoint);
         }
         if object.let_go() {
@@ -144,6 +146,9 @@ fn leave(
     let awaited = object.channel() != Channel::File && opened & INHERITED == 0;
     if something || unseen || awaited {
         say(how);
+    } else if file::uncounted(object) {
+        // That nothing passed, not even unseen: of who is killed that isn't known.
+        say(How::Checkpoint);
     }
     if alone {
         object.free();

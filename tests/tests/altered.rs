@@ -93,6 +93,15 @@ fn pipe_below_the_sender() {
     sweep("pipe", "pipe-out", "stream pipe write read 50000 5000");
 }
 
+/// A few bytes between two programs of a shell that has used stdio, and among others that have its pipe and don't use it.
+#[test]
+fn in_a_shells_pipe() {
+    let run = Observed::new(["bash", "-euc", "echo said
+        (TAMPER=pipe-out:flip:2 LD_PRELOAD=\"$LD_PRELOAD:$FIXTURES/tamper.so\" cat f; sleep 0.1) | (cat; sleep 0.1)"]);
+    run.scratch.write("f", b"hello".to_vec());
+    altered_at(&run.go(), "pipe", &[(0, 5)]);
+}
+
 #[test]
 fn unix_below_the_receiver() {
     sweep("unix", "sock-in", "stream socketpair write recv 50000 5000");

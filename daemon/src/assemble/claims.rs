@@ -141,6 +141,7 @@ impl Assembler {
             fd: opened.fd,
             flags: opened.header.flags,
             proof: if held { Proof::Held } else { Proof::None },
+            since: opened.header.time,
             access,
             resumed: [0; 2],
             extent: [0; 2],

@@ -247,9 +247,7 @@ impl Assembler {
             urgent: u64::from(urgent),
             watched: true,
             dropped: false,
-            // No kernel counts what passes here. (Of a shell's pipe it is the shell itself, at least, that used nothing of it.)
-            alone: !matches!(object.channel, record::Channel::Pipe | record::Channel::Unix)
-                || object.uses.len() == 1,
+            unseen: object.unseen(direction),
             doubts: Vec::new(),
         };
         for user in object.uses.iter().filter(|u| u.extent[d] > u.resumed[d] || object.uses.len() == 1) {

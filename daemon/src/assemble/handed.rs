@@ -8,7 +8,7 @@ use super::finish::LOCAL_PATIENCE;
 use super::object::{Direction, Object, Use};
 use crate::judge::End;
 use crate::model::Reason;
-use counterfoil_abi::record;
+use counterfoil_abi::record::{self, How};
 
 impl Object {
     /// It was handed to a new program image that has not said hello, or not yet.
@@ -19,7 +19,9 @@ impl Object {
     fn heirless(&self, direction: Direction) -> bool {
         let handed = |u: &Use| u.flag(record::HANDED_ON) && u.may_move(direction);
         self.uses.iter().enumerate().any(|(i, u)| {
-            let heir = |heir: &Use| heir.arena != u.arena && heir.may_move(direction);
+            // Another image that had it before, as who exec'd last had, is not this one's heir.
+            let from = u.ended.filter(|e| e.how == How::Execed as u8).map_or(0, |e| e.header.time);
+            let heir = |heir: &Use| heir.arena != u.arena && heir.may_move(direction) && heir.since >= from;
             handed(u) && !self.uses[i + 1..].iter().any(heir)
         })
     }

@@ -44,11 +44,11 @@ impl Assembler {
             gallery.came(arena, &facts, since);
         }
         self.programs.insert(arena, Program::new(facts, watched, inherited.clone()));
-        inherited.iter().map(|i| self.take_over(arena, i)).collect()
+        inherited.iter().map(|i| self.take_over(arena, since, i)).collect()
     }
 
     /// The new program's use of an object that is known, if the kernel says that it has it.
-    fn take_over(&mut self, arena: ArenaId, inherited: &Inherited) -> Resume {
+    fn take_over(&mut self, arena: ArenaId, since: u64, inherited: &Inherited) -> Resume {
         let never = Resume { out_offset: UNKNOWN, in_offset: UNKNOWN };
         if !inherited.held {
             return never;
@@ -64,6 +64,7 @@ impl Assembler {
             fd: -1,
             flags: record::INHERITED | record::RESUMED,
             proof: Proof::Held,
+            since,
             access: inherited.access,
             resumed: [out_offset, in_offset],
             extent: [out_offset, in_offset],

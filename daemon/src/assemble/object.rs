@@ -11,7 +11,7 @@ use super::slab::Key;
 use super::ssh::Tunnel;
 use crate::content::Content;
 use crate::host::facts::{Access, Inode};
-use crate::judge::Finish;
+use crate::judge::{Finish, Unseen};
 use crate::model::{self, Reason};
 use counterfoil_abi::record::{self, Address, Channel, Ended, How, Tap};
 use counterfoil_abi::{Tag, UNKNOWN};
@@ -80,6 +80,8 @@ pub struct Use {
     pub flags: u8,
     /// How well it is proven.
     pub proof: Proof,
+    /// When it said so, monotonic nanoseconds.
+    pub since: u64,
     /// How the descriptor was opened, where known.
     pub access: Option<Access>,
     /// Where it took over, by direction.
@@ -182,6 +184,16 @@ impl Use {
         self.ended.is_some_and(|e| e.header.flags & bit != 0)
     }
 
+    /// Whether it may have moved more than hooks saw, where no kernel counts.
+    fn unseen(&self, direction: Direction) -> Unseen {
+        match self.ended {
+            _ if !self.may_move(direction) => Unseen::None,
+            Some(_) if self.flag(record::THROUGH_STDIO) => Unseen::Stdio,
+            None if !self.active(direction) => Unseen::Possible,
+            _ => Unseen::None,
+        }
+    }
+
     /// It has to do with a direction: who has but one end of a pipe moves nothing the other way.
     pub(super) fn may_move(&self, direction: Direction) -> bool {
         self.access.is_none_or(|a| match direction {
@@ -263,6 +275,8 @@ pub struct Object {
     pub messages: Option<std::sync::Arc<crate::judged::Line>>,
     /// Of a pipe on which nobody was seen to move a byte: who stood at its ends.
     pub stood: Vec<(ArenaId, Direction)>,
+    /// Of users who were forgotten: see [`Self::unseen`].
+    pub unseen: [Unseen; 2],
     /// Its transfers, by direction.
     pub legs: [Option<Key>; 2],
     /// What kind of content passed, by direction.
@@ -321,6 +335,7 @@ impl Object {
             net_namespace: None,
             uses: Vec::new(),
             stood: Vec::new(),
+            unseen: [Unseen::None; 2],
             legs: [None; 2],
             content: [None; 2],
             peer: None,
@@ -400,6 +415,14 @@ impl Object {
         }
     }
 
+    /// Whether more may have passed than hooks saw.
+    pub fn unseen(&self, direction: Direction) -> Unseen {
+        if !matches!(self.channel, Channel::Pipe | Channel::Unix) {
+            return Unseen::None;
+        }
+        self.uses.iter().map(|u| u.unseen(direction)).fold(self.unseen[direction as usize], Unseen::max)
+    }
+
     /// Forgets a user that is gone and moved nothing, where others stand for it: a shell's pipe is inherited by
     /// every program that it starts.
     pub fn forget_idle(&mut self, arena: ArenaId) -> Option<u32> {
@@ -411,7 +434,12 @@ impl Object {
         if !self.uses.iter().enumerate().any(stands_for_it) {
             return None;
         }
-        Some(self.uses.remove(at).number)
+        let gone = self.uses.remove(at);
+        for direction in [Direction::Out, Direction::In] {
+            let unseen = &mut self.unseen[direction as usize];
+            *unseen = gone.unseen(direction).max(*unseen);
+        }
+        Some(gone.number)
     }
 
     /// Where users overlapped: the older one went on after a newer one had taken over.

@@ -48,10 +48,22 @@ pub struct End {
     pub watched: bool,
     /// Records of its process were dropped.
     pub dropped: bool,
-    /// Whoever had it was seen to use it: nobody was there whose bytes no hook may have seen (stdio's).
-    pub alone: bool,
+    /// Bytes that nothing would tell of.
+    pub unseen: Unseen,
     /// What makes the whole stream uncertain: `foreign-hook`, `disputed-claim` ….
     pub doubts: Vec<Reason>,
+}
+
+/// Whether more may have passed at an end of a pipe or Unix socket, where no kernel counts, than hooks saw.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Unseen {
+    /// Nothing has.
+    #[default]
+    None,
+    /// Somebody had it who never said a word of it: who was killed, for one.
+    Possible,
+    /// A FILE of stdio stood on it and was used.
+    Stdio,
 }
 
 impl Default for End {
@@ -65,7 +77,7 @@ impl Default for End {
             urgent: 0,
             watched: true,
             dropped: false,
-            alone: true,
+            unseen: Unseen::None,
             doubts: Vec::new(),
         }
     }
@@ -146,10 +158,15 @@ pub fn judge(case: Case<'_>) -> Judgement {
     for doubt in origin.doubts.iter().chain(&destination.doubts) {
         reasons.add(*doubt);
     }
+    // At one end alone it would show in the lengths.
+    let unseen = origin.unseen.min(destination.unseen);
+    if unseen == Unseen::Stdio {
+        reasons.add(Reason::BypassedBytes);
+    }
     let doubted = !reasons.0.is_empty();
     let may_differ = !doubted
-        && may_be_altered(case.channel, origin, destination, full_tags(pair, origin, destination))
-        && (origin.alone && destination.alone || aligned(pair));
+        && unseen == Unseen::None
+        && may_be_altered(case.channel, origin, destination, full_tags(pair, origin, destination));
 
     let longer = destination.total > origin.total.saturating_add(origin.offered);
     let inserted = longer
@@ -269,11 +286,6 @@ fn full(pair: &Pair, total: u64) -> bool {
     let tail =
         rest == 0 || pair.same_partial == Some((whole * BLOCK, rest as u32)) && !pair.differs.contains(whole);
     tail && pair.same.count_below(whole) == whole
-}
-
-/// Some of it is the same: what differs stands where it should.
-fn aligned(pair: &Pair) -> bool {
-    !pair.same.is_empty() || pair.same_partial.is_some()
 }
 
 /// Both ends ended with one length, and every byte has a tag at both: lost records can't matter.

@@ -290,6 +290,27 @@ fn tcp_needs_the_kernels_word() {
 }
 
 #[test]
+fn as_many_bytes_may_pass_unseen_at_both_ends_of_a_pipe() {
+    let total = 4 * B;
+    let judged = |to: Stream, from: Unseen, into: Unseen| {
+        let end = |unseen| End { unseen, ..end(total) };
+        case(Channel::Pipe, &stream(total), &to, end(from), end(into))
+    };
+    let flipped = || stream(total).flip(&[1]);
+    use Unseen::{None, Possible, Stdio};
+    // At one end alone the lengths would tell.
+    for (from, into) in [(None, None), (Stdio, None), (None, Stdio), (Possible, None)] {
+        is(&judged(flipped(), from, into), Altered, &[]);
+        is(&judged(stream(total), from, into), Intact, &[]);
+    }
+    for (from, into) in [(Stdio, Stdio), (Possible, Stdio), (Possible, Possible)] {
+        is(&judged(flipped(), from, into), Unverified, &[Reason::BypassedBytes]);
+    }
+    is(&judged(stream(total), Possible, Possible), Intact, &[]);
+    is(&judged(stream(total), Stdio, Stdio), Unverified, &[Reason::BypassedBytes]);
+}
+
+#[test]
 fn tcp_lengths() {
     // Longer at the destination: inserted on the path, if the kernels agree.
     let j = tcp(stream(2 * B), stream(2 * B + 9));

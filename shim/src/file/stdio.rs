@@ -1,11 +1,13 @@
-//! Files that a FILE leads to: glibc reads and writes those by itself, where no hook sees it.
+//! What a FILE leads to: glibc reads and writes that by itself, where no hook sees it.
 
 use super::{EXPOSED, STDIO, known};
 use crate::fds;
 use crate::hooks::made::recording;
+use crate::objects::Object;
 use crate::process;
 use crate::shield::keeping_errno;
 use core::ffi::c_int;
+use counterfoil_abi::record::{Channel, THROUGH_STDIO};
 use libc::{FILE, size_t};
 
 unsafe extern "C" {
@@ -39,6 +41,18 @@ pub fn pending(fd: i32) -> bool {
     fd <= libc::STDERR_FILENO && standard(fd).is_some_and(|file| unsafe { __fpending(file) } != 0)
 }
 
+/// No kernel counts what passes through it, so that nothing else tells of what no hook saw.
+pub fn uncounted(object: &Object) -> bool {
+    matches!(object.channel(), Channel::Pipe | Channel::Unix)
+}
+
+/// `fd` is about to lead to `object` no more, as far as this program is concerned.
+pub fn leaves(fd: i32, object: &Object) {
+    if uncounted(object) && uses(fd) {
+        object.flag(THROUGH_STDIO);
+    }
+}
+
 /// `fd` has just got a FILE.
 pub fn opened_stream(fd: c_int) {
     if !process::active() || !process::watched() {
@@ -48,6 +62,8 @@ pub fn opened_stream(fd: c_int) {
         fds::settle(guard, fd);
         if let Some(object) = known(fd) {
             object.file.mark(STDIO | EXPOSED);
+        } else if let Some(object) = fds::known(fd).filter(|object| uncounted(object)) {
+            object.flag(THROUGH_STDIO);
         }
     });
 }
