@@ -15,7 +15,7 @@ use core::sync::atomic::{AtomicI32, AtomicPtr, AtomicU64, Ordering};
 use counterfoil_abi::record::{ATTACHED_LATE, Channel, How, INHERITED, Kind, Opened};
 
 /// Descriptors above this are not tracked (the kernel's default ceiling, fs.nr_open).
-const ENTRIES: usize = 1 << 20;
+pub const ENTRIES: usize = 1 << 20;
 /// Bytes that the constructor maps.
 pub const TABLE_BYTES: usize = ENTRIES * size_of::<AtomicU64>();
 
@@ -314,6 +314,11 @@ pub fn for_each(mut each: impl FnMut(i32, &'static Object)) {
             each(fd, object);
         }
     }
+}
+
+/// What each descriptor up to the highest leads to.
+pub fn names() -> impl Iterator<Item = Option<Name>> {
+    (0..=HIGHEST.load(Ordering::Relaxed)).map(|fd| unpack(entry(fd)?.load(Ordering::Acquire)))
 }
 
 /// Tells the daemon what an object is, with what is known by now.

@@ -11,6 +11,7 @@ mod code;
 mod content;
 mod datagrams;
 mod elf;
+mod family;
 mod fds;
 mod file;
 mod foreign;

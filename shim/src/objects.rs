@@ -331,6 +331,19 @@ impl Object {
         }
     }
 
+    /// One more leads to what still has this number. False: it is over.
+    pub fn hold(&self, number: u32) -> bool {
+        let held = |refs: u32| (refs > 0).then(|| refs + 1);
+        let taken = self.refs.fetch_update(Ordering::Acquire, Ordering::Relaxed, held).is_ok();
+        if taken && self.number() != number {
+            if !self.let_go() {
+                self.free();
+            }
+            return false;
+        }
+        taken
+    }
+
     /// Takes back what this process has let go. False: the slot is somebody else's by now.
     pub fn hold_again(&self, number: u32) -> bool {
         if self.refs.fetch_add(1, Ordering::Acquire) > 0 || self.number() == number {

@@ -62,7 +62,10 @@ pub fn activate(settings: Settings, fork_mark: *mut AtomicU32) {
     unsafe { *SETTINGS.0.get() = settings };
     PID.store(own_pid(), Ordering::Relaxed);
     // SAFETY: a fresh private page.
-    unsafe { (*fork_mark).store(1, Ordering::Relaxed) };
+    unsafe {
+        (*fork_mark).store(1, Ordering::Relaxed);
+        (*fork_mark.add(1)).store(1, Ordering::Relaxed);
+    }
     FORK_MARK.store(fork_mark, Ordering::Relaxed);
     ACTIVE.store(true, Ordering::Release);
 }
@@ -143,6 +146,20 @@ pub fn has_recorded() -> bool {
     unsafe { (*mark).load(Ordering::Relaxed) != 0 }
 }
 
+/// True once in a forked child, and only there.
+pub fn joins() -> bool {
+    let mark = FORK_MARK.load(Ordering::Relaxed);
+    // SAFETY: as in `notice_fork`; the page's second word.
+    !mark.is_null() && unsafe { (*mark.add(1)).swap(1, Ordering::Relaxed) == 0 }
+}
+
+/// As the kernel leaves it to a child.
+#[cfg(test)]
+pub fn is_a_child() {
+    // SAFETY: as in `joins`.
+    unsafe { (*FORK_MARK.load(Ordering::Relaxed).add(1)).store(0, Ordering::Relaxed) };
+}
+
 /// In the first hook after a fork: takes a new identity. One load where there was none.
 #[inline]
 pub fn notice_fork(thread: &'static Thread) {
@@ -165,6 +182,7 @@ fn new_process(thread: &'static Thread, mark: *mut AtomicU32) {
     unsafe { (*mark).store(1, Ordering::Relaxed) };
     thread.inside.set(crate::thread::Inside::NONE);
     lanes::push_forked(thread, pid, parent);
+    crate::family::join();
 }
 
 /// True in a child that shares its parent's memory (vfork, CLONE_VM): it must not touch the

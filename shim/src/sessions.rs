@@ -5,7 +5,7 @@ use crate::objects::{self, Name, Object};
 use core::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 
 /// Sessions that a process can have open at once, more or less. A power of two.
-const ENTRIES: usize = 1 << 15;
+pub const ENTRIES: usize = 1 << 15;
 /// Probes before a table this full counts as full.
 const PROBES: usize = 64;
 /// Bytes that the constructor maps.
@@ -40,8 +40,12 @@ fn start(session: usize) -> usize {
     (session >> 4).wrapping_mul(0x9E37_79B9_7F4A_7C15_u64 as usize) >> (usize::BITS - 15)
 }
 
+fn name(value: u64) -> Name {
+    Name { slot: value as u32, number: (value >> 32) as u32 }
+}
+
 fn unpack(value: u64) -> Option<&'static Object> {
-    objects::get(Name { slot: value as u32, number: (value >> 32) as u32 })
+    objects::get(name(value))
 }
 
 /// The session's object, if it has one.
@@ -105,14 +109,15 @@ pub fn remove(session: usize) -> Option<&'static Object> {
     None
 }
 
+/// What each place up to the highest holds.
+pub fn names() -> impl Iterator<Item = Option<Name>> {
+    (0..=USED.load(Ordering::Relaxed)).map(entry).map(|entry| {
+        let taken = entry.session.load(Ordering::Acquire) > GONE;
+        taken.then(|| name(entry.name.load(Ordering::Relaxed)))
+    })
+}
+
 /// Calls `each` for every session's object.
-pub fn for_each(mut each: impl FnMut(&'static Object)) {
-    for index in 0..=USED.load(Ordering::Relaxed) {
-        let entry = entry(index);
-        if entry.session.load(Ordering::Acquire) > GONE
-            && let Some(object) = unpack(entry.name.load(Ordering::Relaxed))
-        {
-            each(object);
-        }
-    }
+pub fn for_each(each: impl FnMut(&'static Object)) {
+    names().flatten().filter_map(objects::get).for_each(each);
 }

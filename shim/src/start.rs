@@ -8,7 +8,7 @@ use crate::process::{self, Settings};
 use crate::shield::{keeping_errno, shielded};
 use crate::stream::offer;
 use crate::thread::{self, Guard};
-use crate::{fds, file, foreign, hooks, images, kernel, objects, pipes, reinject, scratch, sessions};
+use crate::{family, fds, file, foreign, hooks, images, kernel, objects, pipes, reinject, scratch, sessions};
 use bytemuck::Zeroable;
 use core::ptr::{null, null_mut};
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -53,17 +53,23 @@ extern "C" fn start() {
     });
 }
 
-/// A child will hold all that this process holds: counted before either can close any of it.
 unsafe extern "C" fn before_fork() {
     keeping_errno(|| {
         shielded((), || {
             process::shares();
             images::before_fork();
             fds::settle_all();
-            fds::for_each(|_, object| object.add_ref());
-            sessions::for_each(Object::add_ref);
+            family::count();
         });
     });
+}
+
+unsafe extern "C" fn after_fork() {
+    keeping_errno(|| shielded((), family::forked));
+}
+
+unsafe extern "C" fn in_child() {
+    keeping_errno(|| shielded((), family::join));
 }
 
 /// This process has said its last words: once, though exit handlers may call _exit.
@@ -84,6 +90,7 @@ pub fn last_words(how: How, handed: u8) {
     if !process::active() || LEFT.swap(true, Ordering::Relaxed) {
         return;
     }
+    family::join();
     crate::ssh::last_words();
     // A child that has used nothing has nothing to say, unless it is the last to say anything.
     let used = process::has_recorded();
@@ -258,7 +265,7 @@ fn activate(socket: OwnedFd) -> Option<()> {
     fds::inherit(0..LOOKED_AT as i32);
     drop(guard);
     // SAFETY: a handler that only counts. It sees fork, daemon and forkpty alike.
-    unsafe { libc::pthread_atfork(Some(before_fork), None, None) };
+    unsafe { libc::pthread_atfork(Some(before_fork), Some(after_fork), Some(in_child)) };
     foreign::look();
     Some(())
 }
@@ -300,15 +307,22 @@ pub fn map_memory() -> Option<*mut AtomicU32> {
         rustix::mm::madvise(mark, PAGE, Advice::LinuxWipeOnFork).ok()?;
         objects::provide(map(objects::REGION_BYTES, MapFlags::SHARED | MapFlags::NORESERVE)?.cast());
         // One mapping for all that is private: a call less for each, at the start and at the end.
-        let room = [fds::TABLE_BYTES, sessions::TABLE_BYTES, offer::POOL_BYTES, scratch::POOL_BYTES];
+        let room = [
+            fds::TABLE_BYTES,
+            sessions::TABLE_BYTES,
+            family::TABLE_BYTES,
+            offer::POOL_BYTES,
+            scratch::POOL_BYTES,
+        ];
         let mut next = map(room.iter().map(|bytes| bytes.next_multiple_of(PAGE)).sum(), private)?;
-        let [table, opened, offers, scratches] = room.map(|bytes| {
+        let [table, opened, counted, offers, scratches] = room.map(|bytes| {
             let at = next;
             next = at.byte_add(bytes.next_multiple_of(PAGE));
             at
         });
         fds::provide(table.cast());
         sessions::provide(opened.cast());
+        family::provide(counted.cast());
         offer::provide(offers.cast());
         scratch::provide(scratches.cast());
         Some(mark.cast())

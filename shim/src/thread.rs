@@ -39,6 +39,8 @@ pub struct Thread {
     pub claims: [Cell<Claim>; 2],
     /// Memory that calls of this thread may be given.
     pub pages: Pages,
+    /// This thread is in fork(2).
+    pub forks: Cell<bool>,
     /// A mapping that an exec of this thread took, and its bytes. A vfork child shares this with its
     /// parent, which finds it here when the child's exec has succeeded.
     pub spare: Cell<(*mut core::ffi::c_void, usize)>,

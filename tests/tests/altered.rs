@@ -98,7 +98,7 @@ fn pipe_below_the_sender() {
 fn in_a_shells_pipe() {
     let run = Observed::new(["bash", "-euc", "echo said
         (TAMPER=pipe-out:flip:2 LD_PRELOAD=\"$LD_PRELOAD:$FIXTURES/tamper.so\" cat f; sleep 0.1) | (cat; sleep 0.1)"]);
-    run.scratch.write("f", b"hello".to_vec());
+    run.scratch.write("f", b"hello");
     altered_at(&run.go(), "pipe", &[(0, 5)]);
 }
 

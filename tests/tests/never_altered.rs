@@ -2,7 +2,7 @@
 //! rule accuses anybody where nothing was changed.
 
 use counterfoil_tests::scratch::payload;
-use counterfoil_tests::{Observed, check, for_each_case, peers, truth};
+use counterfoil_tests::{Observed, Transfer, check, for_each_case, peers, truth};
 
 fn holds(line: &str, truths: &[&str]) {
     let run = Observed::fixture(line).go();
@@ -92,6 +92,25 @@ fn closed_under_calls() {
     assert_eq!(whole.len(), 160, "{}", run.shown());
     assert!(whole.iter().all(|t| t.verdict() == "intact"), "{}", run.shown());
     assert!(doubtful.len() == 2 && doubtful.iter().all(|t| t.verdict() == "unverified"), "{}", run.shown());
+}
+
+/// What other threads make and close while one forks is as much the child's as it is: neither over early, nor never.
+#[test]
+fn made_and_closed_beside_forks() {
+    let run = Observed::fixture("forks").go().well();
+    truth::blameless(&run);
+    let transfers = run.report.on("tcp");
+    assert!(transfers.len() > 50, "{}", run.shown());
+    let whole = |t: &Transfer| t.verdict() == "intact" && t.origin() == Some(300);
+    assert!(transfers.iter().all(whole), "{}", run.shown());
+}
+
+#[test]
+fn a_fork_that_fails() {
+    let run = Observed::fixture("forks fail").go();
+    check!(run, run.code() == 0, "the fixture is broken");
+    let transfers = run.report.on("tcp");
+    check!(run, transfers.len() == 1 && transfers[0].verdict() == "intact", "{transfers:?}");
 }
 
 /// At each end of a shell's pipe one program whose stdio no hook sees, and one that is seen; as many bytes of each kind.

@@ -8,7 +8,7 @@ use crate::real::hooks;
 use crate::reinject::{self, Room, Strings};
 use crate::shield::{keeping_errno, shielded};
 use crate::target::Named;
-use crate::{process, start};
+use crate::{family, process, start};
 use core::ffi::{c_char, c_int, c_ulong};
 use counterfoil_abi::record::How;
 use libc::{
@@ -183,6 +183,14 @@ hooks! {
         let result = real(pid, file, actions, attributes, argv, envp);
         spawned(result, pid, &mut room);
         result
+    }
+
+    // That it was called is seen by pthread_atfork, as other forks are; here, whether it failed.
+    real fork() -> pid_t {
+        let first = family::before();
+        let child = real();
+        keeping_errno(|| shielded((), || family::after(first, child < 0)));
+        child
     }
 
     // These three do not return; `()` keeps one macro for all.
