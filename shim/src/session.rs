@@ -155,6 +155,25 @@ pub fn made(session: usize, channel: Channel) {
     });
 }
 
+/// The session is about to be used for another connection, or, unless it `ended`, perhaps for one: who has said all that it does
+/// with one that is open renegotiates.
+pub fn restarts(session: usize, object: &Object, ended: bool, flags: u8) {
+    crate::hooks::made::recording(|guard| {
+        object.flag(flags);
+        if ended {
+            let held = object.tls.held.load(Ordering::Relaxed);
+            sessions::remove(session);
+            object.drop_ref(guard, How::Freed, crate::kernel::Counts::UNKNOWN);
+            if let Some(next) = begin(guard, session, Channel::Tls, false) {
+                next.tls.held.store(held, Ordering::Relaxed);
+            }
+        } else {
+            object.out.doubt(guard, object.number(), Tap::TlsWrite, Reason::BypassedBytes);
+            object.into.doubt(guard, object.number(), Tap::TlsRead, Reason::BypassedBytes);
+        }
+    });
+}
+
 /// The session is about to be freed, if this is its last reference.
 pub fn freed(session: usize, flags: u8) {
     if session == 0 || sessions::find(session).is_none() {
@@ -382,12 +401,25 @@ fn tell_flow(object: &Object, library: &OpenSsl, ssl: *mut Ssl) {
                 flow.name_len = length as u32;
             }
             lanes::push_record(&guard, &flow);
-            settle_early(&guard, object, library, ssl);
+            if is_datagrams(version(ssl)) {
+                // They may be lost or change places: offsets say nothing.
+                object.tls.witness_off.store(1, Ordering::Relaxed);
+                object.out.doubt_from(&guard, object.number(), Tap::TlsWrite, 0, Reason::Datagram);
+                object.into.doubt_from(&guard, object.number(), Tap::TlsRead, 0, Reason::Datagram);
+            }
+            if flow.header.flags & CLIENT != 0 {
+                settle_early(&guard, object, library, ssl);
+            }
         }
         if let Some(pop) = library.pop_to_mark {
             pop();
         }
     }
+}
+
+/// DTLS1_VERSION, DTLS1_2_VERSION, and DTLS1_BAD_VER of Cisco's (openssl/prov_ssl.h).
+fn is_datagrams(version: c_int) -> bool {
+    version >> 8 == 0xfe || version == 0x0100
 }
 
 /// SSL_EARLY_DATA_REJECTED (openssl/ssl.h).

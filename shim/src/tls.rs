@@ -1,5 +1,6 @@
 //! TLS sessions and the sockets under them, whichever library drives them.
 
+use crate::fds;
 use crate::lanes;
 use crate::mac::hello_tag;
 use crate::objects::Object;
@@ -37,6 +38,14 @@ pub fn look<P: Pieces + ?Sized>(guard: &Guard, object: &Object, before: u64, dat
         // Memory BIOs: the library never sees the socket. The daemon joins the two by the tag.
         tell_carrier(guard, object, 0, hello_tag(&start[RANDOM_AT..]));
     }
+}
+
+/// The socket that carried this session is no more.
+pub fn has_lost_its_socket(session: &Object) -> bool {
+    let carrier = session.tls.carrier.load(Ordering::Relaxed);
+    let mut open = carrier == 0;
+    fds::for_each(|_, object| open |= object.number() == carrier);
+    !open
 }
 
 /// `socket` is used by a TLS session from here on.

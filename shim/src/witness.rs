@@ -121,6 +121,18 @@ fn data_flows(session: usize, library: Option<&'static OpenSsl>) -> bool {
         .is_some_and(|f| unsafe { f(core::ptr::with_exposed_provenance(session)) } == 1)
 }
 
+/// SSL_EARLY_DATA_ACCEPTED (openssl/ssl.h).
+const EARLY_ACCEPTED: core::ffi::c_int = 2;
+
+/// TLS 1.3: the handshake is over, or 0-RTT data was accepted. A server that refused it tries whether what comes can be opened
+/// (RFC 8446, 4.2.10): nothing that this shows is content.
+pub fn data_may_come(session: usize, library: Option<&'static OpenSsl>) -> bool {
+    let status = library.and_then(|l| l.early_status);
+    // SAFETY: the session that this thread is inside of.
+    let accepted = status.map(|f| unsafe { f(core::ptr::with_exposed_provenance(session)) });
+    data_flows(session, library) || accepted == Some(EARLY_ACCEPTED)
+}
+
 const IV: usize = 16;
 /// `tls.cbc_mac`: the MAC comes after encryption, and is no part of what is encrypted.
 const ENCRYPT_THEN_MAC: u8 = 1;

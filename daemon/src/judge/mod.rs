@@ -198,8 +198,8 @@ pub fn judge(case: Case<'_>) -> Judgement {
     own_reasons(&pair.origin, origin, false, &excuses, &mut reasons);
     own_reasons(&pair.destination, destination, all_arrived, &excuses, &mut reasons);
     let lengths_differ = sent != destination.total && !all_arrived;
-    let abandoned =
-        lengths_differ && destination.ended() && !destination.eof && destination.total < origin.total;
+    // It left before the end of what was being sent, an unfinished write's rest included.
+    let abandoned = lengths_differ && destination.ended() && !destination.eof && destination.total < sent;
     if lengths_differ && origin.ended() && destination.ended() {
         let bypass = match case.channel {
             Channel::Pipe | Channel::Unix => true,

@@ -63,8 +63,13 @@ fn watch(context: *const CipherContext, out: *const c_uchar, caller: *const c_vo
         return Watch::NONE;
     }
     let seals = inside.phase == Phase::Write;
-    let framing = witness::framing(object, context, seals, inside.session, openssl::of(caller));
+    let library = openssl::of(caller);
+    let framing = witness::framing(object, context, seals, inside.session, library);
     if framing == Framing::None {
+        return Watch::NONE;
+    }
+    let shaken = seals || framing != Framing::Tls13 || object.tls.flow_told.load(Ordering::Relaxed) != 0;
+    if !shaken && !witness::data_may_come(inside.session, library) {
         return Watch::NONE;
     }
     thread.inside.in_cipher.set(true);

@@ -222,11 +222,10 @@ library_hooks! {
 
     16 real(caller) SSL_clear(ssl: *mut Ssl) -> c_int {
         // libssl clears a session itself, as it makes it and as its handshake begins.
-        let restarts = session::known(ssl.addr()).is_some_and(|object| !session::inside(object));
-        if restarts { end(ssl, caller); }
-        let result = real(ssl);
-        if restarts { session::made(ssl.addr(), Channel::Tls); }
-        result
+        if let Some(object) = session::known(ssl.addr()).filter(|object| !session::inside(object)) {
+            session::restarts(ssl.addr(), object, true, shutdown_state(ssl, caller));
+        }
+        real(ssl)
     }
 
     17 real(_caller) SSL_up_ref(ssl: *mut Ssl) -> c_int {
@@ -235,6 +234,16 @@ library_hooks! {
             object.tls.held.fetch_add(1, Ordering::Relaxed);
         }
         result
+    }
+
+    22 real(caller) SSL_set_connect_state(ssl: *mut Ssl) -> () {
+        begins(ssl, caller);
+        real(ssl)
+    }
+
+    23 real(caller) SSL_set_accept_state(ssl: *mut Ssl) -> () {
+        begins(ssl, caller);
+        real(ssl)
     }
 
     // Programs that drive libssl through an SSL BIO (openssl s_server -WWW).
@@ -276,8 +285,23 @@ fn end(ssl: *mut Ssl, caller: *const c_void) {
     if ssl.is_null() || !process::active() || sessions::find(ssl.addr()).is_none() {
         return;
     }
+    session::freed(ssl.addr(), shutdown_state(ssl, caller));
+}
+
+/// `Ended`'s flags, as far as the session knows.
+fn shutdown_state(ssl: *mut Ssl, caller: *const c_void) -> u8 {
     let state = openssl::of(caller).and_then(|library| library.shutdown_state);
     // SAFETY: the program's own session, still alive.
-    let flags = state.map_or(0, |f| shutdown_flags(keeping_errno(|| unsafe { f(ssl) })));
-    session::freed(ssl.addr(), flags);
+    state.map_or(0, |f| shutdown_flags(keeping_errno(|| unsafe { f(ssl) })))
+}
+
+/// Before a handshake is to begin anew, of a session that may have had one: with another peer where what the first one had is
+/// over.
+fn begins(ssl: *mut Ssl, caller: *const c_void) {
+    if let Some(object) = session::known(ssl.addr()).filter(|object| !session::inside(object))
+        && object.tls.flow_told.load(Ordering::Relaxed) != 0
+    {
+        let flags = shutdown_state(ssl, caller);
+        session::restarts(ssl.addr(), object, flags != 0 || crate::tls::has_lost_its_socket(object), flags);
+    }
 }
