@@ -309,6 +309,9 @@ pub fn remembered(caller: *const c_void, number: u8, find: impl FnOnce() -> *mut
 /// behind the given ones.
 #[cfg(target_arch = "x86_64")]
 macro_rules! argument_behind {
+    () => {
+        "rdi"
+    };
     ($a:ident) => {
         "rsi"
     };
@@ -327,6 +330,9 @@ macro_rules! argument_behind {
 }
 #[cfg(target_arch = "aarch64")]
 macro_rules! argument_behind {
+    () => {
+        "x0"
+    };
     ($a:ident) => {
         "x1"
     };
@@ -345,7 +351,7 @@ macro_rules! argument_behind {
 }
 pub(crate) use argument_behind;
 
-/// Declares hooks on library functions (one to five arguments). As `real::hooks`, and the body sees
+/// Declares hooks on library functions (up to five arguments). As `real::hooks`, and the body sees
 /// `caller`, the address that the call returns to. The exported symbol is two instructions: it
 /// passes the return address as one more argument.
 macro_rules! library_hooks {

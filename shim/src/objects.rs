@@ -368,6 +368,10 @@ impl Object {
             (&self.into, received, &self.open, Tap::CipherOpen)
         };
         if self.is_tls() {
+            if out && last && self.tls.attempt.load(Ordering::Relaxed) != 0 {
+                // A write that failed and was not tried again: nobody saw how much of it was sealed.
+                stream.doubt(guard, self.number(), tap, Reason::UnsupportedCipher);
+            }
             stream.try_tell_both(guard, self.number(), (tap, witnessed), witness, last);
         } else {
             stream.try_tell(guard, self.number(), tap, last);

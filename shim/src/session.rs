@@ -9,7 +9,8 @@ use crate::record::{self, Call};
 use crate::sessions;
 use crate::shield::{keeping_errno, shielded};
 use crate::stream::{Offer, Pieces};
-use crate::thread::{self, Guard, Inside, Phase};
+use crate::thread::{self, Guard, Head, Inside, Phase};
+use crate::witness;
 use bytemuck::Zeroable;
 use core::ffi::{CStr, c_int, c_void};
 use core::sync::atomic::Ordering;
@@ -103,7 +104,7 @@ fn begin_call(call: &mut Session, session: usize, channel: Channel, does: Does, 
         slot: objects::slot_of(object),
         phase,
         in_cipher: false,
-        record_type: 0,
+        head: Head::default(),
     });
     call.object = Some(object);
     call.outer = outer;
@@ -281,8 +282,12 @@ impl Session {
     /// Last: this thread is inside of what it was inside of before.
     #[inline]
     pub fn leave(&self) {
-        if self.object.is_some() {
+        if let Some(object) = self.object {
             let inside = &thread::current().inside;
+            if !inside.is_of(object.number()) {
+                // Others' calls came between, and not one within the other: coroutines.
+                keeping_errno(|| shielded((), || witness::confused(object)));
+            }
             match self.outer {
                 Some(outer) => inside.set(outer),
                 None => inside.leave(),
@@ -432,11 +437,11 @@ unsafe fn settle_early(guard: &Guard, object: &Object, library: &OpenSsl, ssl: *
     if early == 0 || library.early_status.is_none_or(|f| unsafe { f(ssl) } != EARLY_REJECTED) {
         return;
     }
-    if object.out.offset() == early && early < counterfoil_abi::BLOCK {
+    if object.out.offset() == early && object.out.is_untold() && object.seal.is_untold() {
         object.out.restart();
         object.seal.restart();
     } else {
-        object.out.doubt(guard, object.number(), Tap::TlsWrite, Reason::BypassedBytes);
+        object.out.doubt_from(guard, object.number(), Tap::TlsWrite, 0, Reason::BypassedBytes);
         object.tls.witness_off.store(2, Ordering::Relaxed);
     }
 }

@@ -144,6 +144,11 @@ impl Stream {
         self.broken.store(0, Ordering::Relaxed);
     }
 
+    /// Nobody was told of any of it.
+    pub fn is_untold(&self) -> bool {
+        self.told.load(Ordering::Relaxed) == 0
+    }
+
     /// `bytes` came in. The stream is claimed, and the call has returned.
     #[inline]
     pub fn took<P: Pieces + ?Sized>(&self, guard: &Guard, object: u32, tap: Tap, data: &P, bytes: u64) {

@@ -115,8 +115,20 @@ pub struct Here {
     phase: Cell<Phase>,
     /// See [`Inside::in_cipher`].
     pub in_cipher: Cell<bool>,
-    /// See [`Inside::record_type`].
-    pub record_type: Cell<u8>,
+    /// See [`Inside::head`].
+    pub head: Cell<Head>,
+}
+
+/// What a TLS 1.2 cipher was told of the record that it will get next; all 0: nothing.
+#[derive(Clone, Copy, Default)]
+#[repr(C)]
+pub struct Head {
+    /// Its content type.
+    pub kind: u8,
+    /// Bytes that the cipher puts behind what it gets, 255: or more.
+    pub behind: u8,
+    /// Its length before that, what stands before the content included.
+    pub length: u16,
 }
 
 impl Here {
@@ -130,7 +142,7 @@ impl Here {
             number: self.number.get(),
             phase: self.phase.get(),
             in_cipher: self.in_cipher.get(),
-            record_type: self.record_type.get(),
+            head: self.head.get(),
         }
     }
 
@@ -145,7 +157,7 @@ impl Here {
         self.number.set(inside.number);
         self.phase.set(inside.phase);
         self.in_cipher.set(inside.in_cipher);
-        self.record_type.set(inside.record_type);
+        self.head.set(inside.head);
         compiler_fence(Ordering::Release);
         self.frame.set(inside.frame);
     }
@@ -160,6 +172,12 @@ impl Here {
     #[inline(always)]
     pub fn is_marked(&self) -> bool {
         self.frame.get() != 0
+    }
+
+    /// This thread is inside of a call on the session of this number.
+    #[inline(always)]
+    pub fn is_of(&self, number: u32) -> bool {
+        self.is_marked() && self.number.get() == number
     }
 
     /// The call in whose frame this thread is lies around `frame`.
@@ -184,8 +202,8 @@ pub struct Inside {
     pub phase: Phase,
     /// Inside a cipher call already: those nest through the PLT.
     pub in_cipher: bool,
-    /// TLS 1.2: content type of the record whose AAD was given last, 0 if unknown.
-    pub record_type: u8,
+    /// What was said of the next record.
+    pub head: Head,
 }
 
 /// What a TLS call does.
@@ -321,7 +339,7 @@ impl Inside {
         number: 0,
         phase: Phase::Other,
         in_cipher: false,
-        record_type: 0,
+        head: Head { kind: 0, behind: 0, length: 0 },
     };
 
     /// The session's object.

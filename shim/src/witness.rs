@@ -8,7 +8,9 @@
 
 use crate::objects::Object;
 use crate::openssl::{CipherContext, OpenSsl};
+use crate::thread::{Guard, Head};
 use core::sync::atomic::Ordering;
+use counterfoil_abi::record::{Channel, Reason, Tap};
 
 /// How a record is laid out around its content.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -28,7 +30,6 @@ pub enum Framing {
 
 const APPLICATION_DATA: u8 = 23;
 const NONCE: usize = 8;
-const TAG: usize = 16;
 /// EVP_CIPH_MODE and its values, EVP_CIPH_FLAG_AEAD_CIPHER (openssl/evp.h).
 const MODE: u64 = 0xF_0007;
 const STREAM: u64 = 0;
@@ -136,31 +137,78 @@ pub fn data_may_come(session: usize, library: Option<&'static OpenSsl>) -> bool 
 const IV: usize = 16;
 /// `tls.cbc_mac`: the MAC comes after encryption, and is no part of what is encrypted.
 const ENCRYPT_THEN_MAC: u8 = 1;
+/// The cipher makes the MAC, too, and is told of each record's length.
+const STITCHED: u8 = 2;
+/// The cipher adds the padding by itself (OpenSSL 3); the other bits are the MAC's length.
+const UNPADDED: u8 = 0x80;
+/// A Finished (RFC 5246, 7.4.9).
+const FINISHED: [u8; 4] = [20, 0, 0, 12];
 
-/// During a handshake: our Finished (RFC 5246, 7.4.9), sealed with CBC, tells what comes behind the
-/// content.
-pub fn learn_cbc(object: &Object, input: &[u8]) {
-    if input.get(IV..IV + 4) != Some(&[20, 0, 0, 12]) {
-        return;
+/// This session's long writes are sealed as several records in one go, with this context. Only stitched ciphers do.
+pub fn follows_several(object: &Object, context: *const CipherContext) -> bool {
+    let follows = object.tls.witness_off.load(Ordering::Relaxed) == 0
+        && object.tls.cbc_mac.load(Ordering::Relaxed) == STITCHED;
+    if follows {
+        object.tls.seal_context.store(context.addr() as u64 | Framing::Cbc as u64, Ordering::Relaxed);
+    } else {
+        object.tls.witness_off.store(1, Ordering::Relaxed);
     }
-    let mac = match input.len() {
-        32 => ENCRYPT_THEN_MAC,
-        64 => 20,
-        80 => 32,
-        96 => 48,
-        _ => return,
-    };
-    object.tls.cbc_mac.store(mac, Ordering::Relaxed);
+    follows
 }
 
-/// The content of a record that CBC is about to seal.
-fn cbc_content(mac: u8, input: &[u8]) -> &[u8] {
-    let behind = if mac == ENCRYPT_THEN_MAC {
-        0
-    } else {
-        usize::from(mac) + input.last().map_or(0, |&padding| usize::from(padding) + 1)
-    };
-    input.get(IV..input.len().saturating_sub(behind)).unwrap_or(&[])
+/// Another session's records may have been taken for this one's, and the other way round.
+#[cold]
+pub fn confused(object: &Object) {
+    if object.channel() == Channel::Tls
+        && object.tls.witness_off.swap(2, Ordering::Relaxed) == 0
+        && let Some(guard) = Guard::enter()
+    {
+        for (stream, tap) in [(&object.seal, Tap::CipherSeal), (&object.open, Tap::CipherOpen)] {
+            stream.doubt_from(&guard, object.number(), tap, 0, Reason::UnsupportedCipher);
+        }
+    }
+}
+
+/// During a handshake: our Finished, sealed with CBC, tells what comes behind the content.
+pub fn learn_cbc(object: &Object, head: Head, input: &[u8]) {
+    if let Some(rest) = input.get(IV..).filter(|rest| rest.starts_with(&FINISHED)) {
+        object.tls.cbc_mac.store(behind_finished(head, rest), Ordering::Relaxed);
+    }
+}
+
+/// What stands behind the 16 bytes of a Finished; 0: nothing that is known.
+fn behind_finished(head: Head, record: &[u8]) -> u8 {
+    let behind = record.get(16..).unwrap_or_default();
+    let is_mac = |&length: &usize| matches!(length, 20 | 32 | 48);
+    if head.length != 0 {
+        return STITCHED;
+    }
+    if behind.is_empty() {
+        return ENCRYPT_THEN_MAC;
+    }
+    let padded = unpadded(behind).map(<[u8]>::len).filter(is_mac).map(|mac| mac as u8);
+    let plain = Some(behind.len()).filter(is_mac).map(|mac| mac as u8 | UNPADDED);
+    padded.or(plain).unwrap_or(0)
+}
+
+/// Without the padding, if it is one: so many bytes and one more, that each say how many.
+fn unpadded(bytes: &[u8]) -> Option<&[u8]> {
+    let &count = bytes.last()?;
+    let at = bytes.len().checked_sub(usize::from(count) + 1)?;
+    bytes[at..].iter().all(|&b| b == count).then(|| &bytes[..at])
+}
+
+/// The content of a record that CBC is about to seal; None: it is not as it was learnt.
+fn cbc_content(mac: u8, head: Head, input: &[u8]) -> Option<&[u8]> {
+    match mac {
+        STITCHED => input.get(IV..usize::from(head.length)),
+        ENCRYPT_THEN_MAC => input.get(IV..),
+        mac if mac & UNPADDED != 0 => input.get(IV..input.len().checked_sub(usize::from(mac & !UNPADDED))?),
+        mac => {
+            let rest = unpadded(input)?;
+            rest.get(IV..rest.len().checked_sub(usize::from(mac))?)
+        }
+    }
 }
 
 /// CBC doesn't show a record's type: an alert, a HelloRequest or a ClientHello might be data, and the
@@ -186,16 +234,17 @@ fn is_data(record_type: u8) -> bool {
 }
 
 /// The content in what goes into the cipher.
-pub fn sealed_content(framing: Framing, record_type: u8, cbc_mac: u8, input: &[u8]) -> &[u8] {
-    match framing {
-        Framing::Cbc => cbc_content(cbc_mac, input),
-        Framing::Tls13 => inner(input),
-        Framing::Nonce12 if is_data(record_type) && input.len() >= NONCE + TAG => {
-            &input[NONCE..input.len() - TAG]
-        }
-        Framing::Plain12 if is_data(record_type) && input.len() >= TAG => &input[..input.len() - TAG],
-        _ => &[],
-    }
+pub fn sealed_content(framing: Framing, head: Head, cbc_mac: u8, input: &[u8]) -> &[u8] {
+    let tag = usize::from(head.behind);
+    let before_tag = |from: usize| input.get(from..input.len().saturating_sub(tag));
+    let content = match framing {
+        Framing::Cbc => cbc_content(cbc_mac, head, input),
+        Framing::Tls13 => Some(inner(input)),
+        Framing::Nonce12 if is_data(head.kind) => before_tag(NONCE),
+        Framing::Plain12 if is_data(head.kind) => before_tag(0),
+        _ => None,
+    };
+    content.unwrap_or_default()
 }
 
 /// The content in what came out of the cipher.
@@ -231,19 +280,41 @@ mod tests {
         assert!(inner(b"ticket\x16").is_empty());
         assert!(inner(b"\0\0").is_empty());
         let record = [&[0u8; 8][..], b"hello", &[0; 16]].concat();
-        assert_eq!(sealed_content(Framing::Nonce12, 23, 0, &record), b"hello");
-        assert!(sealed_content(Framing::Nonce12, 22, 0, &record).is_empty());
-        assert!(sealed_content(Framing::Nonce12, 23, 0, &record[..20]).is_empty());
+        let head = |kind, behind| Head { kind, behind, length: 0 };
+        assert_eq!(sealed_content(Framing::Nonce12, head(23, 16), 0, &record), b"hello");
+        assert_eq!(sealed_content(Framing::Nonce12, head(23, 8), 0, &record[..21]), b"hello", "CCM_8");
+        assert!(sealed_content(Framing::Nonce12, head(22, 16), 0, &record).is_empty());
+        assert!(sealed_content(Framing::Nonce12, head(23, 16), 0, &record[..20]).is_empty());
+        assert_eq!(sealed_content(Framing::Plain12, head(23, 16), 0, &record[8..]), b"hello");
+    }
+
+    /// What is learnt from a Finished with so many bytes of MAC behind it, and of padding.
+    fn learnt(head: Head, mac: usize, padding: &[u8]) -> u8 {
+        behind_finished(head, &[&FINISHED[..], &[5; 12], &vec![0xa5; mac], padding].concat())
     }
 
     #[test]
     fn content_of_cbc_records() {
-        let after = [&[9u8; IV][..], b"hello"].concat();
-        assert_eq!(sealed_content(Framing::Cbc, 0, ENCRYPT_THEN_MAC, &after), b"hello");
+        const NONE: Head = Head { kind: 0, behind: 0, length: 0 };
+        let stitched = Head { kind: 22, behind: 32, length: 32 };
+        assert_eq!(learnt(NONE, 0, &[]), ENCRYPT_THEN_MAC);
+        assert_eq!(learnt(stitched, 20, &[0; 12]), STITCHED);
+        // As long, all of them.
+        assert_eq!(learnt(NONE, 20, &[11; 12]), 20, "OpenSSL 1.1, SHA-1");
+        assert_eq!(learnt(NONE, 32, &[]), 32 | UNPADDED, "OpenSSL 3, SHA-256");
+        assert_eq!(learnt(NONE, 48, &[15; 16]), 48);
+        assert_eq!(learnt(NONE, 48, &[]), 48 | UNPADDED);
+        assert_eq!(learnt(NONE, 21, &[]), 0);
+        let content = |mac, head, behind: &[u8]| {
+            sealed_content(Framing::Cbc, head, mac, &[&[9; IV][..], b"hello", behind].concat()).to_vec()
+        };
+        assert_eq!(content(ENCRYPT_THEN_MAC, NONE, &[]), b"hello");
         // MAC then encrypt: 16 + 5 + 20, and 7 bytes of padding that each say 6.
-        let before = [&[9u8; IV][..], b"hello", &[8; 20], &[6; 7]].concat();
-        assert_eq!(sealed_content(Framing::Cbc, 0, 20, &before), b"hello");
-        assert!(sealed_content(Framing::Cbc, 0, 48, &before[..20]).is_empty());
+        assert_eq!(content(20, NONE, &[&[8; 20][..], &[6; 7]].concat()), b"hello");
+        assert!(content(20, NONE, &[&[8; 20][..], &[7; 7]].concat()).is_empty(), "no padding");
+        assert_eq!(content(32 | UNPADDED, NONE, &[7; 32]), b"hello");
+        assert_eq!(content(STITCHED, Head { kind: 23, behind: 27, length: 21 }, &[1; 27]), b"hello");
+        assert!(sealed_content(Framing::Cbc, NONE, 48, &[9; 20]).is_empty());
         assert!(may_be_no_data(&[1, 0]) && may_be_no_data(&[0; 4]) && may_be_no_data(&[1, 0, 0, 2, 3, 3]));
         assert!(!may_be_no_data(b"hello") && !may_be_no_data(&[1, 0, 0, 9, 3, 3]));
     }

@@ -92,6 +92,12 @@ tls_retry_with_other_content: "tls 1.3 - moving read 4194304 4194304", ["tls * 4
 tls12_aes_cbc: "tls 1.2 ECDHE-ECDSA-AES128-SHA write read 150000 40000", ["tls 150000 150000 intact"];
 tls12_aes_cbc_sha256: "tls 1.2 ECDHE-ECDSA-AES128-SHA256 write read 150000 40000", ["tls 150000 150000 intact"];
 tls12_multiblock: "tls 1.2 ECDHE-ECDSA-AES128-SHA write read 600000 200000", ["tls 600000 600000 intact"];
+tls12_mac_first: "tls 1.2 ECDHE-ECDSA-AES128-SHA write read 150000 40000 macfirst", ["tls 150000 150000 intact"];
+tls12_mac_first_sha256: "tls 1.2 ECDHE-ECDSA-AES128-SHA256 write read 150000 40000 macfirst", ["tls 150000 150000 intact"];
+tls12_mac_first_sha384: "tls 1.2 ECDHE-ECDSA-AES256-SHA384 write read 150000 40000 macfirst", ["tls 150000 150000 intact"];
+tls12_mac_first_camellia: "tls 1.2 ECDHE-ECDSA-CAMELLIA256-SHA384 write read 150000 40000 macfirst", ["tls 150000 150000 intact"];
+tls12_mac_first_multiblock: "tls 1.2 ECDHE-ECDSA-AES128-SHA write read 600000 200000 macfirst", ["tls 600000 600000 intact"];
+tls12_ccm8: "tls 1.2 ECDHE-ECDSA-AES128-CCM8 write read 150000 40000", ["tls 150000 150000 intact"];
 tls12_chacha: "tls 1.2 ECDHE-ECDSA-CHACHA20-POLY1305 write read 150000 40000", ["tls 150000 150000 intact"];
 tls12_ccm: "tls 1.2 ECDHE-ECDSA-AES128-CCM write read 150000 40000", ["tls 150000 150000 intact"];
 tls13_chacha: "tls 1.3 TLS_CHACHA20_POLY1305_SHA256 write read 150000 40000", ["tls 150000 150000 intact"];
@@ -108,6 +114,8 @@ tls_half_closed: "tls 1.3 - write read 40000 4000 halfclose answer=90000", ["tls
 tls_without_notify: "tls 1.3 - write read 40000 4000 noclose", ["tls 40000 40000 intact"];
 tls_abandoned: "tls 1.3 - write read 4000000 4000 hangup=10000", ["tls * 10000 unverified:abandoned-by-receiver|truncated:abandoned-by-receiver"];
 tls_killed: "tls 1.3 - write read 400000 4000 kill=60000", ["tls * 60000 unverified:process-killed"];
+tls_again: "tls 1.3 - write read 40000 4000 again connections=3", ["tls 40000 40000 intact", "tls 40000 40000 intact", "tls 40000 40000 intact"];
+tls12_again: "tls 1.2 - write read 40000 4000 again connections=3 answer=10", ["tls 40000 40000 intact", "tls 40000 40000 intact", "tls 40000 40000 intact", "tls 10 10 intact", "tls 10 10 intact", "tls 10 10 intact"];
 tls_cleared: "tls 1.3 - write read 40000 4000 clear connections=3", ["tls 40000 40000 intact", "tls 40000 40000 intact", "tls 40000 40000 intact"];
 tls_after_starttls: "tls 1.3 - write read 40000 4000 starttls=20 answer=9", ["tcp 20 20 intact", "tcp 20 20 intact", "tls 40000 40000 intact", "tls 9 9 intact"];
 tls_forked: "tls 1.3 - write read 100000 4000 fork event=3", ["tls 100000 100000 intact|unverified"];

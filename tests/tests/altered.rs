@@ -79,6 +79,17 @@ fn tls12_cbc_below_the_receiver() {
 }
 
 #[test]
+fn tls12_mac_first_below_the_sender() {
+    sweep("tls", "tls-out", "tls 1.2 ECDHE-ECDSA-AES128-SHA write read 50000 50000 macfirst");
+    sweep("tls", "tls-out", "tls 1.2 ECDHE-ECDSA-AES256-SHA384 write read 50000 5000 macfirst");
+}
+
+#[test]
+fn tls12_ccm8_below_the_sender() {
+    sweep("tls", "tls-out", "tls 1.2 ECDHE-ECDSA-AES128-CCM8 write read 50000 5000");
+}
+
+#[test]
 fn tcp_below_the_sender() {
     sweep("tcp", "sock-out", "stream tcp send recv 50000 5000");
 }

@@ -212,6 +212,10 @@ pub fn judge(case: Case<'_>) -> Judgement {
             reasons.add(Reason::BypassedBytes);
         }
     }
+    if offered_arrived && destination.total < sent && !abandoned {
+        // All that was accepted arrived, and some of a write that nobody finished: that is no cut.
+        reasons.add(Reason::BypassedBytes);
+    }
     if !differences.is_empty() && altered.is_empty() && reasons.0.is_empty() {
         // Bytes that nobody saw may stand behind the difference (plain TCP without the kernel's word).
         reasons.add(Reason::BypassedBytes);
@@ -232,7 +236,7 @@ pub fn judge(case: Case<'_>) -> Judgement {
 
     let verdict = if !altered.is_empty() {
         Verdict::Altered
-    } else if !reasons.0.is_empty() {
+    } else if !reasons.0.is_empty() || offered_arrived && abandoned {
         Verdict::Unverified
     } else if destination.total < sent && !all_arrived {
         Verdict::Truncated

@@ -11,7 +11,7 @@ use crate::process;
 use crate::shield::shielded;
 use crate::ssh;
 use crate::stream::Stream;
-use crate::thread::{self, Guard, Phase, stack_pointer};
+use crate::thread::{self, Guard, Head, Phase, stack_pointer};
 use crate::witness::{self, Framing};
 use core::ffi::{c_int, c_uchar, c_uint, c_void};
 use core::sync::atomic::Ordering;
@@ -25,12 +25,17 @@ struct Watch {
     /// Only a handshake: what it shows of the cipher's framing.
     learns: bool,
     framing: Framing,
-    record_type: u8,
+    head: Head,
 }
 
 impl Watch {
-    const NONE: Self =
-        Self { object: None, seals: false, learns: false, framing: Framing::None, record_type: 0 };
+    const NONE: Self = Self {
+        object: None,
+        seals: false,
+        learns: false,
+        framing: Framing::None,
+        head: Head { kind: 0, behind: 0, length: 0 },
+    };
 }
 
 /// The call is nobody's business: it is outside of a session's, or what a call that is looked at makes of itself
@@ -56,8 +61,10 @@ fn watch(context: *const CipherContext, out: *const c_uchar, caller: *const c_vo
         return Watch::NONE;
     }
     let Some(object) = inside.session() else { return Watch::NONE };
+    // Of this record; the next one is told of anew.
+    let head = thread.inside.head.take();
     if inside.phase == Phase::Other {
-        return Watch { object: Some(object), learns: true, ..Watch::NONE };
+        return Watch { object: Some(object), learns: true, head, ..Watch::NONE };
     }
     if object.tls.witness_off.load(Ordering::Relaxed) != 0 {
         return Watch::NONE;
@@ -73,7 +80,7 @@ fn watch(context: *const CipherContext, out: *const c_uchar, caller: *const c_vo
         return Watch::NONE;
     }
     thread.inside.in_cipher.set(true);
-    Watch { object: Some(object), seals, learns: false, framing, record_type: inside.record_type }
+    Watch { object: Some(object), seals, learns: false, framing, head }
 }
 
 /// The record's plaintext, before it is sealed in place.
@@ -81,14 +88,14 @@ fn watch(context: *const CipherContext, out: *const c_uchar, caller: *const c_vo
 fn sealing(watch: Watch, input: *const c_uchar, length: usize) {
     if let (Some(object), true, false) = (watch.object, watch.learns, input.is_null()) {
         // SAFETY: the call's own input.
-        return witness::learn_cbc(object, unsafe { bytes(input.cast(), length) });
+        return witness::learn_cbc(object, watch.head, unsafe { bytes(input.cast(), length) });
     }
     if let (Some(object), true) = (watch.object, watch.seals) {
         // SAFETY: the call's own input.
         let content = unsafe {
             witness::sealed_content(
                 watch.framing,
-                watch.record_type,
+                watch.head,
                 object.tls.cbc_mac.load(Ordering::Relaxed),
                 bytes(input.cast(), length),
             )
@@ -104,7 +111,7 @@ fn opened(watch: Watch, out: *const c_uchar, length: usize) {
     thread::current().inside.in_cipher.set(false);
     if !watch.seals && length > 0 {
         // SAFETY: the call has succeeded and written `length` bytes of content behind the framing.
-        let content = unsafe { witness::opened_content(watch.framing, watch.record_type, out, length) };
+        let content = unsafe { witness::opened_content(watch.framing, watch.head.kind, out, length) };
         if watch.framing == Framing::Cbc && witness::may_be_no_data(content) {
             object.tls.witness_off.store(2, Ordering::Relaxed);
             if let Some(guard) = Guard::enter() {
@@ -127,6 +134,34 @@ fn take(object: &'static Object, stream: &'static Stream, tap: Tap, content: &[u
             stream.release();
         }
     });
+}
+
+/// EVP_CTRL_TLS1_1_MULTIBLOCK_PARAM (openssl/evp.h).
+#[repr(C)]
+struct Multiblock {
+    out: *mut c_uchar,
+    input: *const c_uchar,
+    length: usize,
+    interleave: c_uint,
+}
+
+/// Content that is about to be sealed as several records, with nothing around it.
+///
+/// # Safety
+/// The caller's own input.
+#[cold]
+unsafe fn several(context: *const CipherContext, records: &Multiblock) {
+    if records.input.is_null() || !process::watched() {
+        return;
+    }
+    let Some(inside) = thread::inside(thread::current()).filter(|inside| inside.phase == Phase::Write) else {
+        return;
+    };
+    let Some(object) = inside.session().filter(|object| witness::follows_several(object, context)) else {
+        return;
+    };
+    // SAFETY: contract.
+    take(object, &object.seal, Tap::CipherSeal, unsafe { bytes(records.input.cast(), records.length) });
 }
 
 fn length(result: c_int, length: *const c_int) -> usize {
@@ -191,12 +226,20 @@ library_hooks! {
         /// EVP_CTRL_AEAD_TLS1_AAD and EVP_AEAD_TLS1_AAD_LEN (openssl/evp.h): sequence 8, type 1,
         /// version 2, length 2.
         const AAD: (c_int, c_int) = (0x16, 13);
-        if (command, number) == AAD && !pointer.is_null() && process::active() {
-            let inside = &thread::current().inside;
-            if inside.covers(stack_pointer()) {
-                inside.record_type.set(*pointer.cast::<u8>().add(8));
-            }
+        /// EVP_CTRL_TLS1_1_MULTIBLOCK_ENCRYPT: several records of a long write, in one go.
+        const MULTIBLOCK: (c_int, c_int) = (0x1a, size_of::<Multiblock>() as c_int);
+        let inside = &thread::current().inside;
+        let watched = !pointer.is_null() && process::active() && inside.covers(stack_pointer());
+        // It is written over.
+        let aad: [u8; 13] = if watched && (command, number) == AAD { *pointer.cast() } else { [0; 13] };
+        if watched && (command, number) == MULTIBLOCK {
+            several(context, &*pointer.cast::<Multiblock>());
         }
-        real(context, command, number, pointer)
+        let result = real(context, command, number, pointer);
+        if watched && (command, number) == AAD {
+            let behind = u8::try_from(result).unwrap_or(u8::MAX);
+            inside.head.set(Head { kind: aad[8], behind, length: u16::from_be_bytes([aad[11], aad[12]]) });
+        }
+        result
     }
 }

@@ -11,7 +11,7 @@ use crate::shield::keeping_errno;
 use crate::stream::Offer;
 use crate::thread::{self, stack_pointer};
 use core::ffi::{c_int, c_long, c_void};
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicBool, Ordering};
 use counterfoil_abi::record::{Channel, Reason};
 use libc::{off_t, size_t, ssize_t};
 
@@ -41,11 +41,15 @@ fn around<R>(
     out
 }
 
-/// A BIO call inside a TLS call is the library's own way to its socket.
+/// A BIO call inside a TLS call is the library's own way to its socket, unless it leads into another session.
 #[inline(always)]
-fn is_on_its_way(frame: usize) -> bool {
+fn is_on_its_way(frame: usize, bio: *mut Bio, caller: *const c_void) -> bool {
     thread::current().inside.covers(frame)
+        && (!SESSIONS_BENEATH.load(Ordering::Relaxed) || session_of(bio, caller).is_null())
 }
+
+/// This program has asked for BIOs that lead to sessions.
+static SESSIONS_BENEATH: AtomicBool = AtomicBool::new(false);
 
 /// Which of two ways a BIO call is to be watched.
 fn session_of(bio: *mut Bio, caller: *const c_void) -> *mut Ssl {
@@ -246,10 +250,15 @@ library_hooks! {
         real(ssl)
     }
 
+    24 real(_caller) BIO_f_ssl() -> *const c_void {
+        SESSIONS_BENEATH.store(true, Ordering::Relaxed);
+        real()
+    }
+
     // Programs that drive libssl through an SSL BIO (openssl s_server -WWW).
     18 real(caller) BIO_write(bio: *mut Bio, buffer: *const c_void, length: c_int) -> c_int {
         let frame = stack_pointer();
-        if is_on_its_way(frame) {
+        if is_on_its_way(frame, bio, caller) {
             return real(bio, buffer, length);
         }
         through(bio, caller, move || real(bio, buffer, length), move |ssl| writing(ssl, caller, frame, bytes(buffer, count(length)), || real(bio, buffer, length), count))
@@ -257,7 +266,7 @@ library_hooks! {
 
     19 real(caller) BIO_write_ex(bio: *mut Bio, buffer: *const c_void, length: size_t, written: *mut size_t) -> c_int {
         let frame = stack_pointer();
-        if is_on_its_way(frame) {
+        if is_on_its_way(frame, bio, caller) {
             return real(bio, buffer, length, written);
         }
         through(bio, caller, move || real(bio, buffer, length, written), move |ssl| writing(ssl, caller, frame, bytes(buffer, length), || real(bio, buffer, length, written), |result| count_at(result, written)))
@@ -265,7 +274,7 @@ library_hooks! {
 
     20 real(caller) BIO_read(bio: *mut Bio, buffer: *mut c_void, length: c_int) -> c_int {
         let frame = stack_pointer();
-        if is_on_its_way(frame) {
+        if is_on_its_way(frame, bio, caller) {
             return real(bio, buffer, length);
         }
         through(bio, caller, move || real(bio, buffer, length), move |ssl| reading(ssl, caller, frame, &Into::new(buffer, count(length)), || real(bio, buffer, length), count))
@@ -273,7 +282,7 @@ library_hooks! {
 
     21 real(caller) BIO_read_ex(bio: *mut Bio, buffer: *mut c_void, length: size_t, got: *mut size_t) -> c_int {
         let frame = stack_pointer();
-        if is_on_its_way(frame) {
+        if is_on_its_way(frame, bio, caller) {
             return real(bio, buffer, length, got);
         }
         through(bio, caller, move || real(bio, buffer, length, got), move |ssl| reading(ssl, caller, frame, &Into::new(buffer, length), || real(bio, buffer, length, got), |result| count_at(result, got)))
