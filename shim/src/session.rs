@@ -67,22 +67,25 @@ fn begin_call(call: &mut Session, session: usize, channel: Channel, does: Does, 
     }
     let Some(guard) = Guard::enter() else {
         if let Some(object) = sessions::find(session) {
-            object.out.miss();
-            object.into.miss();
+            object.miss();
         }
         return;
     };
     let Some(object) = sessions::find(session).or_else(|| begin(&guard, session, channel, true)) else {
         return;
     };
-    // What has this very frame, or one below it, was left without returning.
-    let outer = thread::around(guard.thread, frame + 1);
-    if let Some(outer) = outer
-        && core::ptr::eq(outer.session().unwrap_or(object), object)
-        && outer.number == object.number()
-    {
-        // The library calls its own functions through the PLT: the outermost one counts.
-        return;
+    let here = &guard.thread.inside;
+    let (mut outer, mut mixed) = (None, false);
+    if here.is_marked() {
+        outer = thread::around(guard.thread, frame + 1);
+        if let Some(outer) = outer
+            && core::ptr::eq(outer.session().unwrap_or(object), object)
+            && outer.number == object.number()
+        {
+            // The library calls its own functions through the PLT: the outermost one counts.
+            return;
+        }
+        mixed = mixes(&guard, object, outer.is_none());
     }
     let phase = match does {
         Does::Nothing => Phase::Other,
@@ -96,13 +99,14 @@ fn begin_call(call: &mut Session, session: usize, channel: Channel, does: Does, 
         }
         Does::Peeks => Phase::Read,
     };
-    guard.thread.inside.set(Inside {
+    here.set(Inside {
         frame,
         session,
         number: object.number(),
         slot: objects::slot_of(object),
         phase,
         in_cipher: false,
+        mixed,
         record_type: 0,
     });
     call.object = Some(object);
@@ -147,12 +151,15 @@ pub fn made(session: usize, channel: Channel) {
     if session == 0 {
         return;
     }
-    crate::hooks::made::recording(|guard| {
+    let recorded = crate::hooks::made::recording(|guard| {
         if let Some(old) = sessions::remove(session) {
             old.drop_ref(guard, How::Freed, crate::kernel::Counts::UNKNOWN);
         }
         begin(guard, session, channel, false);
     });
+    if !recorded && let Some(old) = known(session) {
+        old.miss();
+    }
 }
 
 /// The session is about to be freed, if this is its last reference.
@@ -189,6 +196,7 @@ impl Session {
     #[inline]
     pub fn wrote(&self, accepted: usize, rest: &[u8], offer: &mut Offer) {
         let Some(object) = self.object else { return };
+        self.returned(object);
         keeping_errno(|| {
             shielded((), || {
                 let ahead = object.tls.ahead.load(Ordering::Relaxed) as usize;
@@ -248,28 +256,75 @@ impl Session {
     }
 
     /// After a read that returned `bytes` bytes.
-    #[inline]
+    #[inline(always)]
     pub fn read<P: Pieces + ?Sized>(&self, bytes: usize, data: &P) {
-        let Some(_) = self.object else { return };
+        let Some(object) = self.object else { return };
+        self.returned(object);
         record::received_tls(self.call, bytes, data);
     }
 
     /// After a call that moved bytes without showing them.
     pub fn wrote_unseen(&self, bytes: isize, reason: Reason) {
+        self.object.inspect(|object| self.returned(object));
         record::sent_unseen(self.call, bytes, reason);
     }
 
     /// Last: this thread is inside of what it was inside of before.
     #[inline]
     pub fn leave(&self) {
-        if self.object.is_some() {
-            let inside = &thread::current().inside;
-            match self.outer {
-                Some(outer) => inside.set(outer),
-                None => inside.leave(),
-            }
+        let Some(object) = self.object else { return };
+        match &self.outer {
+            Some(outer) => leave_inner(object, outer),
+            None => thread::current().inside.leave(),
         }
     }
+
+    /// The call has returned. If this thread is not inside of it any more, a coroutine has begun or ended another one.
+    #[inline(always)]
+    fn returned(&self, object: &Object) {
+        if !thread::current().inside.is(object.number()) {
+            mixed_up_now(object);
+        }
+    }
+}
+
+/// Back into the call around one on `object`.
+#[cold]
+fn leave_inner(object: &Object, outer: &Inside) {
+    let inside = &thread::current().inside;
+    if !inside.is(object.number()) {
+        return inside.leave();
+    }
+    let mixed = inside.mixed.get();
+    if mixed && !outer.mixed {
+        outer.session().inspect(|object| mixed_up_now(object));
+    }
+    inside.set(Inside { mixed, ..*outer });
+}
+
+/// A call on `object` begins while this thread is inside of one: within it, or `beside` it, on another stack.
+#[cold]
+fn mixes(guard: &Guard, object: &Object, beside: bool) -> bool {
+    let here = &guard.thread.inside;
+    let mixed = beside || here.mixed.get();
+    if mixed {
+        here.get().session().inspect(|other| mixed_up(guard, other));
+        mixed_up(guard, object);
+    }
+    mixed
+}
+
+/// Coroutines are in calls on several sessions: what one's cipher shows may be taken for another's, or be missed.
+fn mixed_up(guard: &Guard, object: &Object) {
+    if object.channel() == Channel::Tls {
+        object.seal.doubt(guard, object.number(), Tap::CipherSeal, Reason::UnsupportedCipher);
+        object.open.doubt(guard, object.number(), Tap::CipherOpen, Reason::UnsupportedCipher);
+    }
+}
+
+#[cold]
+fn mixed_up_now(object: &Object) {
+    crate::hooks::made::recording(|guard| mixed_up(guard, object));
 }
 
 /// The cipher witness sees what this session seals.
