@@ -1,5 +1,5 @@
-//! Compiles the C files: thread state, which needs the initial-exec TLS model, the variadic execs, and
-//! what puts off libaegis's look at the processor.
+//! Compiles the C files: thread state, which needs the initial-exec TLS model, the variadic execs, what
+//! puts off libaegis's look at the processor, and what lets a thread be unwound through us.
 fn main() {
     link_unwinder();
     println!("cargo:rustc-link-arg-cdylib=-Wl,--wrap=aegis_runtime_get_cpu_features");
@@ -8,9 +8,13 @@ fn main() {
         .file("csrc/thread.c")
         .file("csrc/exec.c")
         .file("csrc/late.c")
+        .file("csrc/unwind.c")
         .flag("-fvisibility=hidden")
         .warnings(true)
         .compile("counterfoil_c");
+    // In tests, too: those panic. Not all of them link the library, so the archive is named once more.
+    println!("cargo:rustc-link-arg=-Wl,--wrap=rust_eh_personality");
+    println!("cargo:rustc-link-arg={}/libcounterfoil_c.a", std::env::var("OUT_DIR").unwrap_or_default());
 }
 
 /// gcc's unwinder into the library itself, where gcc has it as an archive: else every program that is

@@ -11,3 +11,6 @@ unsigned long counterfoil_thread_bytes(void) { return THREAD_BYTES; }
 
 /* Set before the first tag is made: see late.c. */
 int counterfoil_tags __attribute__((visibility("hidden")));
+
+/* Set once there is something to record: see unwind.c. */
+void (*counterfoil_leave)(void) __attribute__((visibility("hidden")));

@@ -279,6 +279,15 @@ fn leaves(guard: &Guard, fd: i32, before: u64, how: How, counts: kernel::Counts)
     }
 }
 
+/// `fd` was closed or replaced inside another recording, where that can't be told: what passes through it from here on
+/// may be something else's.
+#[cold]
+pub fn lost(fd: i32) {
+    if let Some(object) = known(fd) {
+        object.miss();
+    }
+}
+
 /// Nothing is known of `fd`, or nothing that matters when it closes.
 #[inline]
 pub fn unremarkable(fd: i32) -> bool {

@@ -4,7 +4,7 @@ use crate::pipes;
 use crate::process;
 use crate::thread::{Guard, Thread};
 use bytemuck::Zeroable;
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{Ordering, compiler_fence};
 use counterfoil_abi::arena::{ArenaHead, LANES, POLICY_BOARD, lane_head_at, ring_at};
 use counterfoil_abi::lane::{LaneHead, NO_TID, Producer, Slot};
 use counterfoil_abi::record::{Forked, Header, Kind, LINE, Line};
@@ -97,18 +97,30 @@ fn ring(arena: &ArenaHead) {
 
 #[cold]
 fn claim(thread: &'static Thread) {
-    let epoch = process::epoch();
-    thread.lane_epoch.set(epoch);
     thread.lane.set(None);
+    thread.lanes.set(0);
     let pid = process::pid();
     thread.number.set(thread_id());
     let owner = u64::from(pid) << 32 | u64::from(thread.number.get());
-    thread.lanes.set(0);
     if let Some((index, lane)) = claim_free(owner) {
         thread.lane.set(Some(lane));
         thread.lanes.set(1 << index);
         thread.lane_index.set(index as u8);
         thread.offers.set(0);
+    }
+    // Last: who leaves in the middle of this begins anew.
+    compiler_fence(Ordering::Release);
+    thread.lane_epoch.set(process::epoch());
+}
+
+/// A recording of this thread was left without returning: its lane may have half a record beyond `head`, never
+/// published, and is taken up again as it stands.
+pub fn renew(thread: &'static Thread) {
+    let index = usize::from(thread.lane_index.get());
+    if thread.lanes.get() >> index & 1 == 1 {
+        let (head, ring) = parts(index);
+        // SAFETY: mapped for good, and this thread's.
+        thread.lane.set(Some(unsafe { Producer::new(head, ring) }));
     }
 }
 

@@ -457,6 +457,12 @@ impl Object {
         }
     }
 
+    /// A call on it that can't be recorded now.
+    pub fn miss(&self) {
+        self.out.miss();
+        self.into.miss();
+    }
+
     /// This process ends, and other threads of it go on a little longer: what they move then nobody hears of.
     pub fn doubt_rest(&self, guard: &Guard) {
         let (out, into) = self.taps();

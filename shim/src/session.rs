@@ -10,7 +10,6 @@ use crate::sessions;
 use crate::shield::{keeping_errno, shielded};
 use crate::stream::{Offer, Pieces};
 use crate::thread::{self, Guard, Head, Inside, Phase};
-use crate::witness;
 use bytemuck::Zeroable;
 use core::ffi::{CStr, c_int, c_void};
 use core::sync::atomic::Ordering;
@@ -68,22 +67,25 @@ fn begin_call(call: &mut Session, session: usize, channel: Channel, does: Does, 
     }
     let Some(guard) = Guard::enter() else {
         if let Some(object) = sessions::find(session) {
-            object.out.miss();
-            object.into.miss();
+            object.miss();
         }
         return;
     };
     let Some(object) = sessions::find(session).or_else(|| begin(&guard, session, channel, true)) else {
         return;
     };
-    // What has this very frame, or one below it, was left without returning.
-    let outer = thread::around(guard.thread, frame + 1);
-    if let Some(outer) = outer
-        && core::ptr::eq(outer.session().unwrap_or(object), object)
-        && outer.number == object.number()
-    {
-        // The library calls its own functions through the PLT: the outermost one counts.
-        return;
+    let here = &guard.thread.inside;
+    let (mut outer, mut mixed) = (None, false);
+    if here.is_marked() {
+        outer = thread::around(guard.thread, frame + 1);
+        if let Some(outer) = outer
+            && core::ptr::eq(outer.session().unwrap_or(object), object)
+            && outer.number == object.number()
+        {
+            // The library calls its own functions through the PLT: the outermost one counts.
+            return;
+        }
+        mixed = mixes(&guard, object, outer.is_none());
     }
     let phase = match does {
         Does::Nothing => Phase::Other,
@@ -97,7 +99,7 @@ fn begin_call(call: &mut Session, session: usize, channel: Channel, does: Does, 
         }
         Does::Peeks => Phase::Read,
     };
-    guard.thread.inside.set(Inside {
+    here.set(Inside {
         frame,
         session,
         number: object.number(),
@@ -105,6 +107,7 @@ fn begin_call(call: &mut Session, session: usize, channel: Channel, does: Does, 
         phase,
         in_cipher: false,
         head: Head::default(),
+        mixed,
     });
     call.object = Some(object);
     call.outer = outer;
@@ -148,18 +151,21 @@ pub fn made(session: usize, channel: Channel) {
     if session == 0 {
         return;
     }
-    crate::hooks::made::recording(|guard| {
+    let recorded = crate::hooks::made::recording(|guard| {
         if let Some(old) = sessions::remove(session) {
             old.drop_ref(guard, How::Freed, crate::kernel::Counts::UNKNOWN);
         }
         begin(guard, session, channel, false);
     });
+    if !recorded && let Some(old) = known(session) {
+        old.miss();
+    }
 }
 
 /// The session is about to be used for another connection, or, unless it `ended`, perhaps for one: who has said all that it does
 /// with one that is open renegotiates.
 pub fn restarts(session: usize, object: &Object, ended: bool, flags: u8) {
-    crate::hooks::made::recording(|guard| {
+    let recorded = crate::hooks::made::recording(|guard| {
         object.flag(flags);
         if ended {
             let held = object.tls.held.load(Ordering::Relaxed);
@@ -173,6 +179,9 @@ pub fn restarts(session: usize, object: &Object, ended: bool, flags: u8) {
             object.into.doubt(guard, object.number(), Tap::TlsRead, Reason::BypassedBytes);
         }
     });
+    if !recorded {
+        object.miss();
+    }
 }
 
 /// The session is about to be freed, if this is its last reference.
@@ -209,6 +218,7 @@ impl Session {
     #[inline]
     pub fn wrote(&self, accepted: usize, rest: &[u8], offer: &mut Offer) {
         let Some(object) = self.object else { return };
+        self.returned(object);
         keeping_errno(|| {
             shielded((), || {
                 let ahead = object.tls.ahead.load(Ordering::Relaxed) as usize;
@@ -268,32 +278,75 @@ impl Session {
     }
 
     /// After a read that returned `bytes` bytes.
-    #[inline]
+    #[inline(always)]
     pub fn read<P: Pieces + ?Sized>(&self, bytes: usize, data: &P) {
-        let Some(_) = self.object else { return };
+        let Some(object) = self.object else { return };
+        self.returned(object);
         record::received_tls(self.call, bytes, data);
     }
 
     /// After a call that moved bytes without showing them.
     pub fn wrote_unseen(&self, bytes: isize, reason: Reason) {
+        self.object.inspect(|object| self.returned(object));
         record::sent_unseen(self.call, bytes, reason);
     }
 
     /// Last: this thread is inside of what it was inside of before.
     #[inline]
     pub fn leave(&self) {
-        if let Some(object) = self.object {
-            let inside = &thread::current().inside;
-            if !inside.is_of(object.number()) {
-                // Others' calls came between, and not one within the other: coroutines.
-                keeping_errno(|| shielded((), || witness::confused(object)));
-            }
-            match self.outer {
-                Some(outer) => inside.set(outer),
-                None => inside.leave(),
-            }
+        let Some(object) = self.object else { return };
+        match &self.outer {
+            Some(outer) => leave_inner(object, outer),
+            None => thread::current().inside.leave(),
         }
     }
+
+    /// The call has returned. If this thread is not inside of it any more, a coroutine has begun or ended another one.
+    #[inline(always)]
+    fn returned(&self, object: &Object) {
+        if !thread::current().inside.is(object.number()) {
+            mixed_up_now(object);
+        }
+    }
+}
+
+/// Back into the call around one on `object`.
+#[cold]
+fn leave_inner(object: &Object, outer: &Inside) {
+    let inside = &thread::current().inside;
+    if !inside.is(object.number()) {
+        return inside.leave();
+    }
+    let mixed = inside.mixed.get();
+    if mixed && !outer.mixed {
+        outer.session().inspect(|object| mixed_up_now(object));
+    }
+    inside.set(Inside { mixed, ..*outer });
+}
+
+/// A call on `object` begins while this thread is inside of one: within it, or `beside` it, on another stack.
+#[cold]
+fn mixes(guard: &Guard, object: &Object, beside: bool) -> bool {
+    let here = &guard.thread.inside;
+    let mixed = beside || here.mixed.get();
+    if mixed {
+        here.get().session().inspect(|other| mixed_up(guard, other));
+        mixed_up(guard, object);
+    }
+    mixed
+}
+
+/// Coroutines are in calls on several sessions: what one's cipher shows may be taken for another's, or be missed.
+fn mixed_up(guard: &Guard, object: &Object) {
+    if object.channel() == Channel::Tls {
+        object.seal.doubt(guard, object.number(), Tap::CipherSeal, Reason::UnsupportedCipher);
+        object.open.doubt(guard, object.number(), Tap::CipherOpen, Reason::UnsupportedCipher);
+    }
+}
+
+#[cold]
+fn mixed_up_now(object: &Object) {
+    crate::hooks::made::recording(|guard| mixed_up(guard, object));
 }
 
 /// The cipher witness sees what this session seals.

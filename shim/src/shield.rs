@@ -20,3 +20,28 @@ pub fn keeping_errno<T>(f: impl FnOnce() -> T) -> T {
     unsafe { *errno = saved };
     out
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use core::hint::black_box;
+
+    /// Past what is to be dropped on the way, and through the personality routine that stands before Rust's.
+    #[test]
+    fn a_panic_ends_with_its_recording() {
+        let mut order = Vec::new();
+        struct Last<'a>(&'a mut Vec<&'static str>);
+        impl Drop for Last<'_> {
+            fn drop(&mut self) {
+                self.0.push("dropped");
+            }
+        }
+        let out = shielded(1, || {
+            let last = Last(&mut order);
+            last.0.push("begun");
+            let nothing: &[u8] = black_box(&[]);
+            usize::from(nothing[black_box(0)])
+        });
+        assert_eq!((out, order), (1, vec!["begun", "dropped"]));
+    }
+}

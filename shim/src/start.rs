@@ -241,6 +241,7 @@ fn activate(socket: OwnedFd) -> Option<()> {
     let (function, sampler) = (Function::of_policy(reply.policy), Sampler::new(&reply.key));
     mac::prepare();
     process::activate(Settings { arena, key: reply.key, function, sampler, matcher, board }, mark);
+    hooks::jumps::heed_unwinding();
     let guard = Guard::enter()?;
     for ((object, fd), resume) in told.iter().flatten().zip(&reply.resume) {
         let number = object.number();

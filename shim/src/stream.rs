@@ -90,6 +90,13 @@ impl Stream {
         push_gap(guard, object, tap, offset, UNKNOWN, reason);
     }
 
+    /// Whoever had the stream left it in the middle of a recording: the running block's state may be half of one.
+    #[cold]
+    pub fn tear(&self, guard: &Guard, object: u32, tap: Tap) {
+        self.broken.store(1, Ordering::Relaxed);
+        self.doubt_from(guard, object, tap, self.told.load(Ordering::Relaxed), Reason::SharedDescriptor);
+    }
+
     /// `bytes` passed without a tag; the content of the first `looked` of them was [looked at](Self::look). The
     /// stream is claimed.
     pub fn skip(&self, guard: &Guard, object: u32, tap: Tap, bytes: u64, looked: u64, reason: Reason) {

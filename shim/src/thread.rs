@@ -1,15 +1,18 @@
 //! One thread's state, and the guard that recording needs.
 //!
-//! Nothing here is dropped when a thread ends, and a call may be left by `siglongjmp` at any point:
-//! the hook on that family voids what this thread has marked ([`Thread::left`]). As a second net, a
-//! mark carries the stack pointer of its frame; one below the present stack pointer (the stack
-//! grows down) belongs to a frame that is gone, and so does one that another call of the same frame finds.
+//! Nothing here is dropped when a thread ends, and a call may be left at any point without returning: by
+//! `siglongjmp`, whose hook says where to, or by a forced unwind, which says so as it passes our frames. Both
+//! end what this thread has marked ([`Thread::left`]). Nothing else is taken for leaving: a frame below the
+//! present stack pointer may lie on another stack, a signal handler's or a coroutine's, and its call goes on.
 
+use crate::lanes;
 use crate::objects::{self, Name, Object};
 use crate::process;
 use crate::readable::Pages;
 use crate::stream::Stream;
 use core::cell::Cell;
+#[cfg(not(target_arch = "x86_64"))]
+use core::sync::atomic::AtomicUsize;
 use core::sync::atomic::{Ordering, compiler_fence};
 use counterfoil_abi::lane::Producer;
 use counterfoil_abi::record::{Reason, Tap};
@@ -64,13 +67,19 @@ impl Claim {
 }
 
 impl Thread {
-    /// This thread leaves the calls it is in without returning from them.
+    /// This thread leaves calls that it is in without returning from them: those of whose frame, by its stack
+    /// pointer, `gone` is true.
     #[cold]
-    pub fn left(&'static self) {
+    pub fn left(&'static self, gone: impl Fn(usize) -> bool) {
+        let stays = |frame| frame != 0 && !gone(frame);
+        if stays(self.recording.get()) || stays(self.inside.frame.get()) {
+            return;
+        }
         self.inside.set(Inside::NONE);
         self.offers.set(0);
-        if self.recording.replace(0) != 0 {
-            self.void_lane();
+        let torn = self.recording.replace(0) != 0;
+        if torn {
+            lanes::renew(self);
         }
         let Some(guard) = Guard::enter() else { return };
         for claim in &self.claims {
@@ -80,7 +89,11 @@ impl Thread {
                 && objects::has(claim.number, stream)
             {
                 // What the call moved before it was left, nobody knows.
-                stream.doubt(&guard, claim.number, tap, Reason::SharedDescriptor);
+                if torn {
+                    stream.tear(&guard, claim.number, tap);
+                } else {
+                    stream.doubt(&guard, claim.number, tap, Reason::SharedDescriptor);
+                }
                 if matches!(tap, Tap::FileRead | Tap::FileWrite) {
                     // A file's place is unknown now: it goes on at rest.
                     stream.miss();
@@ -97,12 +110,6 @@ impl Thread {
             claim.set(Claim::NONE);
         }
     }
-
-    /// The lane may have half a record beyond `head`, never published: a fresh look at the lanes.
-    fn void_lane(&self) {
-        self.lane.set(None);
-        self.lane_epoch.set(0);
-    }
 }
 
 /// Where an [`Inside`] stands: a cell each, since most hooks need one of them.
@@ -117,6 +124,8 @@ pub struct Here {
     pub in_cipher: Cell<bool>,
     /// See [`Inside::head`].
     pub head: Cell<Head>,
+    /// See [`Inside::mixed`].
+    pub mixed: Cell<bool>,
 }
 
 /// What a TLS 1.2 cipher was told of the record that it will get next; all 0: nothing.
@@ -143,6 +152,7 @@ impl Here {
             phase: self.phase.get(),
             in_cipher: self.in_cipher.get(),
             head: self.head.get(),
+            mixed: self.mixed.get(),
         }
     }
 
@@ -158,6 +168,7 @@ impl Here {
         self.phase.set(inside.phase);
         self.in_cipher.set(inside.in_cipher);
         self.head.set(inside.head);
+        self.mixed.set(inside.mixed);
         compiler_fence(Ordering::Release);
         self.frame.set(inside.frame);
     }
@@ -168,15 +179,15 @@ impl Here {
         self.frame.set(0);
     }
 
-    /// This thread is inside of a call, or has left one without returning.
+    /// This thread is inside of a call.
     #[inline(always)]
     pub fn is_marked(&self) -> bool {
         self.frame.get() != 0
     }
 
-    /// This thread is inside of a call on the session of this number.
+    /// The call that this thread is inside of is one on the object of this number.
     #[inline(always)]
-    pub fn is_of(&self, number: u32) -> bool {
+    pub fn is(&self, number: u32) -> bool {
         self.is_marked() && self.number.get() == number
     }
 
@@ -204,6 +215,8 @@ pub struct Inside {
     pub in_cipher: bool,
     /// What was said of the next record.
     pub head: Head,
+    /// Other stacks of this thread are inside of calls, too.
+    pub mixed: bool,
 }
 
 /// What a TLS call does.
@@ -274,6 +287,32 @@ pub fn stack_pointer() -> usize {
     now
 }
 
+/// Puts the present stack pointer into `mark`, if that is 0. In one instruction: between two, a signal handler may switch to
+/// another stack. It needs no lock, since no other thread comes here; and what follows stays behind it.
+#[inline(always)]
+fn take(mark: &Cell<usize>) -> bool {
+    #[cfg(target_arch = "x86_64")]
+    {
+        let before: usize;
+        // SAFETY: this thread's own; the register's old value is all that comes back.
+        unsafe {
+            core::arch::asm!(
+                "cmpxchg qword ptr [{mark}], rsp",
+                mark = in(reg) mark.as_ptr(),
+                inout("rax") 0usize => before,
+                options(nostack),
+            );
+        }
+        before == 0
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        // SAFETY: as aligned as the cell, which nobody else uses meanwhile but this thread itself.
+        let mark = unsafe { AtomicUsize::from_ptr(mark.as_ptr()) };
+        mark.compare_exchange(0, stack_pointer(), Ordering::Acquire, Ordering::Relaxed).is_ok()
+    }
+}
+
 /// Proof that this thread records, and is not inside another recording.
 pub struct Guard {
     /// This thread.
@@ -281,23 +320,17 @@ pub struct Guard {
 }
 
 impl Guard {
-    /// None: the library is inert, or this thread is recording already (a signal handler that
-    /// interrupted us, or our own call to something hooked).
+    /// None: the library is inert, or this thread is recording already (a signal handler that interrupted
+    /// us, what it switched to, or our own call to something hooked).
     #[inline]
     pub fn enter() -> Option<Self> {
         if !process::active() {
             return None;
         }
         let thread = current();
-        let now = stack_pointer();
-        let mark = thread.recording.get();
-        if mark != 0 && now < mark {
+        if !take(&thread.recording) {
             return None;
         }
-        if mark != 0 {
-            thread.void_lane();
-        }
-        thread.recording.set(now);
         thread.time.set(0);
         process::notice_fork(thread);
         Some(Self { thread })
@@ -310,24 +343,18 @@ impl Guard {
     }
 }
 
-/// The TLS call that `thread` is inside of; clears one that was left without returning.
+/// The TLS call that `thread` is inside of.
 #[inline]
 pub fn inside(thread: &Thread) -> Option<Inside> {
     around(thread, stack_pointer())
 }
 
-/// The TLS call in whose frame, or below, `frame` lies; clears one that was left without returning.
+/// The TLS call in whose frame, or below, `frame` lies. One above it is no part of the call, which may go on for all
+/// that: a signal handler's stack may lie anywhere.
 #[inline]
 pub fn around(thread: &Thread, frame: usize) -> Option<Inside> {
     let here = &thread.inside;
-    if !here.is_marked() {
-        return None;
-    }
-    if frame > here.frame.get() {
-        here.set(Inside::NONE);
-        return None;
-    }
-    Some(here.get())
+    (here.is_marked() && frame <= here.frame.get()).then(|| here.get())
 }
 
 impl Inside {
@@ -340,6 +367,7 @@ impl Inside {
         phase: Phase::Other,
         in_cipher: false,
         head: Head { kind: 0, behind: 0, length: 0 },
+        mixed: false,
     };
 
     /// The session's object.
@@ -351,6 +379,8 @@ impl Inside {
 impl Drop for Guard {
     #[inline]
     fn drop(&mut self) {
+        // All that was recorded comes before it.
+        compiler_fence(Ordering::Release);
         self.thread.recording.set(0);
     }
 }

@@ -8,9 +8,8 @@
 
 use crate::objects::Object;
 use crate::openssl::{CipherContext, OpenSsl};
-use crate::thread::{Guard, Head};
+use crate::thread::Head;
 use core::sync::atomic::Ordering;
-use counterfoil_abi::record::{Channel, Reason, Tap};
 
 /// How a record is laid out around its content.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -154,19 +153,6 @@ pub fn follows_several(object: &Object, context: *const CipherContext) -> bool {
         object.tls.witness_off.store(1, Ordering::Relaxed);
     }
     follows
-}
-
-/// Another session's records may have been taken for this one's, and the other way round.
-#[cold]
-pub fn confused(object: &Object) {
-    if object.channel() == Channel::Tls
-        && object.tls.witness_off.swap(2, Ordering::Relaxed) == 0
-        && let Some(guard) = Guard::enter()
-    {
-        for (stream, tap) in [(&object.seal, Tap::CipherSeal), (&object.open, Tap::CipherOpen)] {
-            stream.doubt_from(&guard, object.number(), tap, 0, Reason::UnsupportedCipher);
-        }
-    }
 }
 
 /// During a handshake: our Finished, sealed with CBC, tells what comes behind the content.

@@ -158,6 +158,16 @@ jumped_out_of_tls: "interrupt jump-tls", ["tls 60000 60000 intact|unverified", "
 jumped_out_of_writes: "interrupt jump-write", ["tcp * * intact|unverified"];
 calls_on_a_small_stack: "altstack", ["unix 200005 200005 intact|unverified", "tcp 102500 102500 intact|unverified", "pipe 2500 2500 intact|unverified"];
 writes_in_a_handler: "interrupt handler-writes", ["tcp 10000000 10000000 intact", "rest"];
+ended_in_a_handler: "unwind exit", ["unix 30000 30000 intact|unverified", "unix 30000 30000 intact|unverified", "rest"];
+cancelled_anywhere: "unwind asynchronous", ["unix 30000 30000 intact|unverified", "unix 30000 30000 intact|unverified", "rest"];
+cancelled_in_every_call: "unwind deferred", ["unix 30000 30000 intact", "unix 30000 30000 intact", "rest"];
+
+// Several stacks in one thread.
+handler_on_a_stack_above: "stacks handler", ["unix 56000000 56000000 intact", "rest"];
+handler_that_jumps_within_itself: "stacks jump", ["unix * 56000000 intact|unverified", "rest"];
+coroutines: "stacks turns", ["unix 2800000 2800000 intact", "unix 2800000 2800000 intact"];
+coroutines_by_force: "stacks preempt", ["unix * * intact|unverified", "unix * * intact|unverified"];
+coroutines_in_tls: "stacks tls", ["tls 200000 200000 intact|unverified", "tls 200000 200000 intact|unverified", "tls 200000 200000 intact|unverified", "tls 200000 200000 intact|unverified"];
         }
     };
 }

@@ -98,6 +98,8 @@ fn report_goes_to_stderr() {
 /// Switched off, the library does nothing at all.
 #[test]
 fn off_is_off() {
-    let run = Observed::fixture("stream tcp send recv 30000 5000").env("COUNTERFOIL_OFF", "1").go().well();
-    check!(run, run.report.transfers().is_empty(), "something was witnessed");
+    for line in ["stream tcp send recv 30000 5000", "tls 1.3 - write read 30000 5000"] {
+        let run = Observed::fixture(line).env("COUNTERFOIL_OFF", "1").go().well();
+        check!(run, run.report.transfers().is_empty(), "something was witnessed");
+    }
 }

@@ -56,7 +56,11 @@ fn watch(context: *const CipherContext, out: *const c_uchar, caller: *const c_vo
         return Watch::NONE;
     }
     let thread = thread::current();
-    let Some(inside) = thread::inside(thread) else { return Watch::NONE };
+    let Some(inside) = thread::inside(thread) else {
+        // Another stack's, which may be inside of a call of its own.
+        thread.inside.mixed.set(true);
+        return Watch::NONE;
+    };
     if inside.in_cipher || !process::watched() {
         return Watch::NONE;
     }

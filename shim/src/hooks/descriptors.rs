@@ -30,7 +30,7 @@ pub fn closing(fd: c_int) {
             if process::is_vfork_child() {
                 return;
             }
-            let Some(guard) = Guard::enter() else { return };
+            let Some(guard) = Guard::enter() else { return fds::lost(fd) };
             let counts = counts_of(&guard, fd);
             fds::forget(&guard, fd, counts);
         });

@@ -12,20 +12,17 @@ use core::sync::atomic::Ordering;
 use counterfoil_abi::record::{ACCEPTED, CONNECTED, PAIRED};
 use libc::{FILE, mode_t, sockaddr, socklen_t};
 
-/// Runs `f` where recording is possible and the descriptor table is ours.
-pub fn recording(f: impl FnOnce(&Guard)) {
-    if !process::active() {
-        return;
-    }
-    keeping_errno(|| {
-        shielded((), || {
-            if !process::maybe_vfork_child()
-                && let Some(guard) = Guard::enter()
-            {
-                f(&guard);
-            }
-        });
-    });
+/// Runs `f` where recording is possible and the descriptor table is ours. False: it was not.
+pub fn recording(f: impl FnOnce(&Guard)) -> bool {
+    process::active()
+        && keeping_errno(|| {
+            shielded(false, || {
+                if process::maybe_vfork_child() {
+                    return false;
+                }
+                Guard::enter().inspect(f).is_some()
+            })
+        })
 }
 
 /// A call outside this module has produced `fd`; bytes may have passed through it before.

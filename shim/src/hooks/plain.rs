@@ -52,11 +52,13 @@ fn replace(old: c_int, new: c_int, real: impl FnOnce() -> c_int) -> c_int {
     let mut counts = kernel::Counts::UNKNOWN;
     recording(|guard| counts = counts_of(guard, new));
     let result = real();
-    if result >= 0 {
-        recording(|guard| {
+    let recorded = result < 0
+        || recording(|guard| {
             fds::forget(guard, new, counts);
             fds::duplicate(guard, old, new);
         });
+    if !recorded {
+        fds::lost(new);
     }
     result
 }

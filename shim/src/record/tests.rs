@@ -104,10 +104,36 @@ fn who_leaves_a_call_gives_back_what_is_still_its_own() {
     let claims = &thread::current().claims;
     claims[1].set(thread::Claim::NONE);
     drop(guard);
-    thread::current().left();
+    thread::current().left(|_| true);
     assert!(next.into.busy(), "the other one's");
     next.into.release_left();
     next.discard();
+    drain();
+}
+
+/// By a jump, or by a forced unwind. What the running block's state has come to then, nobody knows.
+#[test]
+fn a_recording_goes_on_until_it_is_left() {
+    let _alone = alone();
+    let object = connection();
+    let mut offer = Offer::new();
+    end_call(begin_call(object, OUT, &mut offer), OUT, 300, &mut offer);
+    begin_call(object, OUT, &mut Offer::new());
+    let guard = Guard::enter().expect("active");
+    let lane = lanes::index(guard.thread);
+    core::mem::forget(guard);
+    thread::current().left(|_| false);
+    assert!(Guard::enter().is_none() && object.out.busy(), "a jump that stays within a signal handler");
+    drain();
+    thread::current().left(|_| true);
+    assert_eq!(lanes::index(Guard::enter().expect("left").thread), lane, "taken up again");
+    assert!(!object.out.busy());
+    object.tell(&Guard::enter().expect("active"), true);
+    let told = drain();
+    let tagged = |record: &Record| matches!(record, Record::Blocks(..));
+    assert!(!told.iter().any(tagged), "{told:?}");
+    assert!(told.iter().any(|record| matches!(record, Record::Gap(gap) if gap.offset == 0)), "{told:?}");
+    object.discard();
     drain();
 }
 

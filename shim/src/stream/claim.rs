@@ -96,7 +96,14 @@ impl Stream {
         // Whatever passes now passes beside what the other one does; or before, if it was cancelled or
         // killed in its call.
         self.doubt(guard, object, tap, Reason::SharedDescriptor);
-        (other == TELLING || lanes::is_gone(other)) && take(other).is_ok()
+        if other == TELLING {
+            return take(other).is_ok();
+        }
+        let ours = lanes::is_gone(other) && take(other).is_ok();
+        if ours {
+            self.tear(guard, object, tap);
+        }
+        ours
     }
 
     /// Gives the stream back.
