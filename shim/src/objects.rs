@@ -9,13 +9,17 @@ use crate::stream::Stream;
 use crate::thread::Guard;
 use crate::{kernel, process};
 use bytemuck::Zeroable;
-use core::sync::atomic::{AtomicI32, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use counterfoil_abi::record::{Channel, Ended, How, Kind, Reason, THROUGH_STDIO, Tap};
 
-/// Objects that a family can have open at once. Virtual room; only what is used takes memory.
+/// Objects that a family can have open at once.
 const SLOTS: u32 = 32768;
-/// Bytes that the constructor maps.
+/// Bytes of all of them.
 pub const REGION_BYTES: usize = size_of::<Counters>() + SLOTS as usize * size_of::<Object>();
+/// They are mapped in chunks, as they are needed: a program may have little room for addresses, or lock all that it has. The
+/// first one holds [`FEW`] slots, each of the others as many as all before it.
+const CHUNKS: usize = (SLOTS / FEW).trailing_zeros() as usize + 1;
+const PAGE: usize = 4096;
 
 #[repr(C, align(64))]
 struct Counters {
@@ -38,6 +42,8 @@ const GIVEN_BACK: usize = 64;
 const FEW: u32 = 256;
 
 static REGION: AtomicPtr<Counters> = AtomicPtr::new(core::ptr::null_mut());
+/// Where slot 0 would be if all were in one piece with each chunk; null: it is not mapped in this process.
+static CHUNK: [AtomicPtr<Object>; CHUNKS] = [const { AtomicPtr::new(core::ptr::null_mut()) }; CHUNKS];
 
 /// Direction of the last call.
 pub const OUT: u8 = 1;
@@ -53,6 +59,8 @@ pub struct Object {
     pub number: AtomicU32,
     /// Descriptors or handles that lead here, in all processes of the family. 0: the slot is free.
     refs: AtomicU32,
+    /// Which slot this is.
+    slot: AtomicU32,
     /// A [`Channel`].
     channel: AtomicU8,
     /// `Ended`'s flags so far.
@@ -140,9 +148,37 @@ pub struct Name {
     pub number: u32,
 }
 
-/// Hands the region its memory: shared, zeroed.
-pub fn provide(region: *mut u8) {
+/// Which chunk a slot is in.
+#[inline]
+fn chunk_of(index: u32) -> usize {
+    (u32::BITS - (index / FEW).leading_zeros()) as usize
+}
+
+/// A chunk's pages within the region.
+fn pages_of(chunk: usize) -> core::ops::Range<usize> {
+    let place = |slot: u32| size_of::<Counters>() + slot as usize * size_of::<Object>();
+    let first = if chunk == 0 { 0 } else { place(FEW << (chunk - 1)) };
+    first / PAGE * PAGE..place(FEW << chunk).next_multiple_of(PAGE)
+}
+
+/// Hands the region its memory: shared, zeroed, all of it. What is not needed yet is given back, but for a page of each
+/// chunk, by which the rest is found again.
+///
+/// # Safety
+/// [`REGION_BYTES`], mapped for this, in pages.
+pub unsafe fn provide(region: *mut u8) {
+    for chunk in 0..CHUNKS {
+        let kept = if chunk == 0 { pages_of(0).end } else { pages_of(chunk).start + PAGE };
+        let next =
+            if chunk + 1 < CHUNKS { pages_of(chunk + 1).start } else { REGION_BYTES.next_multiple_of(PAGE) };
+        if kept < next {
+            // SAFETY: contract; nobody knows of it yet. If the kernel refuses, it stays.
+            let _ = unsafe { rustix::mm::munmap(region.add(kept).cast(), next - kept) };
+        }
+    }
     REGION.store(region.cast(), Ordering::Relaxed);
+    // SAFETY: the slots stand behind the counters.
+    CHUNK[0].store(unsafe { region.cast::<Counters>().add(1) }.cast(), Ordering::Relaxed);
 }
 
 fn counters() -> &'static Counters {
@@ -150,32 +186,80 @@ fn counters() -> &'static Counters {
     unsafe { &*REGION.load(Ordering::Relaxed) }
 }
 
+/// What stands in a slot, if its chunk is mapped here.
 #[inline]
-fn slot(index: u32) -> &'static Object {
+fn slot(index: u32) -> Option<&'static Object> {
     debug_assert!(index < SLOTS);
-    // SAFETY: the region holds SLOTS objects behind the counters and stays mapped; an Object is
-    // valid at any bytes' value.
-    unsafe { &*REGION.load(Ordering::Relaxed).add(1).cast::<Object>().add(index as usize) }
+    // Acquire pairs with the release in `map`.
+    let base = CHUNK[chunk_of(index)].load(Ordering::Acquire);
+    // SAFETY: the chunk is mapped for good and holds this slot; an Object is valid at any bytes' value.
+    (!base.is_null()).then(|| unsafe { &*base.wrapping_add(index as usize) })
+}
+
+/// What stands in a slot; its chunk is mapped if that was never done.
+fn reach(index: u32) -> Option<&'static Object> {
+    slot(index).or_else(|| {
+        map(chunk_of(index))?;
+        slot(index)
+    })
+}
+
+/// Maps a chunk: the page of it that is there is mapped once more, with those behind it. (A length of 0 stands for that, of
+/// shared memory: mremap(2).) None: the kernel refuses, and what there is must do.
+#[cold]
+fn map(chunk: usize) -> Option<()> {
+    /// It did so once.
+    static REFUSED: AtomicBool = AtomicBool::new(false);
+    if process::sandboxed() || REFUSED.load(Ordering::Relaxed) {
+        return None;
+    }
+    let pages = pages_of(chunk);
+    let may_move = rustix::mm::MremapFlags::MAYMOVE;
+    // SAFETY: the page stays mapped, and the mapping is a new one, at an address of the kernel's choice.
+    let at = unsafe {
+        let page = REGION.load(Ordering::Relaxed).byte_add(pages.start);
+        rustix::mm::mremap(page.cast(), 0, pages.len(), may_move)
+    };
+    let Ok(at) = at else {
+        REFUSED.store(true, Ordering::Relaxed);
+        return None;
+    };
+    let slots = at.cast::<u8>().wrapping_sub(pages.start).wrapping_add(size_of::<Counters>());
+    // Release pairs with the acquire in `slot`.
+    let first = CHUNK[chunk].compare_exchange(
+        core::ptr::null_mut(),
+        slots.cast(),
+        Ordering::Release,
+        Ordering::Relaxed,
+    );
+    if first.is_err() {
+        // SAFETY: nobody was shown it.
+        let _ = unsafe { rustix::mm::munmap(at, pages.len()) };
+    }
+    Some(())
 }
 
 /// The object, if it is still the same.
 #[inline]
 pub fn get(name: Name) -> Option<&'static Object> {
-    let object = slot(name.slot.min(SLOTS - 1));
-    (object.number.load(Ordering::Relaxed) == name.number).then_some(object)
+    slot(name.slot.min(SLOTS - 1)).filter(|object| object.number() == name.number)
 }
 
 /// Which slot an object stands in.
 pub fn slot_of(object: &Object) -> u32 {
-    let first = core::ptr::from_ref(slot(0)).addr();
-    ((core::ptr::from_ref(object).addr() - first) / size_of::<Object>()) as u32
+    object.slot.load(Ordering::Relaxed)
 }
 
 /// The stream is still one of that object's. (Of one that is no object's, yes.)
 pub fn has(number: u32, stream: &Stream) -> bool {
-    let first = core::ptr::from_ref(slot(0)).addr();
-    let at = core::ptr::from_ref(stream).addr().wrapping_sub(first) / size_of::<Object>();
-    at >= SLOTS as usize || slot(at as u32).number() == number
+    let at = core::ptr::from_ref(stream).addr();
+    let within = |chunk: usize| {
+        let first = CHUNK[chunk].load(Ordering::Acquire);
+        let index = at.wrapping_sub(first.addr()) / size_of::<Object>();
+        let index = u32::try_from(index).ok().filter(|&index| index < SLOTS && chunk_of(index) == chunk)?;
+        slot(index).map(Object::number)
+    };
+    (0..CHUNKS).find_map(within).is_none_or(|now| now == number)
 }
 
 /// A new object with one reference. None: no slot is free, which is counted.
@@ -186,8 +270,8 @@ pub fn make(channel: Channel) -> Option<Name> {
     if oldest != 0 {
         counters.given_back[given].store(0, Ordering::Relaxed);
         let index = (oldest - 1).min(SLOTS - 1);
-        if slot(index).try_hold() {
-            return Some(begin(counters, index, channel));
+        if let Some(object) = reach(index).filter(|object| object.try_hold()) {
+            return Some(begin(counters, object, index, channel));
         }
     }
     let mut ceiling = counters.ceiling.load(Ordering::Relaxed).max(FEW);
@@ -195,9 +279,10 @@ pub fn make(channel: Channel) -> Option<Name> {
         let from = counters.look_from.fetch_add(1, Ordering::Relaxed);
         for step in 0..ceiling {
             let index = from.wrapping_add(step) % ceiling;
-            if slot(index).try_hold() {
+            let Some(object) = reach(index) else { continue };
+            if object.try_hold() {
                 counters.look_from.store(index + 1, Ordering::Relaxed);
-                return Some(begin(counters, index, channel));
+                return Some(begin(counters, object, index, channel));
             }
         }
         if ceiling == SLOTS {
@@ -211,8 +296,8 @@ pub fn make(channel: Channel) -> Option<Name> {
 }
 
 /// The slot is ours: a new object in it.
-fn begin(counters: &Counters, index: u32, channel: Channel) -> Name {
-    let object = slot(index);
+fn begin(counters: &Counters, object: &Object, index: u32, channel: Channel) -> Name {
+    object.slot.store(index, Ordering::Relaxed);
     let number = counters.last_number.fetch_add(1, Ordering::Relaxed).wrapping_add(1).max(1);
     object.number.store(number, Ordering::Relaxed);
     object.clear(channel);
@@ -327,7 +412,7 @@ impl Object {
         if self.refs.compare_exchange(1, 0, Ordering::Release, Ordering::Relaxed).is_ok() {
             let counters = counters();
             let given = counters.given.fetch_add(1, Ordering::Relaxed) as usize % GIVEN_BACK;
-            counters.given_back[given].store(slot_of(self) + 1, Ordering::Relaxed);
+            counters.given_back[given].store(slot_of(self).wrapping_add(1), Ordering::Relaxed);
         }
     }
 

@@ -105,6 +105,39 @@ fn made_and_closed_beside_forks() {
     assert!(transfers.iter().all(whole), "{}", run.shown());
 }
 
+/// More than the library has room for at first: of a parent, of its child, and of each what the other one hasn't.
+const MANY: &str = "
+import os
+def use(number):
+    pipes = [os.pipe() for _ in range(number)]
+    for n, (into, out) in enumerate(pipes): os.write(out, n.to_bytes(2, 'big') * 100)
+    for n, (into, out) in enumerate(pipes):
+        assert os.read(into, 1000) == n.to_bytes(2, 'big') * 100
+        os.write(out, b'again')
+    return pipes
+def done(pipes):
+    for into, out in pipes:
+        os.close(out); assert os.read(into, 1000) == b'again'; os.close(into)
+mine = use(150)
+child = os.fork()
+theirs = use(200 if child else 300)
+done(theirs)
+if child:
+    done(mine)
+    assert os.waitpid(child, 0)[1] == 0
+os._exit(0)
+";
+
+#[test]
+fn many_at_once_in_a_family() {
+    let run = Observed::new([peers::PYTHON, "-c", MANY]).go().well();
+    truth::blameless(&run);
+    let pipes = run.report.on("pipe");
+    assert_eq!(pipes.len(), 650, "{}", run.shown());
+    let whole = pipes.iter().filter(|t| t.verdict() == "intact" && t.origin() == Some(205)).count();
+    assert_eq!(whole, 650, "{}", run.shown());
+}
+
 #[test]
 fn a_fork_that_fails() {
     let run = Observed::fixture("forks fail").go();

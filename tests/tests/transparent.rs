@@ -2,7 +2,7 @@
 //! same, and sees the same of itself.
 
 use counterfoil_tests::hostile::{Liar, Lie};
-use counterfoil_tests::{Observed, Run, Scratch, check, for_each_case, product, truth};
+use counterfoil_tests::{Observed, Run, Scratch, check, for_each_case, peers, product, truth};
 
 fn same(line: &str) {
     let observed = Observed::fixture(line).stderr_apart().env("TMPDIR", "/tmp").go();
@@ -81,6 +81,21 @@ fn bad_pointers() {
 }
 
 /// `--quiet` means it: a program that says nothing leaves stderr empty.
+/// A program that allows itself little memory (vsftpd does) has as much of it as it needs.
+#[test]
+fn room_for_addresses() {
+    let run = Observed::new([
+        peers::PYTHON,
+        "-c",
+        "import mmap, resource
+resource.setrlimit(resource.RLIMIT_AS, (200 << 20, 200 << 20))
+mmap.mmap(-1, 64 << 20)[0] = 1
+print('done')",
+    ]);
+    let run = run.go().well();
+    check!(run, run.stdout == "done\n", "it had no room");
+}
+
 #[test]
 fn quiet_is_quiet() {
     let run = Observed::new(["true"]).option("--quiet").go().well();
