@@ -17,10 +17,6 @@ use std::collections::HashMap;
 const NEAR: u64 = 60_000_000_000;
 /// Bytes that two files of one program don't have in common by chance.
 const TELLING: u64 = 64;
-/// Bytes of an open leg that nobody may have told of yet.
-const NOT_TOLD_YET: u64 = 4 * counterfoil_abi::BLOCK;
-/// Bytes that become one where a leg compresses (`ssh -C`): as much as ordinary files do at most.
-const MOST_COMPRESSED: u64 = 32;
 /// Files read at rest to find out whether they are the origin of one delivery.
 const MAX_TRIED: usize = 4;
 
@@ -57,22 +53,10 @@ impl From {
     /// How likely bytes come from there: over legs that carried as much, and over few of them. (Who
     /// compresses carries less; then none does.)
     fn near(&self, reading: &Reading, delivery: &Delivery) -> (bool, Reverse<usize>) {
-        let legs = self.legs(reading);
+        const NOT_TOLD_YET: u64 = 4 * counterfoil_abi::BLOCK;
+        let legs = self.source(reading.end.arena).map_or(&[][..], |s| &s.legs);
         let carried = |leg: &Gift| leg.bytes.saturating_add(NOT_TOLD_YET) >= delivery.bytes();
         (legs.iter().all(carried), Reverse(legs.len()))
-    }
-
-    /// Bytes can have come from there at all: no leg carried next to nothing. (sshd's listener has a byte of each session, and
-    /// a few hundred for each: that makes no way from one to the next.)
-    fn possible(&self, reading: &Reading, delivery: &Delivery) -> bool {
-        self.legs(reading).iter().all(|leg| {
-            let untold = if leg.verdict.is_none() { NOT_TOLD_YET } else { 0 };
-            leg.bytes.saturating_add(untold).saturating_mul(MOST_COMPRESSED) >= delivery.bytes()
-        })
-    }
-
-    fn legs(&self, reading: &Reading) -> &[Gift] {
-        self.source(reading.end.arena).map_or(&[], |source| &source.legs)
     }
 
     pub fn source(&self, arena: ArenaId) -> Option<&Source> {
@@ -183,7 +167,7 @@ impl Files {
     pub(super) fn by_likeness(&self, delivery: &Delivery, from: &From) -> Option<(u64, By)> {
         let near = |r: &Reading| {
             let late = r.end.last.saturating_add(NEAR) < delivery.end.opened;
-            may_be(r, delivery) && !late && r.bytes() > 0 && Self::was_read(r) && from.possible(r, delivery)
+            may_be(r, delivery) && !late && r.bytes() > 0 && Self::was_read(r)
         };
         let others: Vec<(u64, &Reading)> = self
             .readings
