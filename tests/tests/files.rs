@@ -263,6 +263,29 @@ fn parts_that_were_meant_are_not_cut_short() {
     check!(run, resumed.is_some_and(|t| t.destination() == Some(700_000)), "the resumed file");
 }
 
+/// Both sessions hang together by what the listener gives to each: a few bytes.
+#[test]
+fn a_part_by_a_session_of_its_own_is_not_cut_short() {
+    need_sshd!();
+    let run = beside_sshd(
+        &[3_000_000],
+        "ssh far \"cat >$here/dst/whole\" <src/f0\ncp src/f0 dst/copy\n\
+         ssh far \"head -c 200000 $here/src/f0\" </dev/null >dst/head\n\
+         ssh far \"head -c 200000 $here/dst/copy\" </dev/null >dst/f0\n\
+         ssh far \"head -c 20000 $here/src/f0\" </dev/null >dst/little\n\
+         ssh far \"dd if=$here/src/f0 bs=1000 count=200 2>/dev/null\" </dev/null >dst/dd\n\
+         ssh far \"cat $here/dst/head; cat $here/src/f0\" </dev/null >dst/both",
+    );
+    let run = run.go().well();
+    truth::blameless(&run);
+    check!(run, !run.report.fired("payload-truncated"), "nothing was cut short");
+    check!(run, way(&run, "src/f0", "dst/whole").verdict() == "intact", "the upload");
+    for t in files(&run) {
+        let fine = t.verdict() == "intact" || t.verdict() == "unverified";
+        check!(run, fine, "{}", t.shown());
+    }
+}
+
 #[test]
 fn resumed_by_sftp_and_appended_by_rsync() {
     need_sshd!();

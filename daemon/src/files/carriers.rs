@@ -86,6 +86,16 @@ pub fn fetches_files(process: &Process) -> bool {
     name(process) == "curl"
 }
 
+/// It sends what differs from what is there already, and may compress it.
+pub fn sends_differences(process: &Process) -> bool {
+    name(process) == "rsync"
+}
+
+/// What goes over its connections may be compressed (`ssh -C`).
+pub fn compresses(process: &Process) -> bool {
+    ["ssh", "sshd", "sshd-session", "sshd-auth"].contains(&name(process))
+}
+
 /// It was told to convert, or to leave something out. Its arguments must be the real ones, not redacted.
 pub fn converts(process: &Process) -> bool {
     let Some(argv) = &process.argv else { return true };

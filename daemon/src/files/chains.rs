@@ -131,13 +131,25 @@ impl Chains {
     /// The programs whose bytes may have reached `to` between these two times, nearest first, `to` itself
     /// before all.
     pub fn sources(&self, live: &dyn Live, to: ArenaId, since: u64, until: u64) -> Vec<Source> {
+        self.sources_over(live, to, since, until, |_| true)
+    }
+
+    /// The same, over such legs only.
+    pub fn sources_over(
+        &self,
+        live: &dyn Live,
+        to: ArenaId,
+        since: u64,
+        until: u64,
+        suits: impl Fn(&Gift) -> bool,
+    ) -> Vec<Source> {
         let mut sources = vec![Source { arena: to, legs: Vec::new() }];
         let mut seen = HashSet::from([to]);
         let mut at = 0;
         while at < sources.len() {
             let (arena, depth) = (sources[at].arena, sources[at].legs.len());
             if depth < MAX_LEGS {
-                for gift in self.nearest(live, arena, since, until) {
+                for gift in self.nearest(live, arena, since, until).into_iter().filter(&suits) {
                     if sources.len() < MAX_NODES && seen.insert(gift.from) {
                         let mut legs = vec![gift];
                         legs.extend(sources[at].legs.iter().cloned());

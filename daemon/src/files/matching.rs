@@ -3,8 +3,9 @@
 //! Comes in: a delivery, the programs that its bytes may come from. Goes out: the reading that it comes
 //! from, and how that is known.
 
+use super::capacity::NOT_TOLD_YET;
 use super::carriers::{Carrier, carrier};
-use super::chains::{Gift, Source};
+use super::chains::{Gift, Live, Source};
 use super::names::{base, stands_for};
 use super::open::Way;
 use super::readings::Reading;
@@ -19,6 +20,8 @@ const NEAR: u64 = 60_000_000_000;
 const TELLING: u64 = 64;
 /// Files read at rest to find out whether they are the origin of one delivery.
 const MAX_TRIED: usize = 4;
+/// Readings of one likeness for which a way is looked for.
+const MAX_WAYS: usize = 64;
 
 /// How origin and destination found each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,7 +56,6 @@ impl From {
     /// How likely bytes come from there: over legs that carried as much, and over few of them. (Who
     /// compresses carries less; then none does.)
     fn near(&self, reading: &Reading, delivery: &Delivery) -> (bool, Reverse<usize>) {
-        const NOT_TOLD_YET: u64 = 4 * counterfoil_abi::BLOCK;
         let legs = self.source(reading.end.arena).map_or(&[][..], |s| &s.legs);
         let carried = |leg: &Gift| leg.bytes.saturating_add(NOT_TOLD_YET) >= delivery.bytes();
         (legs.iter().all(carried), Reverse(legs.len()))
@@ -163,8 +165,8 @@ impl Files {
     }
 
     /// By blocks, by name, or because nothing else comes into question. A program by itself is not
-    /// accused: these look at others only.
-    pub(super) fn by_likeness(&self, delivery: &Delivery, from: &From) -> Option<(u64, By)> {
+    /// accused: these look at others only, and at those from which it can have come ([`Self::way`]).
+    pub(super) fn by_likeness(&self, delivery: &Delivery, from: &From, live: &dyn Live) -> Option<(u64, By)> {
         let near = |r: &Reading| {
             let late = r.end.last.saturating_add(NEAR) < delivery.end.opened;
             may_be(r, delivery) && !late && r.bytes() > 0 && Self::was_read(r)
@@ -183,13 +185,18 @@ impl Files {
             let compared = r.end.tags.compared(&delivery.end.tags);
             let whole = compared.same + compared.differ
                 >= delivery.end.bytes.min(r.end.bytes) / (2 * counterfoil_abi::BLOCK);
+            let legs = from.source(r.end.arena).map_or(0, |s| s.legs.len());
             (compared.mostly_same() && compared.same > 0 && whole).then_some((
                 compared.same,
                 r.unmatched(),
+                Reverse(legs),
                 id,
             ))
         });
-        if let Some((_, _, id)) = alike.max() {
+        let mut alike: Vec<_> = alike.collect();
+        alike.sort_unstable_by(|a, b| b.cmp(a));
+        let comes = |id: u64| self.readings.get(id).is_some_and(|r| self.way(delivery, r, live).is_some());
+        if let Some(&(.., id)) = alike.iter().take(MAX_WAYS).find(|(.., id)| comes(*id)) {
             return Some((id, By::Likeness));
         }
         // What this program edits in place is its own affair (`wget -k`).
@@ -206,7 +213,8 @@ impl Files {
         let named = self.readings.with_name(from.others(), wanted(delivery), &delivery.path, |r| {
             (near(r) && r.unmatched()).then(|| (same_length(r), from.near(r, delivery)))
         });
-        let named = named.and_then(|id| self.readings.get(id).map(|r| (id, same_length(r))));
+        let named =
+            named.filter(|&id| comes(id)).and_then(|id| self.readings.get(id).map(|r| (id, same_length(r))));
         if let Some((id, true)) = named {
             return Some((id, By::Name));
         }
@@ -214,7 +222,7 @@ impl Files {
         let mut alone =
             others.iter().filter(|(_, r)| r.unmatched() && same_length(r) && from.near(r, delivery).0);
         match (alone.next(), alone.next()) {
-            (Some(&(id, r)), None) if self.all_carry(r.end.arena, from) => Some((id, By::Name)),
+            (Some(&(id, r)), None) if self.all_carry(r.end.arena, from) && comes(id) => Some((id, By::Name)),
             _ => named.map(|(id, _)| (id, By::Name)),
         }
     }

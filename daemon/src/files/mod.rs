@@ -13,6 +13,7 @@
 #![forbid(unsafe_code)]
 
 pub mod abroad;
+mod capacity;
 pub mod carriers;
 mod case;
 pub mod chains;

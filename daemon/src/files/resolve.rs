@@ -177,7 +177,7 @@ impl Files {
                 // What is not known yet may still become so: likeness is for what has no equal.
                 return again;
             }
-            found = self.by_likeness(d, &from);
+            found = self.by_likeness(d, &from, live);
         }
         if found.is_none() && !last && (self.guess(d, &from) || self.may_be_guessed(d, waited)) {
             return again;
@@ -241,13 +241,21 @@ impl Files {
             return Outcome::Wait(if self.hurried { 5 * MS } else { 50 * MS });
         }
         let Some(r) = self.readings.get(reading) else { return Outcome::Drop };
-        let way = self.chains.sources(live, d.end.arena, r.end.opened, d.end.last);
-        let way = way.into_iter().find(|s| s.arena == r.end.arena);
+        let way = self.way(d, r, live);
+        let possible = way.is_some();
+        let way = way.or_else(|| {
+            let ways = self.chains.sources(live, d.end.arena, r.end.opened, d.end.last);
+            ways.into_iter().find(|s| s.arena == r.end.arena)
+        });
         let legs = way.or_else(|| from.source(r.end.arena).cloned()).map_or_else(Vec::new, |s| s.legs);
         let lossy = live.dropped(d.end.arena) || live.dropped(r.end.arena);
         let spans = self.spans(r.end.arena, &legs, live);
         let altered_part = spans.iter().any(|s| s.found == Found::Altered);
         let judged = self.judged(d, r, &legs, by, (lossy, altered_part), last);
+        if !possible && matches!(judged.0.verdict, Verdict::Altered | Verdict::Truncated) {
+            // It has that content, and yet did not come this way.
+            return if last || waited >= PATIENCE { Outcome::Drop } else { Outcome::Wait(100 * MS) };
+        }
         // Where it broke shows in the legs' verdicts, and in what is found inside ssh when its channel ends.
         let open = judged.0.verdict == Verdict::Altered && spans.iter().any(|s| s.found == Found::Open);
         let programs = legs.iter().flat_map(|leg| [leg.from, leg.to]);
