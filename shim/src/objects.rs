@@ -285,7 +285,8 @@ pub fn make(channel: Channel) -> Option<Name> {
                 return Some(begin(counters, object, index, channel));
             }
         }
-        if ceiling == SLOTS {
+        // What can't be mapped here is not opened to relatives either: they would go round in all of it.
+        if ceiling == SLOTS || reach(ceiling).is_none() {
             break;
         }
         ceiling = (ceiling * 2).min(SLOTS);
