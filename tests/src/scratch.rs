@@ -1,5 +1,6 @@
 //! A folder of one test's own, gone with it (kept where the test failed).
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -12,10 +13,16 @@ impl Scratch {
     /// Makes a new one. Short, because Unix socket paths are.
     #[expect(clippy::new_without_default, reason = "it touches the disk")]
     pub fn new() -> Self {
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("cfoil-t{}-{number}", std::process::id()));
-        std::fs::create_dir_all(&path).expect("scratch folder");
-        Self(path)
+        loop {
+            let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+            let path = std::env::temp_dir().join(format!("cfoil-t{}-{number}", std::process::id()));
+            match std::fs::create_dir(&path) {
+                Ok(()) => return Self(path),
+                // Kept by a failed test whose process had our number.
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+                Err(error) => panic!("scratch folder {}: {error}", path.display()),
+            }
+        }
     }
 
     /// The folder itself.

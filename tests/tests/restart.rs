@@ -84,8 +84,8 @@ fn no_keeper_stays_for_nothing() {
     wait::until(PATIENCE, "the keeper ends", || (!keeper.exists()).then_some(()));
 }
 
-/// How often the thread that reads the lanes went to sleep.
-fn sleeps(daemon: &Daemon) -> u64 {
+/// How often the thread that reads the lanes went to sleep, once it has given itself its name.
+fn sleeps(daemon: &Daemon) -> Option<u64> {
     let tasks = std::fs::read_dir(format!("/proc/{}/task", daemon.pid())).expect("its threads");
     let of = |task: std::fs::DirEntry| {
         let read = |name| std::fs::read_to_string(task.path().join(name)).unwrap_or_default();
@@ -94,7 +94,7 @@ fn sleeps(daemon: &Daemon) -> u64 {
         let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))?.trim();
         line.parse().ok()
     };
-    tasks.flatten().find_map(of).expect("its core")
+    tasks.flatten().find_map(of)
 }
 
 /// While nobody has anything to say the daemon sleeps until it is called, or ten times a second; the programs that an
@@ -107,10 +107,10 @@ fn a_quiet_host_lets_the_daemon_sleep() {
     let mark = running.scratch.at("mark");
     wait::until(PATIENCE, "the connection stands", || mark.exists().then_some(()));
     let quiet = |daemon: &Daemon| {
-        let mut before = sleeps(daemon);
+        let mut before = wait::until(PATIENCE, "its core runs", || sleeps(daemon));
         wait::until(PATIENCE, "it sleeps ten times a second", || {
             std::thread::sleep(Duration::from_secs(1));
-            let now = sleeps(daemon);
+            let now = sleeps(daemon).expect("its core");
             let times = now - std::mem::replace(&mut before, now);
             // As late as a busy machine wakes it, and not as often as it looks by itself.
             (1..=20).contains(&times).then_some(())

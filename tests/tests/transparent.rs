@@ -80,7 +80,6 @@ fn bad_pointers() {
     }
 }
 
-/// `--quiet` means it: a program that says nothing leaves stderr empty.
 /// A program that allows itself little memory (vsftpd does) has as much of it as it needs.
 #[test]
 fn room_for_addresses() {
@@ -96,6 +95,33 @@ print('done')",
     check!(run, run.stdout == "done\n", "it had no room");
 }
 
+/// A relative that may map no more leaves the others no larger than they need to be.
+#[test]
+fn a_cramped_child_makes_nobody_large() {
+    let run = Observed::new([
+        peers::PYTHON,
+        "-c",
+        "import os, resource
+def size():
+    with open('/proc/self/status') as status:
+        return next(int(line.split()[1]) << 10 for line in status if line.startswith('VmSize'))
+before = size()
+if os.fork() == 0:
+    resource.setrlimit(resource.RLIMIT_AS, (before + (2 << 20),) * 2)
+    kept = [os.pipe() for _ in range(200)]
+    os._exit(0)
+os.wait()
+for _ in range(100):
+    for i, o in [os.pipe() for _ in range(60)]:
+        os.write(o, b'x'), os.read(i, 1), os.close(i), os.close(o)
+print(size() - before >> 20)",
+    ]);
+    let run = run.go().well();
+    let grown: u64 = run.stdout.trim().parse().expect("a number of MiB");
+    check!(run, grown < 64, "it grew by {grown} MiB");
+}
+
+/// `--quiet` means it: a program that says nothing leaves stderr empty.
 #[test]
 fn quiet_is_quiet() {
     let run = Observed::new(["true"]).option("--quiet").go().well();
