@@ -154,28 +154,25 @@ fn chunk_of(index: u32) -> usize {
     (u32::BITS - (index / FEW).leading_zeros()) as usize
 }
 
-/// A chunk's pages within the region.
+/// A chunk's pages within the region, from the last page of the chunk before: by that it is found.
 fn pages_of(chunk: usize) -> core::ops::Range<usize> {
-    let place = |slot: u32| size_of::<Counters>() + slot as usize * size_of::<Object>();
-    let first = if chunk == 0 { 0 } else { place(FEW << (chunk - 1)) };
-    first / PAGE * PAGE..place(FEW << chunk).next_multiple_of(PAGE)
+    let end = |chunk: usize| {
+        (size_of::<Counters>() + (FEW as usize * size_of::<Object>() << chunk)).next_multiple_of(PAGE)
+    };
+    let first = chunk.checked_sub(1).map_or(0, |before| end(before) - PAGE);
+    first..end(chunk)
 }
 
-/// Hands the region its memory: shared, zeroed, all of it. What is not needed yet is given back, but for a page of each
-/// chunk, by which the rest is found again.
+/// Hands the region its memory: shared, zeroed, all of it. What is not needed yet is given back; by the last page that is kept
+/// the rest is found again.
 ///
 /// # Safety
 /// [`REGION_BYTES`], mapped for this, in pages.
 pub unsafe fn provide(region: *mut u8) {
-    for chunk in 0..CHUNKS {
-        let kept = if chunk == 0 { pages_of(0).end } else { pages_of(chunk).start + PAGE };
-        let next =
-            if chunk + 1 < CHUNKS { pages_of(chunk + 1).start } else { REGION_BYTES.next_multiple_of(PAGE) };
-        if kept < next {
-            // SAFETY: contract; nobody knows of it yet. If the kernel refuses, it stays.
-            let _ = unsafe { rustix::mm::munmap(region.add(kept).cast(), next - kept) };
-        }
-    }
+    let kept = pages_of(0).end;
+    // SAFETY: contract; nobody knows of it yet. If the kernel refuses, it stays.
+    let _ =
+        unsafe { rustix::mm::munmap(region.add(kept).cast(), REGION_BYTES.next_multiple_of(PAGE) - kept) };
     REGION.store(region.cast(), Ordering::Relaxed);
     // SAFETY: the slots stand behind the counters.
     CHUNK[0].store(unsafe { region.cast::<Counters>().add(1) }.cast(), Ordering::Relaxed);
@@ -204,27 +201,30 @@ fn reach(index: u32) -> Option<&'static Object> {
     })
 }
 
-/// Maps a chunk: the page of it that is there is mapped once more, with those behind it. (A length of 0 stands for that, of
-/// shared memory: mremap(2).) None: the kernel refuses, and what there is must do.
+/// Maps a chunk, and those before it: their last page is mapped once more, with those behind it. (A length of 0 stands for
+/// that, of shared memory: mremap(2).) None: the kernel refuses, and what there is must do.
 #[cold]
 fn map(chunk: usize) -> Option<()> {
     /// It did so once.
     static REFUSED: AtomicBool = AtomicBool::new(false);
+    let before = chunk.checked_sub(1)?;
+    if CHUNK[before].load(Ordering::Acquire).is_null() {
+        map(before)?;
+    }
     if process::sandboxed() || REFUSED.load(Ordering::Relaxed) {
         return None;
     }
     let pages = pages_of(chunk);
+    let from_slots = pages.start - size_of::<Counters>();
+    let page = CHUNK[before].load(Ordering::Acquire).wrapping_byte_add(from_slots);
     let may_move = rustix::mm::MremapFlags::MAYMOVE;
     // SAFETY: the page stays mapped, and the mapping is a new one, at an address of the kernel's choice.
-    let at = unsafe {
-        let page = REGION.load(Ordering::Relaxed).byte_add(pages.start);
-        rustix::mm::mremap(page.cast(), 0, pages.len(), may_move)
-    };
+    let at = unsafe { rustix::mm::mremap(page.cast(), 0, pages.len(), may_move) };
     let Ok(at) = at else {
         REFUSED.store(true, Ordering::Relaxed);
         return None;
     };
-    let slots = at.cast::<u8>().wrapping_sub(pages.start).wrapping_add(size_of::<Counters>());
+    let slots = at.wrapping_byte_sub(from_slots);
     // Release pairs with the acquire in `slot`.
     let first = CHUNK[chunk].compare_exchange(
         core::ptr::null_mut(),

@@ -121,11 +121,13 @@ fn chunks_are_mapped_as_they_are_needed() {
     names.iter().filter_map(|name| get(*name)).for_each(Object::discard);
     assert!(chunk > 1 && wrong.is_empty(), "{wrong:?}");
     // What is mapped twice is the same memory.
-    let first = slot(FEW << (chunk - 1)).expect("it is mapped");
-    let place = size_of::<Counters>() + (FEW << (chunk - 1)) as usize * size_of::<Object>();
-    // SAFETY: it begins in the page of its chunk that was never given back.
-    let there = unsafe { &*REGION.load(Relaxed).byte_add(place).cast::<Object>() };
-    assert!(!core::ptr::eq(there, first));
-    let before = first.number.swap(4711, Relaxed);
-    assert_eq!(there.number.swap(before, Relaxed), 4711);
+    let word = |by: usize| {
+        let base = CHUNK[by].load(Relaxed);
+        // SAFETY: the page that both chunks have, in an object that nobody uses now.
+        unsafe { &*base.byte_add(pages_of(chunk).start - size_of::<Counters>()).cast::<AtomicU64>() }
+    };
+    let (before, there) = (word(chunk - 1), word(chunk));
+    assert!(!core::ptr::eq(before, there));
+    let was = before.swap(4711, Relaxed);
+    assert_eq!(there.swap(was, Relaxed), 4711);
 }
