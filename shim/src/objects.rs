@@ -157,7 +157,7 @@ fn chunk_of(index: u32) -> usize {
 /// A chunk's pages within the region, from the last page of the chunk before: by that it is found.
 fn pages_of(chunk: usize) -> core::ops::Range<usize> {
     let end = |chunk: usize| {
-        (size_of::<Counters>() + (FEW as usize * size_of::<Object>() << chunk)).next_multiple_of(PAGE)
+        (size_of::<Counters>() + ((FEW as usize) << chunk) * size_of::<Object>()).next_multiple_of(PAGE)
     };
     let first = chunk.checked_sub(1).map_or(0, |before| end(before) - PAGE);
     first..end(chunk)
