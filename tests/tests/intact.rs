@@ -308,3 +308,30 @@ fn statically_linked_child_is_said_to_be_unobserved() {
     let said = run.report.coverage().iter().any(|c| c["observed"] == false && c["reason"] == "static");
     check!(run, said, "no coverage line says why");
 }
+
+/// Over before anybody could be asked which ends belong together, a hundred in a row.
+const SHORT: &str = "
+import os, socket, sys, threading
+listener = socket.socket(socket.AF_UNIX); listener.bind('path'); listener.listen()
+def asks():
+    for n in range(100):
+        with socket.socket(socket.AF_UNIX) as end:
+            end.connect('path'); end.sendall(b'%05d' % n * 20); end.shutdown(socket.SHUT_WR); end.recv(10)
+if sys.argv[1] == 'fork':
+    if os.fork() == 0: asks(); os._exit(0)
+else:
+    threading.Thread(target=asks).start()
+for n in range(100):
+    end, _ = listener.accept()
+    while end.recv(100): pass
+    end.send(b'ok'); end.close()
+";
+
+#[test]
+fn short_connections_to_one_path() {
+    for by in ["fork", "thread"] {
+        let run = Observed::new([peers::PYTHON, "-c", SHORT, by]).go().well();
+        let all = all_intact(&run, "unix");
+        check!(run, all.len() == 200, "{} of 200", all.len());
+    }
+}

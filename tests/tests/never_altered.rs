@@ -105,6 +105,36 @@ fn made_and_closed_beside_forks() {
     assert!(transfers.iter().all(whole), "{}", run.shown());
 }
 
+/// To a path where the last listener left a connection that it never accepted, by one program: which one of both the next
+/// accepts, the path doesn't say.
+const GHOSTS: &str = "
+import os, socket, threading
+path = 'ghost'
+def listen():
+    if os.path.exists(path): os.unlink(path)
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(path); listener.listen()
+    return listener
+def sends(text):
+    with socket.socket(socket.AF_UNIX) as end:
+        end.connect(path); end.sendall(text)
+for n in range(40):
+    listener = listen()
+    sends(b'%05d' % n * 20)
+    listener.close()
+    listener = listen()
+    sender = threading.Thread(target=sends, args=[b'%04d.' % n * (10 + n % 2 * 10)])
+    sender.start()
+    end, _ = listener.accept()
+    while end.recv(100): pass
+    end.close(); sender.join(); listener.close()
+";
+
+#[test]
+fn what_nobody_accepted() {
+    truth::blameless(&Observed::new([peers::PYTHON, "-c", GHOSTS]).go().well());
+}
+
 /// More than the library has room for at first: of a parent, of its child, and of each what the other one hasn't.
 const MANY: &str = "
 import os

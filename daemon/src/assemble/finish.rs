@@ -25,6 +25,10 @@ impl Assembler {
             object.settled = false;
             return;
         }
+        if object.settled && now.saturating_sub(object.settled_at) >= AGAIN {
+            self.join_in_order(key);
+        }
+        let Some(object) = self.objects.get_mut(key) else { return };
         let (legs, peer) = (object.legs, object.peer);
         if !object.settled {
             object.settled = true;
@@ -176,6 +180,13 @@ impl Assembler {
             })
         };
         let mut judgement = case(&from, &to);
+        let accuses = matches!(judgement.verdict, Verdict::Altered | Verdict::Truncated);
+        let lossy = from.iter().chain(&to).any(|end| end.dropped);
+        let rivalled = |o: &Object| o.has_rival() || lossy && o.rival.is_some();
+        if accuses && [origin, destination].into_iter().flatten().any(rivalled) {
+            from.iter_mut().for_each(|end| end.doubts.push(Reason::DisputedClaim));
+            judgement = case(&from, &to);
+        }
         if judgement.verdict == Verdict::Altered && channel != Channel::Tls {
             // Who can't show that he has the socket, and could not have changed the other's bytes
             // anyway (another user), does not get that word about it.

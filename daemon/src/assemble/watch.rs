@@ -52,6 +52,10 @@ impl Assembler {
         {
             return true;
         }
+        if origin.rival.is_some() {
+            // Found by their path: another end may turn up.
+            return true;
+        }
         let channel = origin.model_channel();
         let mut ends = [(origin, Direction::Out), (destination, Direction::In)]
             .map(|(o, d)| (self.end(o, d, u64::MAX), o, d));

@@ -110,6 +110,10 @@ pub fn reason(reason: Reason, t: &Transfer) -> String {
         (Reason::DisputedClaim, Channel::File) => {
             "what lies in the file is not what the program said that it read or wrote."
         }
+        (Reason::DisputedClaim, Channel::Unix) => {
+            "connections to this path were over before it could be asked which ends belong together; or a process claims \
+             one that it does not hold."
+        }
         (Reason::OtherWriter, Channel::File) => "somebody else wrote to one of the files meanwhile.",
         (Reason::Transformed, Channel::File) => {
             "the content was changed by a program that does so by trade (a filter, a codec), or its length was."
