@@ -102,7 +102,7 @@ fn claim(thread: &'static Thread) {
     let pid = process::pid();
     thread.number.set(thread_id());
     let owner = u64::from(pid) << 32 | u64::from(thread.number.get());
-    if let Some((index, lane)) = claim_free(owner) {
+    if let Some((index, lane)) = claim_free(owner).or_else(|| claim_left(owner)) {
         thread.lane.set(Some(lane));
         thread.lanes.set(1 << index);
         thread.lane_index.set(index as u8);
@@ -128,17 +128,32 @@ pub fn renew(thread: &'static Thread) {
 fn claim_free(owner: u64) -> Option<(usize, Producer)> {
     // Forks and threads start looking at different places.
     let start = owner as usize % LANES;
-    (0..LANES).map(|step| (start + step) % LANES).find_map(|index| {
-        let (head, ring) = parts(index);
+    (0..LANES).map(|step| (start + step) % LANES).find_map(|index| take(index, 0, owner))
+}
+
+/// Claims a lane of a thread of this process that is gone: the daemon frees those ten times a second, and threads may come and
+/// go faster. What that one left in it is this process's, whoever adds to it.
+#[cold]
+fn claim_left(owner: u64) -> Option<(usize, Producer)> {
+    (0..LANES).find_map(|index| {
+        let (head, _) = parts(index);
         // SAFETY: mapped for good; all-atomic.
-        let lane = unsafe { &*head };
-        // Acquire pairs with the daemon's release when it frees a dead thread's lane: we then see
-        // the tail it left.
-        let ours = lane.owner.load(Ordering::Relaxed) == 0
-            && lane.owner.compare_exchange(0, owner, Ordering::Acquire, Ordering::Relaxed).is_ok();
-        // SAFETY: mapped for good, and claimed by the exchange.
-        ours.then(|| (index, unsafe { Producer::new(head, ring) }))
+        let has = unsafe { &*head }.owner.load(Ordering::Relaxed);
+        (has >> 32 == owner >> 32 && is_gone(has)).then(|| take(index, has, owner))?
     })
+}
+
+/// Claims a lane from who has it.
+fn take(index: usize, from: u64, owner: u64) -> Option<(usize, Producer)> {
+    let (head, ring) = parts(index);
+    // SAFETY: mapped for good; all-atomic.
+    let lane = unsafe { &*head };
+    // Acquire pairs with the daemon's release when it frees a dead thread's lane: we then see
+    // the tail it left.
+    let ours = lane.owner.load(Ordering::Relaxed) == from
+        && lane.owner.compare_exchange(from, owner, Ordering::Acquire, Ordering::Relaxed).is_ok();
+    // SAFETY: mapped for good, and claimed by the exchange.
+    ours.then(|| (index, unsafe { Producer::new(head, ring) }))
 }
 
 /// Lanes that one thread may take for a burst of records: many small files in a row say more than one holds.

@@ -335,3 +335,24 @@ fn short_connections_to_one_path() {
         check!(run, all.len() == 200, "{} of 200", all.len());
     }
 }
+
+/// Threads that come and go faster than anybody looks after them, each with a connection of its own.
+const THREADS: &str = "
+import os, threading
+def use(n):
+    into, out = os.pipe()
+    os.write(out, b'%05d' % n * 20)
+    assert os.read(into, 1000) == b'%05d' % n * 20
+    os.close(into); os.close(out)
+for n in range(500):
+    thread = threading.Thread(target=use, args=[n]); thread.start(); thread.join()
+";
+
+#[test]
+fn a_thread_for_each_connection() {
+    let run = Observed::new([peers::PYTHON, "-c", THREADS]).go().well();
+    truth::blameless(&run);
+    let all = run.report.on("pipe");
+    let whole = |t: &Transfer| t.verdict() == "intact" && t.origin() == Some(100);
+    check!(run, all.len() == 500 && all.iter().all(whole), "{} of 500", all.len());
+}
