@@ -556,8 +556,10 @@ struct counterfoil_board {
 
 /* ---- lanes and arena ----------------------------------------------------------------------- */
 
-#define COUNTERFOIL_LANES 64
-#define COUNTERFOIL_LANE_LINES 4096 /* lines in a lane's ring */
+#define COUNTERFOIL_LANES 512
+#define COUNTERFOIL_FULL_LANES 64 /* the first ones */
+#define COUNTERFOIL_LANE_LINES 4096 /* lines in the ring of one of those */
+#define COUNTERFOIL_SHORT_LINES 256 /* lines in the ring of another one */
 
 /* A line of a ring; shared. */
 typedef uint64_t counterfoil_slot[8];
@@ -588,7 +590,8 @@ struct counterfoil_arena_head {
     uint32_t lanes;
     uint64_t id;
     uint32_t policy; /* shared: written by the daemon */
-    uint32_t pad[9];
+    uint32_t reach;  /* shared: lanes from here on were never claimed, or below FULL_LANES */
+    uint32_t pad[8];
     uint32_t bell;   /* shared: 1 when something was published */
     uint32_t pad2;
     uint64_t no_lane;   /* shared: records that found no free lane */
@@ -599,10 +602,13 @@ struct counterfoil_arena_head {
 #define COUNTERFOIL_LANE_HEADS_AT 4096
 #define COUNTERFOIL_RINGS_AT \
     (COUNTERFOIL_LANE_HEADS_AT + COUNTERFOIL_LANES * sizeof(struct counterfoil_lane_head))
-#define COUNTERFOIL_RING_BYTES (COUNTERFOIL_LANE_LINES * sizeof(counterfoil_slot))
-#define COUNTERFOIL_ARENA_BYTES (COUNTERFOIL_RINGS_AT + COUNTERFOIL_LANES * COUNTERFOIL_RING_BYTES)
+#define COUNTERFOIL_ARENA_BYTES COUNTERFOIL_RING_AT(COUNTERFOIL_LANES)
 #define COUNTERFOIL_LANE_HEAD_AT(i) (COUNTERFOIL_LANE_HEADS_AT + (i) * sizeof(struct counterfoil_lane_head))
-#define COUNTERFOIL_RING_AT(i) (COUNTERFOIL_RINGS_AT + (i) * COUNTERFOIL_RING_BYTES)
+#define COUNTERFOIL_LINES(i) ((i) < COUNTERFOIL_FULL_LANES ? COUNTERFOIL_LANE_LINES : COUNTERFOIL_SHORT_LINES)
+#define COUNTERFOIL_RING_AT(i) \
+    (COUNTERFOIL_RINGS_AT + sizeof(counterfoil_slot) * ((i) < COUNTERFOIL_FULL_LANES \
+        ? (i) * COUNTERFOIL_LANE_LINES \
+        : COUNTERFOIL_FULL_LANES * COUNTERFOIL_LANE_LINES + ((i) - COUNTERFOIL_FULL_LANES) * COUNTERFOIL_SHORT_LINES))
 
 /* ---- hello --------------------------------------------------------------------------------- */
 

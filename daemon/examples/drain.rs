@@ -10,7 +10,7 @@
 mod fake;
 
 use counterfoil_abi::BLOCK;
-use counterfoil_abi::arena::{ARENA_BYTES, lane_head_at, ring_at};
+use counterfoil_abi::arena::{ARENA_BYTES, lane_head_at, lines, ring_at};
 use counterfoil_abi::lane::{LANE_LINES, Producer};
 use counterfoil_abi::record::*;
 use counterfoil_daemon::arena::{self, Arena};
@@ -37,7 +37,7 @@ fn program(id: u64, collector: &mut Collector, assembler: &mut Assembler) -> Pro
     let producers = (0..LANES_USED)
         // SAFETY: the mapping lives in `Program` beside the producers, and nobody else produces.
         .map(|lane| unsafe {
-            Producer::new(base.add(lane_head_at(lane)).cast(), base.add(ring_at(lane)).cast())
+            Producer::new(base.add(lane_head_at(lane)).cast(), base.add(ring_at(lane)).cast(), lines(lane))
         })
         .collect();
     collector.add(id, Arena::map(fd).expect("an arena"), None, now());

@@ -5,7 +5,7 @@
 //! mappings: a quiet arena costs three pages, and its rings are never mapped.
 
 use counterfoil_abi::arena::{
-    ARENA_BYTES, ArenaHead, LANE_HEADS_AT, LANES, MAGIC, POLICY_OFF, RING_BYTES, RINGS_AT,
+    ARENA_BYTES, ArenaHead, FULL_LANES, LANE_HEADS_AT, LANES, MAGIC, POLICY_OFF, RINGS_AT, lines, ring_at,
 };
 use counterfoil_abi::lane::{Consumer, Hostile, LaneHead, Slot};
 use counterfoil_abi::record::{Line, MAX_LINES};
@@ -162,6 +162,11 @@ impl Arena {
         head.no_lane.load(Ordering::Relaxed).saturating_add(head.no_object.load(Ordering::Relaxed))
     }
 
+    /// Lanes that may be in use: those below.
+    pub fn reach(&self) -> usize {
+        (self.head().reach.load(Ordering::Relaxed) as usize).clamp(FULL_LANES, LANES)
+    }
+
     /// Who produces into the lane: pid and tid as its namespace counts them.
     pub fn owner(&self, lane: usize) -> Option<(u32, u32)> {
         let owner = self.lane_head(lane).owner.load(Ordering::Relaxed);
@@ -231,9 +236,9 @@ impl Arena {
         assert!(lane < LANES);
         if self.rest.rings.is_none() {
             let rings = if self.rest.closed {
-                map_private(&self.rest.fd, RINGS_AT, LANES * RING_BYTES)?
+                map_private(&self.rest.fd, RINGS_AT, ARENA_BYTES - RINGS_AT)?
             } else {
-                map_shared(&self.rest.fd, RINGS_AT, LANES * RING_BYTES)?
+                map_shared(&self.rest.fd, RINGS_AT, ARENA_BYTES - RINGS_AT)?
             };
             self.rest.rings = Some(rings);
         }
@@ -244,11 +249,11 @@ impl Arena {
         let head: *const LaneHead = self.lane_head(lane);
         Ok(self.rest.lanes[lane].get_or_insert_with(|| {
             // SAFETY: `lane` is below LANES, so the ring lies within the mapping.
-            let ring = unsafe { rings.add(lane * RING_BYTES) }.cast::<Slot>();
+            let ring = unsafe { rings.add(ring_at(lane) - RINGS_AT) }.cast::<Slot>();
             // SAFETY: both mappings live as long as self, and `lanes` is cleared before either is
             // dropped (`unmap`; field order does not matter: a Consumer has no Drop). This daemon
             // is the only consumer: it alone has this `Arena`.
-            unsafe { Consumer::new(head, ring) }
+            unsafe { Consumer::new(head, ring, lines(lane)) }
         }))
     }
 

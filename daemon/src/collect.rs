@@ -17,8 +17,7 @@ use crate::arena::{Arena, ReadError};
 use crate::assemble::program::ArenaId;
 use crate::bells::BoardBell;
 use crate::surround::Pulse;
-use counterfoil_abi::arena::{LANES, POLICY_BOARD, POLICY_FINGERPRINTS};
-use counterfoil_abi::lane::LANE_LINES;
+use counterfoil_abi::arena::{self, FULL_LANES, LANES, POLICY_BOARD, POLICY_FINGERPRINTS};
 use counterfoil_abi::record::Record;
 use order::Order;
 use std::ops::Range;
@@ -75,15 +74,29 @@ const _: () = assert!(size_of::<Seat>() <= 64);
 
 struct Rest {
     /// Lanes that were ever used.
-    used: u64,
+    used: Lanes,
     looked_at_all: u64,
     probe_wait: u64,
     dropped: u64,
     freed: u64,
-    /// Lines in its fullest lane.
-    fullest: u64,
+    /// How full its fullest lane was, percent.
+    fullest: u32,
     /// When it last had a record, for who looks at it from outside.
     pulse: Pulse,
+}
+
+/// Some lanes of an arena.
+#[derive(Default)]
+struct Lanes([u64; LANES / 64]);
+
+impl Lanes {
+    fn add(&mut self, lane: usize) {
+        self.0[lane / 64] |= 1 << (lane % 64);
+    }
+
+    fn has(&self, lane: usize) -> bool {
+        self.0[lane / 64] >> (lane % 64) & 1 != 0
+    }
 }
 
 /// All arenas.
@@ -104,8 +117,8 @@ pub struct Collector {
     unbelled: usize,
     /// One may be active.
     active: bool,
-    /// Lines in the fullest lane that was read.
-    fullest: u64,
+    /// How full the fullest lane was that was read, percent.
+    fullest: u32,
     order: Order,
 }
 
@@ -131,7 +144,7 @@ impl Collector {
             looked: now,
             probe_at: NEVER,
             rest: Box::new(Rest {
-                used: 0,
+                used: Lanes::default(),
                 looked_at_all: now,
                 probe_wait: PROBE_FIRST,
                 dropped: 0,
@@ -197,7 +210,7 @@ impl Collector {
 
     /// How full the fullest lane was, in percent, since that was last forgotten.
     pub fn fullest(&self) -> u32 {
-        (self.fullest.min(LANE_LINES) * 100 / LANE_LINES) as u32
+        self.fullest
     }
 
     /// Begins to measure [`Self::fullest`] anew.
@@ -289,7 +302,7 @@ impl Collector {
         }
     }
 
-    /// Gives lanes back whose thread is gone, in arenas where more than half are taken. `lives`
+    /// Gives lanes back whose thread is gone, in arenas where more than half of the full ones are taken. `lives`
     /// says whether a process and thread still exist, as their namespace counts them; unsure is
     /// yes: a lane given to two threads would be worthless.
     pub fn free_lanes(&mut self, now: u64, lives: &mut impl FnMut(ArenaId, u32, u32) -> bool) {
@@ -299,10 +312,12 @@ impl Collector {
             }
             seat.rest.freed = now;
             let taken: Vec<(usize, (u32, u32))> =
-                (0..LANES).filter_map(|lane| Some((lane, seat.arena.owner(lane)?))).collect();
-            if taken.len() * 2 <= LANES {
+                (0..seat.arena.reach()).filter_map(|lane| Some((lane, seat.arena.owner(lane)?))).collect();
+            if taken.len() * 2 <= FULL_LANES {
                 continue;
             }
+            // Each is a question to the kernel: of many threads not all of them as often.
+            seat.rest.freed += FREE_EVERY * (taken.len() / FULL_LANES) as u64;
             for (lane, (pid, tid)) in taken {
                 // What it published last must be read first; that is the next tick's business.
                 if !lives(seat.id, pid, tid) && !seat.arena.stirred(lane) {
@@ -344,7 +359,7 @@ impl Seat {
             if all {
                 self.rest.looked_at_all = now;
             }
-            stirs = (0..LANES).any(|l| (all || self.rest.used >> l & 1 != 0) && self.arena.stirred(l));
+            stirs = (0..self.arena.reach()).any(|l| (all || self.rest.used.has(l)) && self.arena.stirred(l));
         }
         if stirs {
             self.active = true;
@@ -370,7 +385,7 @@ impl Seat {
             self.arena.clear_bell();
         }
         let (mut records, mut more) = (0, false);
-        for lane in 0..LANES {
+        for lane in 0..self.arena.reach() {
             if !self.arena.stirred(lane) {
                 continue;
             }
@@ -378,8 +393,9 @@ impl Seat {
                 more = true;
                 continue;
             }
-            self.rest.used |= 1 << lane;
-            self.rest.fullest = self.rest.fullest.max(self.arena.waiting(lane));
+            self.rest.used.add(lane);
+            let waiting = self.arena.waiting(lane).min(arena::lines(lane));
+            self.rest.fullest = self.rest.fullest.max((waiting * 100 / arena::lines(lane)) as u32);
             match self.read_lane(lane, record) {
                 Ok(read) => records += read,
                 Err(detail) => {
@@ -428,7 +444,7 @@ impl Seat {
     }
 
     fn count_dropped(&mut self, word: &mut impl FnMut(ArenaId, Word)) {
-        let lanes = (0..LANES).filter(|l| self.rest.used >> l & 1 != 0);
+        let lanes = (0..LANES).filter(|&lane| self.rest.used.has(lane));
         let dropped = lanes.map(|lane| self.arena.dropped(lane)).fold(0, u64::saturating_add);
         let dropped = dropped.saturating_add(self.arena.turned_away());
         if dropped > self.rest.dropped {

@@ -1,7 +1,9 @@
 //! How soon a quiet arena's record is read: by its own bell, by its user's, and where somebody silences that.
 #![allow(clippy::undocumented_unsafe_blocks, reason = "mappings that live as long as their program")]
 
-use counterfoil_abi::arena::{ARENA_BYTES, ArenaHead, POLICY_BOARD, POLICY_WATCHED, lane_head_at, ring_at};
+use counterfoil_abi::arena::{
+    ARENA_BYTES, ArenaHead, POLICY_BOARD, POLICY_WATCHED, lane_head_at, lines, ring_at,
+};
 use counterfoil_abi::board::{BOARD_BYTES, Board};
 use counterfoil_abi::lane::Producer;
 use counterfoil_abi::record::{Forked, Header, Kind, Record};
@@ -30,7 +32,7 @@ impl Program {
         let map = MmapOptions::new().len(ARENA_BYTES).map_raw(&fd).unwrap();
         let base = map.as_ptr();
         let producer =
-            unsafe { Producer::new(base.add(lane_head_at(0)).cast(), base.add(ring_at(0)).cast()) };
+            unsafe { Producer::new(base.add(lane_head_at(0)).cast(), base.add(ring_at(0)).cast(), lines(0)) };
         collector.add(id, Arena::map(fd).unwrap(), bell, 0);
         Self { map, producer }
     }

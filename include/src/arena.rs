@@ -3,7 +3,8 @@
 //! ```text
 //! 0      ArenaHead           one page
 //! 4096   LaneHead × LANES    128 bytes each
-//! 12288  ring × LANES        LANE_LINES × 64 bytes each
+//! 69632  ring × FULL_LANES   LANE_LINES × 64 bytes each
+//!        ring × the others   SHORT_LINES × 64 bytes each
 //! ```
 //! Sparse: only what is touched takes memory. Sealed against resizing by the daemon.
 
@@ -12,16 +13,18 @@ use core::sync::atomic::{AtomicU32, AtomicU64};
 
 /// "cfoilarn", little-endian.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"cfoilarn");
-/// Lanes in an arena.
-pub const LANES: usize = 64;
+/// Lanes in an arena: threads of a program, and of all its forks, that can record at a time.
+pub const LANES: usize = 512;
+/// The first so many have room for bursts. The others are for programs with more threads or forks, each of which has less to say.
+pub const FULL_LANES: usize = 64;
+/// Lines in the ring of one of the others.
+pub const SHORT_LINES: u64 = 256;
 /// Where the lane heads begin.
 pub const LANE_HEADS_AT: usize = 4096;
 /// Where the rings begin.
 pub const RINGS_AT: usize = LANE_HEADS_AT + LANES * size_of::<LaneHead>();
-/// Bytes in one ring.
-pub const RING_BYTES: usize = LANE_LINES as usize * size_of::<Slot>();
 /// Bytes in an arena.
-pub const ARENA_BYTES: usize = RINGS_AT + LANES * RING_BYTES;
+pub const ARENA_BYTES: usize = ring_at(LANES);
 
 /// Policy: tags are wanted (the process is watched). Without it only counts are.
 pub const POLICY_WATCHED: u32 = 1;
@@ -58,7 +61,9 @@ pub struct ArenaHead {
     pub id: u64,
     /// POLICY bits. Written by the daemon, but for [`POLICY_TURNED_UP`] and [`POLICY_BOARD`].
     pub policy: AtomicU32,
-    pad: [u32; 9],
+    /// Lanes from here on were never claimed, or below [`FULL_LANES`]. Written by the shim.
+    pub reach: AtomicU32,
+    pad: [u32; 8],
     /// Written by the shim (a line of its own): 1 when something was published since the daemon
     /// last cleared it. A hint that lets the daemon pass over quiet arenas; it sweeps all of them
     /// now and then.
@@ -76,7 +81,14 @@ pub const fn lane_head_at(index: usize) -> usize {
     LANE_HEADS_AT + index * size_of::<LaneHead>()
 }
 
+/// Lines in lane `index`'s ring.
+pub const fn lines(index: usize) -> u64 {
+    if index < FULL_LANES { LANE_LINES } else { SHORT_LINES }
+}
+
 /// Where lane `index`'s ring is, from the arena's start.
 pub const fn ring_at(index: usize) -> usize {
-    RINGS_AT + index * RING_BYTES
+    let full = if index < FULL_LANES { index } else { FULL_LANES };
+    let lines = full * LANE_LINES as usize + (index - full) * SHORT_LINES as usize;
+    RINGS_AT + lines * size_of::<Slot>()
 }

@@ -12,7 +12,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 #[cfg(loom)]
 use loom::sync::atomic::{AtomicU64, Ordering};
 
-/// Lines in a lane's ring: 256 KiB. A power of two.
+/// Lines in a lane's ring, at most: 256 KiB. A power of two, as all lengths of rings.
 #[cfg(not(loom))]
 pub const LANE_LINES: u64 = 4096;
 /// Small under loom, so that wrapping is explored.
@@ -62,6 +62,8 @@ impl LaneHead {
 pub struct Producer {
     lane: *const LaneHead,
     ring: *const Slot,
+    /// Lines in the ring.
+    lines: u64,
     head: u64,
     /// What `tail` was when last looked at: the consumer's line is read only when this says "full".
     seen_tail: u64,
@@ -71,24 +73,25 @@ impl Producer {
     /// Takes up producing where the lane stands.
     ///
     /// # Safety
-    /// `lane` and `ring` (with [`LANE_LINES`] slots) stay mapped while this lives, and the caller
+    /// `lane` and `ring` (with so many slots, a power of two) stay mapped while this lives, and the caller
     /// has claimed the lane: nobody else produces into it.
-    pub unsafe fn new(lane: *const LaneHead, ring: *const Slot) -> Self {
+    pub unsafe fn new(lane: *const LaneHead, ring: *const Slot, lines: u64) -> Self {
+        debug_assert!(lines.is_power_of_two());
         // SAFETY: `lane` is mapped (contract).
         let (head, tail) =
             unsafe { ((*lane).head.load(Ordering::Relaxed), (*lane).tail.load(Ordering::Acquire)) };
-        Self { lane, ring, head, seen_tail: tail }
+        Self { lane, ring, lines, head, seen_tail: tail }
     }
 
     /// More than half of the lane waits to be read: what can be said later is better not said now.
     #[inline]
     pub fn is_crowded(&mut self) -> bool {
-        if self.head.wrapping_sub(self.seen_tail) <= LANE_LINES / 2 {
+        if self.head.wrapping_sub(self.seen_tail) <= self.lines / 2 {
             return false;
         }
         // SAFETY: mapped (contract of `new`). Acquire as in `push`.
         self.seen_tail = unsafe { (*self.lane).tail.load(Ordering::Acquire) };
-        self.head.wrapping_sub(self.seen_tail) > LANE_LINES / 2
+        self.head.wrapping_sub(self.seen_tail) > self.lines / 2
     }
 
     /// Publishes one record. False: there was no room, and the lane's `dropped` was counted up.
@@ -124,7 +127,7 @@ impl Producer {
     /// nonsensical distance reads as "full".
     #[inline]
     fn free(&self) -> u64 {
-        LANE_LINES.saturating_sub(self.head.wrapping_sub(self.seen_tail))
+        self.lines.saturating_sub(self.head.wrapping_sub(self.seen_tail))
     }
 
     #[cold]
@@ -143,8 +146,8 @@ impl Producer {
     /// One line, `ahead` lines behind what is published.
     #[inline]
     fn put(&self, ahead: u64, line: &Line) {
-        let at = (self.head.wrapping_add(ahead) & (LANE_LINES - 1)) as usize;
-        // SAFETY: `at` is below LANE_LINES, which is how long the ring is.
+        let at = (self.head.wrapping_add(ahead) & (self.lines - 1)) as usize;
+        // SAFETY: `at` is below `lines`, which is how long the ring is.
         let slot = unsafe { &*self.ring.add(at) };
         for (word, value) in slot.iter().zip(line) {
             word.store(*value, Ordering::Relaxed);
@@ -166,7 +169,7 @@ impl Producer {
     fn expect(&self) {
         #[cfg(all(target_arch = "x86_64", not(loom)))]
         for ahead in 0..SOON {
-            let at = (self.head.wrapping_add(ahead) & (LANE_LINES - 1)) as usize;
+            let at = (self.head.wrapping_add(ahead) & (self.lines - 1)) as usize;
             // SAFETY: only a hint, of an address within the ring.
             unsafe {
                 core::arch::asm!("prefetchw byte ptr [{}]", in(reg) self.ring.add(at), options(nostack, preserves_flags));
@@ -183,6 +186,8 @@ pub struct Hostile;
 pub struct Consumer {
     lane: *const LaneHead,
     ring: *const Slot,
+    /// Lines in the ring.
+    lines: u64,
     tail: u64,
 }
 
@@ -193,12 +198,13 @@ impl Consumer {
     /// Goes on where the lane's own `tail` says.
     ///
     /// # Safety
-    /// `lane` and `ring` (with [`LANE_LINES`] slots) stay mapped while this lives, and nobody else
+    /// `lane` and `ring` (with so many slots, a power of two) stay mapped while this lives, and nobody else
     /// consumes.
-    pub unsafe fn new(lane: *const LaneHead, ring: *const Slot) -> Self {
+    pub unsafe fn new(lane: *const LaneHead, ring: *const Slot, lines: u64) -> Self {
+        debug_assert!(lines.is_power_of_two());
         // SAFETY: mapped (contract).
         let tail = unsafe { (*lane).tail.load(Ordering::Relaxed) };
-        Self { lane, ring, tail }
+        Self { lane, ring, lines, tail }
     }
 
     /// Lines published and not yet consumed.
@@ -207,7 +213,7 @@ impl Consumer {
         // Pairs with the release store in `Producer::push`.
         let head = unsafe { (*self.lane).head.load(Ordering::Acquire) };
         let waiting = head.wrapping_sub(self.tail);
-        if waiting > LANE_LINES { Err(Hostile) } else { Ok(waiting) }
+        if waiting > self.lines { Err(Hostile) } else { Ok(waiting) }
     }
 
     /// Copies the next record out of the ring. `waiting` is what [`Self::waiting`] returned, less
@@ -229,8 +235,8 @@ impl Consumer {
 
     #[inline]
     fn copy_line(&self, ahead: u64, out: &mut Line) {
-        let at = (self.tail.wrapping_add(ahead) & (LANE_LINES - 1)) as usize;
-        // SAFETY: `at` is below LANE_LINES, which is how long the ring is.
+        let at = (self.tail.wrapping_add(ahead) & (self.lines - 1)) as usize;
+        // SAFETY: `at` is below `lines`, which is how long the ring is.
         let slot = unsafe { &*self.ring.add(at) };
         for (value, word) in out.iter_mut().zip(slot) {
             *value = word.load(Ordering::Relaxed);

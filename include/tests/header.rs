@@ -157,9 +157,10 @@ fn facts() -> Facts {
         prints::MAX_BITS,
         lane::LANE_LINES,
         arena::LANES,
+        arena::FULL_LANES,
+        arena::SHORT_LINES,
         arena::LANE_HEADS_AT,
         arena::RINGS_AT,
-        arena::RING_BYTES,
         arena::ARENA_BYTES,
         arena::POLICY_WATCHED,
         arena::POLICY_OFF,
@@ -189,9 +190,12 @@ fn facts() -> Facts {
         ("MATCHER_MAGIC", matcher::MAGIC),
         ("BOARD_MAGIC", board::MAGIC),
         ("LANE_HEAD_AT(0)", arena::lane_head_at(0) as u64),
-        ("LANE_HEAD_AT(63)", arena::lane_head_at(63) as u64),
+        ("LANE_HEAD_AT(511)", arena::lane_head_at(511) as u64),
+        ("LINES(63)", arena::lines(63)),
+        ("LINES(64)", arena::lines(64)),
         ("RING_AT(0)", arena::ring_at(0) as u64),
-        ("RING_AT(63)", arena::ring_at(63) as u64),
+        ("RING_AT(64)", arena::ring_at(64) as u64),
+        ("RING_AT(511)", arena::ring_at(511) as u64),
     ] {
         f.push((format!("COUNTERFOIL_{name}"), value));
     }

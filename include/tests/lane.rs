@@ -34,7 +34,9 @@ impl Memory {
 
     fn ends(&self) -> (Producer, Consumer) {
         // SAFETY: the memory outlives both in every test here, and each test takes the ends once at a time.
-        unsafe { (Producer::new(self.lane, self.ring), Consumer::new(self.lane, self.ring)) }
+        unsafe {
+            (Producer::new(self.lane, self.ring, LANE_LINES), Consumer::new(self.lane, self.ring, LANE_LINES))
+        }
     }
 }
 

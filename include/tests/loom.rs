@@ -68,7 +68,7 @@ fn explore(sizes: &'static [usize]) {
         // SAFETY: `memory` is dropped last, and there is one end of each kind.
         let (producer, mut consumer) = unsafe {
             let (lane, ring) = (&raw const memory.lane, memory.ring.as_ptr());
-            (Sending(Producer::new(lane, ring)), Consumer::new(lane, ring))
+            (Sending(Producer::new(lane, ring, LANE_LINES)), Consumer::new(lane, ring, LANE_LINES))
         };
         let producing = thread::spawn(move || {
             let mut producer = producer.take();

@@ -5,7 +5,7 @@ use crate::process;
 use crate::thread::{Guard, Thread};
 use bytemuck::Zeroable;
 use core::sync::atomic::{Ordering, compiler_fence};
-use counterfoil_abi::arena::{ArenaHead, LANES, POLICY_BOARD, lane_head_at, ring_at};
+use counterfoil_abi::arena::{ArenaHead, FULL_LANES, LANES, POLICY_BOARD, lane_head_at, lines, ring_at};
 use counterfoil_abi::lane::{LaneHead, NO_TID, Producer, Slot};
 use counterfoil_abi::record::{Forked, Header, Kind, LINE, Line};
 
@@ -102,10 +102,10 @@ fn claim(thread: &'static Thread) {
     let pid = process::pid();
     thread.number.set(thread_id());
     let owner = u64::from(pid) << 32 | u64::from(thread.number.get());
-    if let Some((index, lane)) = claim_free(owner).or_else(|| claim_left(owner)) {
+    if let Some((index, lane)) = claim_any(owner) {
         thread.lane.set(Some(lane));
-        thread.lanes.set(1 << index);
-        thread.lane_index.set(index as u8);
+        thread.lanes.set(if index < FULL_LANES { 1 << index } else { 0 });
+        thread.lane_index.set(index as u16);
         thread.offers.set(0);
     }
     // Last: who leaves in the middle of this begins anew.
@@ -117,43 +117,60 @@ fn claim(thread: &'static Thread) {
 /// published, and is taken up again as it stands.
 pub fn renew(thread: &'static Thread) {
     let index = usize::from(thread.lane_index.get());
-    if thread.lanes.get() >> index & 1 == 1 {
-        let (head, ring) = parts(index);
-        // SAFETY: mapped for good, and this thread's.
-        thread.lane.set(Some(unsafe { Producer::new(head, ring) }));
+    let owner = u64::from(process::pid()) << 32 | u64::from(thread.number.get());
+    if head(index).owner.load(Ordering::Relaxed) == owner {
+        thread.lane.set(Some(producer(index)));
     }
 }
 
-/// Claims a lane that nobody has.
+/// Threads asked for whether they are gone, before a thread is content with a short lane.
+const FEW: usize = 8;
+
+/// Claims a lane: a full one if there is one.
+fn claim_any(owner: u64) -> Option<(usize, Producer)> {
+    claim_free(owner)
+        .or_else(|| claim_left(owner, from(owner).take(FEW)))
+        .or_else(|| (FULL_LANES..LANES).find_map(|index| take(index, 0, owner)))
+        .or_else(|| claim_left(owner, 0..reach()))
+}
+
+/// Lanes that may be somebody's: those below.
+fn reach() -> usize {
+    (process::arena().reach.load(Ordering::Relaxed) as usize).clamp(FULL_LANES, LANES)
+}
+
+/// The full lanes. Forks and threads start looking at different places.
+fn from(owner: u64) -> impl Iterator<Item = usize> {
+    (0..FULL_LANES).map(move |step| (owner as usize + step) % FULL_LANES)
+}
+
+/// Claims a full lane that nobody has.
 fn claim_free(owner: u64) -> Option<(usize, Producer)> {
-    // Forks and threads start looking at different places.
-    let start = owner as usize % LANES;
-    (0..LANES).map(|step| (start + step) % LANES).find_map(|index| take(index, 0, owner))
+    from(owner).find_map(|index| take(index, 0, owner))
 }
 
 /// Claims a lane of a thread of this process that is gone: the daemon frees those ten times a second, and threads may come and
 /// go faster. What that one left in it is this process's, whoever adds to it.
 #[cold]
-fn claim_left(owner: u64) -> Option<(usize, Producer)> {
-    (0..LANES).find_map(|index| {
-        let (head, _) = parts(index);
-        // SAFETY: mapped for good; all-atomic.
-        let has = unsafe { &*head }.owner.load(Ordering::Relaxed);
+fn claim_left(owner: u64, mut among: impl Iterator<Item = usize>) -> Option<(usize, Producer)> {
+    among.find_map(|index| {
+        let has = head(index).owner.load(Ordering::Relaxed);
         (has >> 32 == owner >> 32 && is_gone(has)).then(|| take(index, has, owner))?
     })
 }
 
 /// Claims a lane from who has it.
 fn take(index: usize, from: u64, owner: u64) -> Option<(usize, Producer)> {
-    let (head, ring) = parts(index);
-    // SAFETY: mapped for good; all-atomic.
-    let lane = unsafe { &*head };
+    let lane = head(index);
     // Acquire pairs with the daemon's release when it frees a dead thread's lane: we then see
     // the tail it left.
     let ours = lane.owner.load(Ordering::Relaxed) == from
         && lane.owner.compare_exchange(from, owner, Ordering::Acquire, Ordering::Relaxed).is_ok();
-    // SAFETY: mapped for good, and claimed by the exchange.
-    ours.then(|| (index, unsafe { Producer::new(head, ring) }))
+    if ours && index >= FULL_LANES {
+        // Before anything is published there.
+        process::arena().reach.fetch_max(index as u32 + 1, Ordering::Relaxed);
+    }
+    ours.then(|| (index, producer(index)))
 }
 
 /// Lanes that one thread may take for a burst of records: many small files in a row say more than one holds.
@@ -164,26 +181,30 @@ const MOST: u32 = 8;
 #[cold]
 fn another(thread: &'static Thread) -> Option<Producer> {
     let present = usize::from(thread.lane_index.get());
-    let ours = (0..LANES).filter(|&index| index != present && thread.lanes.get() >> index & 1 == 1);
+    let ours = (0..FULL_LANES).filter(|&index| index != present && thread.lanes.get() >> index & 1 == 1);
     let (index, lane) = ours
-        .map(|index| {
-            let (head, ring) = parts(index);
-            // SAFETY: mapped for good, and this thread's.
-            (index, unsafe { Producer::new(head, ring) })
-        })
+        .map(|index| (index, producer(index)))
         .find_map(|(index, mut lane)| (!lane.is_crowded()).then_some((index, lane)))
         .or_else(|| (thread.lanes.get().count_ones() < MOST).then(|| claim_free(identity(thread)))?)?;
     thread.lanes.set(thread.lanes.get() | 1 << index);
     // An offer that is open stays where the present lane has its place: that lane remains this thread's.
-    thread.lane_index.set(index as u8);
+    thread.lane_index.set(index as u16);
     Some(lane)
 }
 
-/// A lane's control words, and its ring.
-fn parts(index: usize) -> (*const LaneHead, *const Slot) {
-    let base = process::settings().arena;
-    // SAFETY: both lie within the arena's mapping (the ABI's layout), which stays for the process's life.
-    unsafe { (base.add(lane_head_at(index)).cast::<LaneHead>(), base.add(ring_at(index)).cast::<Slot>()) }
+/// A lane's control words.
+fn head(index: usize) -> &'static LaneHead {
+    // SAFETY: within the arena's mapping (the ABI's layout), which stays for the process's life; all-atomic.
+    unsafe { &*process::settings().arena.add(lane_head_at(index)).cast::<LaneHead>() }
+}
+
+/// The writing side of a lane that is this thread's.
+fn producer(index: usize) -> Producer {
+    // SAFETY: as in `head`; a ring of so many lines stands there.
+    unsafe {
+        let ring = process::settings().arena.add(ring_at(index)).cast::<Slot>();
+        Producer::new(head(index), ring, lines(index))
+    }
 }
 
 /// Which lane this thread writes; None if it has none.
@@ -210,9 +231,8 @@ pub fn alone(thread: &'static Thread) -> bool {
         return true;
     }
     let own = (thread.lane_epoch.get() == process::epoch()).then(|| thread.number.get());
-    (0..LANES).all(|index| {
-        // SAFETY: mapped for good; all-atomic.
-        let owner = unsafe { &*parts(index).0 }.owner.load(Ordering::Relaxed);
+    (0..reach()).all(|index| {
+        let owner = head(index).owner.load(Ordering::Relaxed);
         (owner >> 32) as u32 != process::pid() || Some(owner as u32) == own
     })
 }

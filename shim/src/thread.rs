@@ -24,15 +24,15 @@ pub struct Thread {
     recording: Cell<usize>,
     /// Which process (see [`process::epoch`]) `lane` belongs to.
     pub lane_epoch: Cell<u32>,
+    /// Which lane it is.
+    pub lane_index: Cell<u16>,
     /// Offers that are open, a bit each.
     pub offers: Cell<u8>,
-    /// Which lane it is.
-    pub lane_index: Cell<u8>,
     /// When the present recording began, 0 until asked.
     pub time: Cell<u64>,
     /// This thread's number, or what stands for it: set with the lane.
     pub number: Cell<u32>,
-    /// The lanes that this thread has, a bit each.
+    /// The full lanes that this thread has, a bit each.
     pub lanes: Cell<u64>,
     /// The lane that this thread writes.
     pub lane: Cell<Option<Producer>>,

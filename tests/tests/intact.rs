@@ -356,3 +356,44 @@ fn a_thread_for_each_connection() {
     let whole = |t: &Transfer| t.verdict() == "intact" && t.origin() == Some(100);
     check!(run, all.len() == 500 && all.iter().all(whole), "{} of 500", all.len());
 }
+
+/// More threads at a time than there are lanes with room for bursts, and more forks.
+const MANY: &str = "
+import os, sys, threading
+def use(n, meet):
+    into, out = os.pipe()
+    for turn in range(2):
+        for _ in range(10):
+            os.write(out, b'%05d' % n * 20)
+            assert len(os.read(into, 100)) == 100
+        meet()
+    os.close(into); os.close(out)
+if sys.argv[1] == 'threads':
+    barrier = threading.Barrier(200)
+    threads = [threading.Thread(target=use, args=[n, barrier.wait]) for n in range(200)]
+    for thread in threads: thread.start()
+    for thread in threads: thread.join()
+else:
+    until, go = os.pipe()
+    for n in range(200):
+        if os.fork() == 0:
+            os.close(go); use(n, lambda: os.read(until, 1)); os._exit(0)
+    os.close(go)
+    for _ in range(200): os.wait()
+";
+
+#[test]
+fn many_threads_and_many_forks() {
+    for what in ["threads", "forks"] {
+        let run = Observed::new([peers::PYTHON, "-c", MANY, what]).go().well();
+        truth::blameless(&run);
+        let all = run.report.on("pipe");
+        let whole = |t: &&Transfer| t.verdict() == "intact" && t.origin() == Some(2000);
+        check!(
+            run,
+            all.iter().filter(whole).count() == 200,
+            "{what}: {} of 200",
+            all.iter().filter(whole).count()
+        );
+    }
+}

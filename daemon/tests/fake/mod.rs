@@ -4,7 +4,7 @@
 #![allow(dead_code, reason = "each test uses a part of it")]
 #![allow(clippy::undocumented_unsafe_blocks, reason = "a mapping that lives as long as its `Shim`")]
 
-use counterfoil_abi::arena::{ARENA_BYTES, ArenaHead, lane_head_at, ring_at};
+use counterfoil_abi::arena::{self, ARENA_BYTES, ArenaHead, lane_head_at, ring_at};
 use counterfoil_abi::hello::{MAGIC, Reply, Request};
 use counterfoil_abi::lane::{LaneHead, Producer, Slot};
 use counterfoil_abi::record::*;
@@ -103,7 +103,7 @@ impl Shim {
             let head = base.add(lane_head_at(lane)).cast::<LaneHead>();
             let me = u64::from(std::process::id()) << 32 | 1;
             (*head).owner.store(me, Ordering::Relaxed);
-            Producer::new(head, base.add(ring_at(lane)).cast::<Slot>())
+            Producer::new(head, base.add(ring_at(lane)).cast::<Slot>(), arena::lines(lane))
         });
         let pushed = producer.push(lines);
         self.head().bell.store(1, Ordering::Relaxed);

@@ -3,7 +3,7 @@
 use super::*;
 use crate::{mac, objects, process, start};
 use counterfoil_abi::Tag;
-use counterfoil_abi::arena::{ARENA_BYTES, ArenaHead, LANES, POLICY_WATCHED, lane_head_at, ring_at};
+use counterfoil_abi::arena::{ARENA_BYTES, ArenaHead, LANES, POLICY_WATCHED, lane_head_at, lines, ring_at};
 use counterfoil_abi::lane::{Consumer, LaneHead};
 use counterfoil_abi::prints::Sampler;
 use counterfoil_abi::record::{Channel, Line, PARTIAL, Record, WITNESSED};
@@ -92,7 +92,11 @@ fn read_lanes(mut each: impl FnMut(&[Line])) {
     for lane in (0..LANES).filter(|&lane| !is_harness(lane)) {
         // SAFETY: within the arena.
         let mut consumer = unsafe {
-            Consumer::new(ARENA.0.add(lane_head_at(lane)).cast(), ARENA.0.add(ring_at(lane)).cast())
+            Consumer::new(
+                ARENA.0.add(lane_head_at(lane)).cast(),
+                ARENA.0.add(ring_at(lane)).cast(),
+                lines(lane),
+            )
         };
         let mut lines = Default::default();
         loop {

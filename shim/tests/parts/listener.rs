@@ -1,7 +1,7 @@
 //! A daemon that grants every process an arena and keeps all that is said in it.
 
 use counterfoil_abi::ABI_VERSION;
-use counterfoil_abi::arena::{ARENA_BYTES, LANES, MAGIC, POLICY_WATCHED, lane_head_at, ring_at};
+use counterfoil_abi::arena::{ARENA_BYTES, LANES, MAGIC, POLICY_WATCHED, lane_head_at, lines, ring_at};
 use counterfoil_abi::hello::{self, GRANTED, Reply, Request};
 use counterfoil_abi::lane::{Consumer, LaneHead, Slot};
 use counterfoil_abi::record::{MAX_LINES, Record};
@@ -90,6 +90,7 @@ impl Arena {
             Consumer::new(
                 self.base.add(lane_head_at(lane)).cast::<LaneHead>(),
                 self.base.add(ring_at(lane)).cast::<Slot>(),
+                lines(lane),
             )
         }
     }
