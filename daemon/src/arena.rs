@@ -242,8 +242,9 @@ impl Arena {
             };
             self.rest.rings = Some(rings);
         }
-        if self.rest.lanes.is_empty() {
-            self.rest.lanes.resize_with(LANES, || None);
+        if self.rest.lanes.len() <= lane {
+            // Most programs need the first ones only.
+            self.rest.lanes.resize_with(lane + 1, || None);
         }
         let rings = self.rest.rings.as_ref().ok_or_else(|| io::Error::other("not mapped"))?.as_ptr();
         let head: *const LaneHead = self.lane_head(lane);
