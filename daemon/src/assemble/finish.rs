@@ -25,7 +25,8 @@ impl Assembler {
             object.settled = false;
             return;
         }
-        if object.settled && now.saturating_sub(object.settled_at) >= AGAIN {
+        // All is told by then; and whichever end settles last finds the other.
+        if object.settled && (AGAIN..3 * AGAIN).contains(&now.saturating_sub(object.settled_at)) {
             self.join_in_order(key);
         }
         let Some(object) = self.objects.get_mut(key) else { return };
