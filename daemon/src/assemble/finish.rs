@@ -134,6 +134,7 @@ impl Assembler {
 
     /// Says the last word about a transfer.
     pub(super) fn judge(&mut self, leg: Key) {
+        self.confirm(leg);
         let Some(mut transfer) = self.transfers.remove(leg) else { return };
         self.say_judged(&mut transfer);
         let Transfer { mut pair, origin, destination, .. } = transfer;
@@ -181,13 +182,6 @@ impl Assembler {
             })
         };
         let mut judgement = case(&from, &to);
-        let accuses = matches!(judgement.verdict, Verdict::Altered | Verdict::Truncated);
-        let lossy = from.iter().chain(&to).any(|end| end.dropped);
-        let rivalled = |o: &Object| o.has_rival() || lossy && o.rival.is_some();
-        if accuses && [origin, destination].into_iter().flatten().any(rivalled) {
-            from.iter_mut().for_each(|end| end.doubts.push(Reason::DisputedClaim));
-            judgement = case(&from, &to);
-        }
         if judgement.verdict == Verdict::Altered && channel != Channel::Tls {
             // Who can't show that he has the socket, and could not have changed the other's bytes
             // anyway (another user), does not get that word about it.

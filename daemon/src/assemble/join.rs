@@ -1,14 +1,13 @@
 //! Ends find each other.
 //!
 //! TLS by flow id, TCP and datagrams by the pair of addresses, Unix sockets by the pair of inodes,
-//! pipes by their one inode (they are one object from the start).
+//! pipes by their one inode (they are one object from the start). Unix sockets that nobody could be asked about: [`super::paths`].
 
 use super::object::{Direction, Object, Proof};
 use super::pair::Side;
 use super::program::ArenaId;
 use super::slab::Key;
 use super::{Assembler, SETTLE, Suspect, Transfer};
-use counterfoil_abi::UNKNOWN;
 use counterfoil_abi::record::{Address, Channel};
 
 /// How much later than the other end a connection may be told of that began before it, nanoseconds.
@@ -157,9 +156,8 @@ impl Assembler {
             let peer_inode = object.peer_inode;
             let named = self.by_inode.get(&(device, peer_inode)).copied().filter(|_| peer_inode != 0);
             let naming = self.wanted.remove(&(device, inode));
-            let opened = object.opened;
             let peer = named.or(naming).filter(|&p| p != key);
-            peer.inspect(|&peer| self.contest(peer, opened));
+            peer.inspect(|&peer| self.contest(peer, 0));
             if let Some(peer) = peer.filter(|&p| self.agrees_on_peer(p, inode)) {
                 self.lay_together(key, peer);
                 return;
@@ -177,110 +175,6 @@ impl Assembler {
         self.objects
             .get(peer)
             .is_some_and(|o| o.peer.is_none() && !o.disputed && (o.peer_inode == 0 || o.peer_inode == inode))
-    }
-
-    /// Neither end could be asked while it was open: the same path, each naming the other's process, and
-    /// no second candidate for either. One may come later: what nobody accepted stood there alone.
-    fn join_path(&mut self, arena: ArenaId, key: Key) {
-        let Some(object) = self.objects.get(key) else { return };
-        if object.path.is_empty() || object.peer_pid == 0 {
-            return;
-        }
-        let (opened, accepted) = (object.opened, object.accepted);
-        let crowded = self.by_path.entry(object.path.clone()).or_default().add(key);
-        let (taken, free) = self.candidates(arena, key);
-        if !accepted {
-            taken.into_iter().for_each(|key| self.contest(key, opened));
-        }
-        if let [peer] = free[..]
-            && !crowded
-            && self.candidates_of(peer).1 == [key]
-            && self.were_at_one_time(key, peer)
-        {
-            // Others that were there when it was accepted were laid beside something by their path, too.
-            let others = self.candidates_of(if accepted { key } else { peer }).0;
-            let rivals = others.into_iter().filter_map(|other| self.objects.get(other).map(|o| o.opened));
-            self.lay_together_by_path(key, peer, rivals.min().unwrap_or(UNKNOWN));
-        }
-    }
-
-    /// [`Self::join_path`], where there are several and all is told: connections are accepted in the order in which they
-    /// were made. That proves nothing, and nothing that differs then accuses anybody. What is the same at both ends is.
-    pub(super) fn join_in_order(&mut self, key: Key) {
-        let Some(object) = self.objects.get(key) else { return };
-        let unnamed = object.peer_inode == 0 && !object.path.is_empty() && object.peer_pid != 0;
-        if object.channel != Channel::Unix || object.peer.is_some() || object.disputed || !unnamed {
-            return;
-        }
-        self.by_path.entry(object.path.clone()).or_default().add(key);
-        let in_order = |mut all: Vec<Key>| {
-            all.sort_by_key(|&key| self.objects.get(key).map(|o| o.opened));
-            all
-        };
-        let others = in_order(self.candidates_of(key).1);
-        let Some(&first) = others.first() else { return };
-        let like = in_order(self.candidates_of(first).1);
-        let place = like.iter().position(|&k| k == key);
-        let peer = place.and_then(|place| others.get(place));
-        if let Some(&peer) = peer.filter(|&&peer| self.were_at_one_time(key, peer)) {
-            self.lay_together_by_path(key, peer, 0);
-        }
-    }
-
-    /// The accepted one was not over when the other one was opened.
-    fn were_at_one_time(&self, a: Key, b: Key) -> bool {
-        let (Some(a), Some(b)) = (self.objects.get(a), self.objects.get(b)) else { return false };
-        let (accepted, connected) = if a.accepted { (a, b) } else { (b, a) };
-        accepted.over().is_none_or(|over| connected.opened < over)
-    }
-
-    /// `rival`: see [`Object::rival`].
-    fn lay_together_by_path(&mut self, key: Key, peer: Key, rival: u64) {
-        for key in [key, peer] {
-            if let Some(object) = self.objects.get_mut(key) {
-                object.rival = Some(rival);
-            }
-        }
-        self.lay_together(key, peer);
-    }
-
-    fn candidates_of(&self, key: Key) -> (Vec<Key>, Vec<Key>) {
-        let user = self.objects.get(key).and_then(|object| object.uses.first());
-        user.map_or_else(Default::default, |user| self.candidates(user.arena, key))
-    }
-
-    /// What may be at the other end, by path: laid beside something else by its path, and by itself.
-    fn candidates(&self, arena: ArenaId, key: Key) -> (Vec<Key>, Vec<Key>) {
-        let Some(object) = self.objects.get(key) else { return Default::default() };
-        let names = |from: &Object, program: ArenaId| {
-            self.programs.get(&program).is_some_and(|p| {
-                let pid = from.peer_pid;
-                p.facts.nspid.contains(&pid) || p.facts.process.pid == pid || p.children.contains_key(&pid)
-            })
-        };
-        let may_be = |other: &Object| {
-            let unasked = other.peer.is_none() || other.rival.is_some();
-            unasked
-                && other.peer_inode == 0
-                && !other.disputed
-                && other.channel == object.channel
-                && other.accepted != object.accepted
-                && other.uses.first().is_some_and(|u| {
-                    // Forks of one program: a pid that is gone can't be looked up any more.
-                    u.arena == arena || names(object, u.arena) && names(other, arena)
-                })
-        };
-        let same = self.by_path.get(&object.path).map_or(&[][..], |same| &same.keys);
-        let others = same.iter().copied().filter(|&candidate| candidate != key);
-        let found = others.filter(|&candidate| self.objects.get(candidate).is_some_and(may_be));
-        found.partition(|&candidate| self.objects.get(candidate).is_some_and(|o| o.peer.is_some()))
-    }
-
-    /// If it was laid beside its peer by path: that may be what was opened then, instead.
-    fn contest(&mut self, key: Key, opened: u64) {
-        if let Some(rival) = self.objects.get_mut(key).and_then(|o| o.rival.as_mut()) {
-            *rival = opened.min(*rival);
-        }
     }
 
     /// A TLS session got its flow id.

@@ -27,6 +27,7 @@ mod orphans;
 mod outward;
 pub mod pair;
 pub(crate) mod passed;
+mod paths;
 pub mod pending;
 pub mod program;
 mod relay;
@@ -132,31 +133,6 @@ enum Suspect {
     Cipher(Key, object::Direction),
 }
 
-/// Unix sockets of one path, of which neither end could be asked who is at the other.
-#[derive(Default)]
-struct SamePath {
-    keys: Vec<Key>,
-    /// There were more: what is alone here may not be.
-    crowded: bool,
-}
-
-impl SamePath {
-    /// As many as are looked through for one that is new.
-    const MOST: usize = 256;
-
-    /// True: not all have a place.
-    fn add(&mut self, key: Key) -> bool {
-        if !self.keys.contains(&key) {
-            if self.keys.len() < Self::MOST {
-                self.keys.push(key);
-            } else {
-                self.crowded = true;
-            }
-        }
-        self.crowded
-    }
-}
-
 /// All tables.
 pub struct Assembler {
     settings: Settings,
@@ -166,7 +142,7 @@ pub struct Assembler {
     by_inode: HashMap<Inode, Key>,
     by_flow: HashMap<[u8; 16], FlowEnds>,
     by_addresses: HashMap<(Address, Address), Vec<Key>>,
-    by_path: HashMap<Vec<u8>, SamePath>,
+    by_path: HashMap<Vec<u8>, paths::SamePath>,
     /// Unix sockets that were named as a peer and are not known yet, and who named them.
     wanted: HashMap<Inode, Key>,
     /// Ends of SSH channels.

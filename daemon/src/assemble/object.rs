@@ -297,8 +297,8 @@ pub struct Object {
     pub carries_tls: Option<[u64; 2]>,
     /// Somebody claims it who does not hold it, or two claim it.
     pub disputed: bool,
-    /// It was laid beside its peer by their path alone: when the first other one was opened that may have been the peer;
-    /// [`UNKNOWN`] none.
+    /// It was laid beside its peer by their path alone (see [`super::paths`]): when the first other one was opened that may have
+    /// been the peer; [`UNKNOWN`] none.
     pub rival: Option<u64>,
     /// First record, monotonic nanoseconds.
     pub opened: u64,
@@ -382,18 +382,6 @@ impl Object {
     /// All uses have ended.
     pub fn ended(&self) -> bool {
         self.uses.iter().all(|u| u.finish.is_some())
-    }
-
-    /// When the last user left it, if all have.
-    pub fn over(&self) -> Option<u64> {
-        let ends = self.uses.iter().map(|u| u.ended.map(|e| e.header.time));
-        ends.reduce(|a, b| Some(a?.max(b?))).flatten()
-    }
-
-    /// What was laid beside it by path may not have been its peer.
-    pub fn has_rival(&self) -> bool {
-        let rival = self.rival.filter(|&opened| opened != UNKNOWN);
-        rival.is_some_and(|opened| self.over().is_none_or(|over| opened < over))
     }
 
     /// Bytes that passed in a direction, as far as is known.

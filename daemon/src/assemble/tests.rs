@@ -11,6 +11,7 @@ use counterfoil_abi::{BLOCK, UNKNOWN};
 
 mod inherited;
 mod orders;
+mod paths;
 mod relayed;
 mod ssh;
 mod table;
@@ -470,85 +471,5 @@ fn one_record_speaks_for_a_stream_and_for_its_cipher_witness() {
         let said =
             |j: &Judged| matches!(j, Judged::Notice(n) if matches!(n.what, What::CipherMismatch { .. }));
         assert_eq!(t.assembler.out.iter().filter(|j| said(j)).count(), 1);
-    }
-}
-
-/// Connections of one program to one path, where neither end could be asked: one that nobody accepted, and one of which the
-/// other end has read something else, since it is another one's.
-#[test]
-fn what_nobody_accepted_accuses_nobody() {
-    let end = |object: u32, time: u64, accepted: bool| {
-        opened(object, Channel::Unix, |o| {
-            (o.header.time, o.header.flags) = (time, if accepted { ACCEPTED } else { CONNECTED });
-            (o.device, o.inode, o.peer_pid, o.name_len) = (9, u64::from(object), 1, 2);
-            o.name[..2].copy_from_slice(b"/s");
-        })
-    };
-    let is_over = |object: u32, time: u64, out: u64, inward: u64| {
-        ended(object, How::Closed, out, inward, |e| e.header.time = time)
-    };
-    // What came late: the accepted one's real peer. 10: while it was open, 90: afterwards.
-    for (late, verdict) in [(10, Verdict::Unverified), (90, Verdict::Altered)] {
-        let mut t = table(Told::default());
-        t.program(1, 0);
-        t.say(1, end(1, 5, false));
-        t.say(1, partial(1, Tap::SockSend, 0, 100, 1));
-        t.say(1, is_over(1, 6, 100, 0));
-        t.say(1, end(2, 20, true));
-        t.say(1, partial(2, Tap::SockRecv, 0, 100, 2));
-        t.say(1, is_over(2, 80, 0, 100));
-        t.say(1, end(3, late, false));
-        t.say(1, partial(3, Tap::SockSend, 0, 100, 2));
-        t.say(1, is_over(3, late + 5, 100, 0));
-        t.wait(5);
-        let all = t.transfers();
-        let both = all.iter().find(|t| t.origin.is_some() && t.destination.is_some()).expect("by path");
-        assert_eq!(both.verdict, verdict, "{both:?}");
-        assert_eq!(both.reasons.contains(&Reason::DisputedClaim), verdict == Verdict::Unverified);
-        t.assembler.gone(1);
-        t.assembler.finish_all();
-        t.wait(1);
-        assert!(t.empty());
-    }
-}
-
-/// Connections to one path that were over before either end could be asked are laid together in their order: what is the same at
-/// both ends is told so, and what isn't accuses nobody.
-#[test]
-fn short_ones_of_one_path_are_joined_in_their_order() {
-    let end = |object: u32, time: u64, accepted: bool| {
-        opened(object, Channel::Unix, |o| {
-            (o.header.time, o.header.flags) = (time, if accepted { ACCEPTED } else { CONNECTED });
-            let (inode, peer) = if accepted { (object + 100, 1) } else { (object, 2) };
-            (o.device, o.inode, o.peer_pid, o.name_len) = (9, u64::from(inode), peer, 2);
-            o.name[..2].copy_from_slice(b"/s");
-        })
-    };
-    for (at_once, mixed_up) in [(false, false), (true, false), (false, true)] {
-        let mut t = table(Told::default());
-        t.program(1, 0);
-        t.program(2, 0);
-        for n in 1..=20 {
-            let value = if mixed_up { 21 - n as u8 } else { n as u8 };
-            for (arena, time, accepted, value) in
-                [(1, 10 * u64::from(n), false, n as u8), (2, 10 * u64::from(n) + 1, true, value)]
-            {
-                let over = |e: &mut Ended| e.header.time = time + 500;
-                t.say(arena, end(n, time, accepted));
-                let (tap, out, inward) =
-                    if accepted { (Tap::SockRecv, 0, 100) } else { (Tap::SockSend, 100, 0) };
-                t.say(arena, partial(n, tap, 0, 100, value));
-                t.say(arena, ended(n, How::Closed, out, inward, over));
-            }
-        }
-        if at_once {
-            t.assembler.finish_all();
-        } else {
-            t.wait(2);
-        }
-        let all = t.transfers();
-        assert_eq!(all.len(), 20);
-        let reasons: &[Reason] = if mixed_up { &[Reason::DisputedClaim] } else { &[] };
-        assert!(all.iter().all(|t| t.reasons == reasons), "{all:?}");
     }
 }
