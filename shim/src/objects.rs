@@ -9,41 +9,12 @@ use crate::stream::Stream;
 use crate::thread::Guard;
 use crate::{kernel, process};
 use bytemuck::Zeroable;
-use core::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicI32, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use counterfoil_abi::record::{Channel, Ended, How, Kind, Reason, THROUGH_STDIO, Tap};
+use region::{Counters, FEW, GIVEN_BACK, SLOTS, counters, reach, slot};
+pub use region::{REGION_BYTES, provide};
 
-/// Objects that a family can have open at once.
-const SLOTS: u32 = 32768;
-/// Bytes of all of them.
-pub const REGION_BYTES: usize = size_of::<Counters>() + SLOTS as usize * size_of::<Object>();
-/// They are mapped in chunks, as they are needed: a program may have little room for addresses, or lock all that it has. The
-/// first one holds [`FEW`] slots, each of the others as many as all before it.
-const CHUNKS: usize = (SLOTS / FEW).trailing_zeros() as usize + 1;
-const PAGE: usize = 4096;
-
-#[repr(C, align(64))]
-struct Counters {
-    last_number: AtomicU32,
-    look_from: AtomicU32,
-    /// Slots from here on were never used; 0 stands for [`FEW`].
-    ceiling: AtomicU32,
-    /// Slots that were given back last, one more than its index each, 0: taken. What was used a moment ago is at
-    /// hand, where a program opens one file after the other.
-    given_back: [AtomicU32; GIVEN_BACK],
-    /// How many were: the oldest of them stands where the next one will.
-    given: AtomicU32,
-}
-
-/// Not the last one is used again at once, since another thread may still be in a call on what it was.
-const GIVEN_BACK: usize = 64;
-
-/// Slots that are used in turn as long as one of them is free: not all of them, since what was used once
-/// takes memory.
-const FEW: u32 = 256;
-
-static REGION: AtomicPtr<Counters> = AtomicPtr::new(core::ptr::null_mut());
-/// Where slot 0 would be if all were in one piece with each chunk; null: it is not mapped in this process.
-static CHUNK: [AtomicPtr<Object>; CHUNKS] = [const { AtomicPtr::new(core::ptr::null_mut()) }; CHUNKS];
+mod region;
 
 /// Direction of the last call.
 pub const OUT: u8 = 1;
@@ -148,97 +119,6 @@ pub struct Name {
     pub number: u32,
 }
 
-/// Which chunk a slot is in.
-#[inline]
-fn chunk_of(index: u32) -> usize {
-    (u32::BITS - (index / FEW).leading_zeros()) as usize
-}
-
-/// A chunk's pages within the region, from the last page of the chunk before: by that it is found.
-fn pages_of(chunk: usize) -> core::ops::Range<usize> {
-    let end = |chunk: usize| {
-        (size_of::<Counters>() + ((FEW as usize) << chunk) * size_of::<Object>()).next_multiple_of(PAGE)
-    };
-    let first = chunk.checked_sub(1).map_or(0, |before| end(before) - PAGE);
-    first..end(chunk)
-}
-
-/// Hands the region its memory: shared, zeroed, all of it. What is not needed yet is given back; by the last page that is kept
-/// the rest is found again.
-///
-/// # Safety
-/// [`REGION_BYTES`], mapped for this, in pages.
-pub unsafe fn provide(region: *mut u8) {
-    let kept = pages_of(0).end;
-    // SAFETY: contract; nobody knows of it yet. If the kernel refuses, it stays.
-    let _ =
-        unsafe { rustix::mm::munmap(region.add(kept).cast(), REGION_BYTES.next_multiple_of(PAGE) - kept) };
-    REGION.store(region.cast(), Ordering::Relaxed);
-    // SAFETY: the slots stand behind the counters.
-    CHUNK[0].store(unsafe { region.cast::<Counters>().add(1) }.cast(), Ordering::Relaxed);
-}
-
-fn counters() -> &'static Counters {
-    // SAFETY: mapped for good, and all atomics.
-    unsafe { &*REGION.load(Ordering::Relaxed) }
-}
-
-/// What stands in a slot, if its chunk is mapped here.
-#[inline]
-fn slot(index: u32) -> Option<&'static Object> {
-    debug_assert!(index < SLOTS);
-    // Acquire pairs with the release in `map`.
-    let base = CHUNK[chunk_of(index)].load(Ordering::Acquire);
-    // SAFETY: the chunk is mapped for good and holds this slot; an Object is valid at any bytes' value.
-    (!base.is_null()).then(|| unsafe { &*base.wrapping_add(index as usize) })
-}
-
-/// What stands in a slot; its chunk is mapped if that was never done.
-fn reach(index: u32) -> Option<&'static Object> {
-    slot(index).or_else(|| {
-        map(chunk_of(index))?;
-        slot(index)
-    })
-}
-
-/// Maps a chunk, and those before it: their last page is mapped once more, with those behind it. (A length of 0 stands for
-/// that, of shared memory: mremap(2).) None: the kernel refuses, and what there is must do.
-#[cold]
-fn map(chunk: usize) -> Option<()> {
-    /// It did so once.
-    static REFUSED: AtomicBool = AtomicBool::new(false);
-    let before = chunk.checked_sub(1)?;
-    if CHUNK[before].load(Ordering::Acquire).is_null() {
-        map(before)?;
-    }
-    if process::sandboxed() || REFUSED.load(Ordering::Relaxed) {
-        return None;
-    }
-    let pages = pages_of(chunk);
-    let from_slots = pages.start - size_of::<Counters>();
-    let page = CHUNK[before].load(Ordering::Acquire).wrapping_byte_add(from_slots);
-    let may_move = rustix::mm::MremapFlags::MAYMOVE;
-    // SAFETY: the page stays mapped, and the mapping is a new one, at an address of the kernel's choice.
-    let at = unsafe { rustix::mm::mremap(page.cast(), 0, pages.len(), may_move) };
-    let Ok(at) = at else {
-        REFUSED.store(true, Ordering::Relaxed);
-        return None;
-    };
-    let slots = at.wrapping_byte_sub(from_slots);
-    // Release pairs with the acquire in `slot`.
-    let first = CHUNK[chunk].compare_exchange(
-        core::ptr::null_mut(),
-        slots.cast(),
-        Ordering::Release,
-        Ordering::Relaxed,
-    );
-    if first.is_err() {
-        // SAFETY: nobody was shown it.
-        let _ = unsafe { rustix::mm::munmap(at, pages.len()) };
-    }
-    Some(())
-}
-
 /// The object, if it is still the same.
 #[inline]
 pub fn get(name: Name) -> Option<&'static Object> {
@@ -252,14 +132,7 @@ pub fn slot_of(object: &Object) -> u32 {
 
 /// The stream is still one of that object's. (Of one that is no object's, yes.)
 pub fn has(number: u32, stream: &Stream) -> bool {
-    let at = core::ptr::from_ref(stream).addr();
-    let within = |chunk: usize| {
-        let first = CHUNK[chunk].load(Ordering::Acquire);
-        let index = at.wrapping_sub(first.addr()) / size_of::<Object>();
-        let index = u32::try_from(index).ok().filter(|&index| index < SLOTS && chunk_of(index) == chunk)?;
-        slot(index).map(Object::number)
-    };
-    (0..CHUNKS).find_map(within).is_none_or(|now| now == number)
+    region::around(core::ptr::from_ref(stream).addr()).is_none_or(|object| object.number() == number)
 }
 
 /// A new object with one reference. None: no slot is free, which is counted.
@@ -274,7 +147,7 @@ pub fn make(channel: Channel) -> Option<Name> {
             return Some(begin(counters, object, index, channel));
         }
     }
-    let mut ceiling = counters.ceiling.load(Ordering::Relaxed).max(FEW);
+    let mut ceiling = counters.ceiling.load(Ordering::Relaxed).clamp(FEW, SLOTS);
     loop {
         let from = counters.look_from.fetch_add(1, Ordering::Relaxed);
         for step in 0..ceiling {
