@@ -94,6 +94,22 @@ impl Service {
         assert_eq!(unsafe { libc::kill(pid, signal) }, 0);
     }
 
+    /// Ends the process that holds the arenas, as a service manager would.
+    fn end_keeper(&self, signal: i32) {
+        let state = self.at("state").into_os_string().into_encoded_bytes();
+        let keeper = |pid: &i32| {
+            let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let words: Vec<&[u8]> = line.split(|&b| b == 0).collect();
+            words.contains(&&b"hold-arenas"[..]) && words.contains(&&state[..])
+        };
+        let all = std::fs::read_dir("/proc").unwrap();
+        let pids = all.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+        let pid = pids.filter(keeper).next().expect("a keeper");
+        // SAFETY: a signal to a process that this test's daemon started.
+        assert_eq!(unsafe { libc::kill(pid, signal) }, 0);
+        until("the keeper ends", || (!keeper(&pid)).then_some(()));
+    }
+
     fn ended(&mut self) -> ExitStatus {
         let mut child = self.child.take().unwrap();
         until("the daemon ends", || child.try_wait().unwrap())
@@ -215,7 +231,7 @@ fn systemds_descriptor_store_brings_arenas_and_key_back() {
     // The whole service is killed.
     service.signal(libc::SIGKILL);
     service.ended();
-    std::fs::remove_file(service.at("state/keeper")).unwrap();
+    service.end_keeper(libc::SIGKILL);
 
     // Its next life gets key and arena from systemd, as descriptors 3 and 4.
     let key = rustix::fs::memfd_create("key", rustix::fs::MemfdFlags::empty()).unwrap();
@@ -260,9 +276,17 @@ fn systemds_descriptor_store_brings_arenas_and_key_back() {
         }
         again |= text.contains(&format!("FDNAME={name}")) && !descriptors.is_empty();
     }
+    // Stopped by the service manager, which ends all of a service's processes, it leaves the arena there for the next life.
     service.signal(libc::SIGTERM);
-    service.until_told(&format!("FDNAME={name}"));
+    service.until_told("STOPPING=1");
     assert!(service.ended().success());
+    service.end_keeper(libc::SIGTERM);
+    service.notify.set_nonblocking(true).unwrap();
+    let mut bytes = [0; 4096];
+    while let Ok(got) = service.notify.recv(&mut bytes) {
+        let text = String::from_utf8_lossy(&bytes[..got]);
+        assert!(!text.contains(&format!("FDNAME={name}")), "{text}");
+    }
     let alarms = Command::new(env!("CARGO_BIN_EXE_counterfoil"))
         .args(["alarms", "--json", "--state"])
         .arg(service.at("state"))
