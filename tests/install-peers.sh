@@ -45,6 +45,9 @@ want_program strace strace
 want_program logrotate logrotate
 want_program musl-gcc musl-tools
 want_program setcap libcap2-bin
+# Loads its extensions with RTLD_DEEPBIND.
+want_program php php-cli
+! wanted php || ls /usr/lib/php/*/curl.so >/dev/null 2>&1 || need="$need php-curl"
 # Media, archives and ciphertext: classes of content, and AN0332.
 want_program steghide steghide
 want_program outguess outguess

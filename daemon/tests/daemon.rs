@@ -103,8 +103,8 @@ impl Service {
             words.contains(&&b"hold-arenas"[..]) && words.contains(&&state[..])
         };
         let all = std::fs::read_dir("/proc").unwrap();
-        let pids = all.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
-        let pid = pids.filter(keeper).next().expect("a keeper");
+        let mut pids = all.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+        let pid = pids.find(keeper).expect("a keeper");
         // SAFETY: a signal to a process that this test's daemon started.
         assert_eq!(unsafe { libc::kill(pid, signal) }, 0);
         until("the keeper ends", || (!keeper(&pid)).then_some(()));

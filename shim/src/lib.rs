@@ -10,6 +10,7 @@
 mod code;
 mod content;
 mod datagrams;
+mod deep;
 mod elf;
 mod family;
 mod fds;

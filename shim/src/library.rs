@@ -8,7 +8,7 @@
 use core::ffi::{CStr, c_char, c_int, c_void};
 use core::ptr::null_mut;
 use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
-use libc::{Dl_info, RTLD_LAZY, RTLD_NEXT, RTLD_NOLOAD, dladdr, dlopen, dlsym};
+use libc::{Dl_info, RTLD_LAZY, RTLD_NEXT, RTLD_NOLOAD, dladdr, dlsym};
 
 /// Call sites remembered. A power of two.
 const SITES: usize = 2048;
@@ -169,6 +169,35 @@ pub fn any_behind(any: impl Fn(&CStr) -> bool) -> Option<bool> {
     Some(false)
 }
 
+/// The dynamic section of the object that `address` lies in. Reads all of the object's symbols.
+pub fn dynamic_of(address: *const c_void) -> Option<*const c_void> {
+    let mut info = core::mem::MaybeUninit::<Dl_info>::zeroed();
+    let mut map: *mut LinkMap = null_mut();
+    // SAFETY: fills both when it returns non-zero; the map is the loader's own while the object is loaded.
+    unsafe {
+        let found = libc::dladdr1(address, info.as_mut_ptr(), (&raw mut map).cast(), RTLD_DL_LINKMAP) != 0;
+        (found && !map.is_null()).then(|| (*map).dynamic)
+    }
+}
+
+/// What is added to the addresses in the file of what dlopen returned as `handle`.
+pub fn loaded_at(handle: *mut c_void) -> Option<usize> {
+    let mut map: *mut LinkMap = null_mut();
+    // SAFETY: a handle of dlopen's; filled when it returns 0.
+    unsafe {
+        let found = libc::dlinfo(handle, libc::RTLD_DI_LINKMAP, (&raw mut map).cast()) == 0;
+        (found && !map.is_null()).then(|| (*map).address)
+    }
+}
+
+/// A reference to ourselves, to be given back; null where we can't be found.
+pub fn own_handle() -> *mut c_void {
+    object_of(own_handle as *const c_void).map_or(null_mut(), |object| reference(object.path.as_ptr()))
+}
+
+/// dladdr1's, for the object's `struct link_map` (dlfcn.h).
+const RTLD_DL_LINKMAP: c_int = 2;
+
 fn finder() -> Option<impl Fn(*const c_void) -> Option<Found>> {
     static FIND: AtomicPtr<c_void> = AtomicPtr::new(null_mut());
     let mut find = FIND.load(Ordering::Relaxed);
@@ -217,7 +246,8 @@ pub fn is_tls_name(name: &[u8]) -> bool {
         .any(|known| name.starts_with(known))
 }
 
-fn is_tls_library(address: *const c_void) -> bool {
+/// Does `address` lie in a TLS library?
+pub fn is_tls_library(address: *const c_void) -> bool {
     object_of(address).is_some_and(|object| is_tls_name(base_name(object.path)))
 }
 
@@ -254,16 +284,20 @@ fn in_any(name: &CStr) -> *mut c_void {
 }
 
 fn in_loaded(path: *const c_char, name: &CStr) -> *mut c_void {
-    // SAFETY: NOLOAD takes a reference to what is loaded already, and gives it back.
-    unsafe {
-        let handle = dlopen(path, RTLD_LAZY | RTLD_NOLOAD);
-        if handle.is_null() {
-            return null_mut();
-        }
-        let at = dlsym(handle, name.as_ptr());
-        crate::hooks::dl::give_back(handle);
-        at
+    let handle = reference(path);
+    if handle.is_null() {
+        return null_mut();
     }
+    // SAFETY: a handle, and a C string.
+    let at = unsafe { dlsym(handle, name.as_ptr()) };
+    crate::hooks::dl::give_back(handle);
+    at
+}
+
+/// A handle for what is loaded already, to be given back.
+fn reference(path: *const c_char) -> *mut c_void {
+    // SAFETY: a C string.
+    unsafe { libc::dlopen(path, RTLD_LAZY | RTLD_NOLOAD) }
 }
 
 #[cold]

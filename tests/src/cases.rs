@@ -120,6 +120,10 @@ tls_cleared: "tls 1.3 - write read 40000 4000 clear connections=3", ["tls 40000 
 tls_after_starttls: "tls 1.3 - write read 40000 4000 starttls=20 answer=9", ["tcp 20 20 intact", "tcp 20 20 intact", "tls 40000 40000 intact", "tls 9 9 intact"];
 tls_forked: "tls 1.3 - write read 100000 4000 fork event=3", ["tls 100000 100000 intact|unverified"];
 tls_plugin: "plugin_host", ["tls 30000 30000 intact", "tls 30000 30000 intact", "tls 30000 30000 intact", "tls 30000 30000 intact", "tls 30000 30000 intact", "tls 30000 30000 intact"];
+tls_plugin_near: "plugin_host near", ["tls 30000 30000 intact", "tls 30000 30000 intact", "tls 30000 30000 intact", "tls 30000 30000 intact", "tls 30000 30000 intact", "tls 30000 30000 intact"];
+tls_plugin_deep: "plugin_host deep", ["tls 30000 30000 intact", "tls 30000 30000 intact", "tls 30000 30000 intact", "tls 30000 30000 intact", "tls 30000 30000 intact", "tls 30000 30000 intact"];
+// Only its own RUNPATH leads there, so the host must ask for it by itself, and what was loaded stays unseen.
+tls_plugin_deep_near: "plugin_host deep near", [];
 
 // One socket or pipe for several.
 threads_in_turn: "shared thread-turns", ["tcp 120000 120000 intact"];

@@ -68,6 +68,19 @@ fn python() {
     }
 }
 
+/// PHP loads its extensions with RTLD_DEEPBIND: what they call is looked for past a preloaded library.
+#[test]
+fn php() {
+    need!("php");
+    let file = "new CURLFile(\"secret/shadow\")";
+    let code = format!(
+        "$c = curl_init(\"http://127.0.0.1:$P/\"); curl_setopt($c, CURLOPT_POSTFIELDS, [\"f\" => {file}]); exit(!curl_exec($c));"
+    );
+    // The port is the shell's to put in, the variables are PHP's.
+    let alarm = left(&leaking(&format!("php -r '{}'", code.replace("$P", "'$P'"))), "php", "proven");
+    assert_eq!(alarm.0["count"], 1);
+}
+
 #[test]
 fn perl() {
     need!("perl");

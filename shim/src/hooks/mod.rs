@@ -25,6 +25,7 @@ const FAMILIES: &[&[&str]] = &[
     cipher::HOOKS,
     descriptors::HOOKS,
     dl::HOOKS,
+    dl::WRITTEN_OUT,
     exec::HOOKS,
     files::HOOKS,
     filters::HOOKS,
@@ -43,7 +44,7 @@ const FAMILIES: &[&[&str]] = &[
 /// Looks up all real functions, so that no hook has to.
 pub fn resolve() {
     descriptors::resolve();
-    dl::resolve();
+    dl::resolve_all();
     exec::resolve();
     files::resolve();
     filters::resolve();
