@@ -16,6 +16,8 @@ const EXPORTS: &str = include_str!("../exports.txt");
 /// Room for them, and for a name with its NUL.
 const HOOKS: usize = 192;
 const NAME: usize = 64;
+/// Objects that one dlopen is followed to.
+const FAMILY: usize = 64;
 
 /// A slot that holds a function's address, by machine (ELF supplements): in the PLT's table, in the GOT, in a table of the program's own.
 #[cfg(target_arch = "x86_64")]
@@ -24,11 +26,13 @@ const KINDS: [u32; 3] = [7, 6, 1];
 const KINDS: [u32; 3] = [1026, 1025, 257];
 const IN_PLT: u32 = KINDS[0];
 
+const DT_NEEDED: i64 = 1;
 const DT_PLTRELSZ: i64 = 2;
 const DT_STRTAB: i64 = 5;
 const DT_SYMTAB: i64 = 6;
 const DT_RELA: i64 = 7;
 const DT_RELASZ: i64 = 8;
+const DT_SONAME: i64 = 14;
 const DT_RPATH: i64 = 15;
 const DT_JMPREL: i64 = 23;
 const DT_RUNPATH: i64 = 29;
@@ -88,16 +92,47 @@ struct Hooked {
 struct Search {
     hooked: [Hooked; HOOKS],
     count: usize,
-    /// Where the object that was asked for lies; it and what was loaded with it stand last in the loader's list.
+    /// Where the object that was asked for lies.
     from: u64,
-    begun: bool,
+    /// It, and what was loaded with it for its sake: those are ready. Of what other threads load meanwhile the loader may still
+    /// write the tables.
+    family: [Words; FAMILY],
+    members: usize,
+}
+
+/// What an object says of itself.
+#[derive(Clone, Copy)]
+struct Words {
+    entries: *const Entry,
+    strings: u64,
+}
+
+impl Words {
+    /// What it says of `tag`, each time.
+    fn all(self, tag: i64) -> impl Iterator<Item = &'static CStr> {
+        let mut next = self.entries;
+        core::iter::from_fn(move || {
+            // SAFETY: the loader's own while the object is loaded: entries end with DT_NULL, and these lead to C strings.
+            unsafe {
+                while (*next).tag != 0 {
+                    let entry = &*next;
+                    next = next.add(1);
+                    if entry.tag == tag {
+                        return Some(CStr::from_ptr(at(self.strings + entry.value)));
+                    }
+                }
+                None
+            }
+        })
+    }
 }
 
 /// Lets `handle`, which dlopen returned, and what was loaded with it call us.
 pub fn bind(handle: *mut c_void) {
     let Some(from) = library::loaded_at(handle) else { return };
     let none = Hooked { name: "", real: 0, ours: 0, plain: false };
-    let mut search = Search { hooked: [none; HOOKS], count: 0, from: from as u64, begun: false };
+    let family = [Words { entries: core::ptr::null(), strings: 0 }; FAMILY];
+    let mut search = Search { hooked: [none; HOOKS], count: 0, from: from as u64, family, members: 0 };
     let ours = library::own_handle();
     for name in EXPORTS.lines().filter(|line| !line.starts_with('#')) {
         let Some(hooked) = hooked(handle, ours, name) else { continue };
@@ -134,13 +169,31 @@ fn hooked(handle: *mut c_void, ours: *mut c_void, name: &'static str) -> Option<
 unsafe extern "C" fn each(info: *mut libc::dl_phdr_info, _: usize, data: *mut c_void) -> c_int {
     // SAFETY: the loader's own data, and the search that `bind` passes.
     let (info, search) = unsafe { (&*info, &mut *data.cast::<Search>()) };
-    search.begun |= info.dlpi_addr == search.from;
-    if search.begun {
-        // SAFETY: the loader's own.
-        let headers = unsafe { core::slice::from_raw_parts(info.dlpi_phdr, usize::from(info.dlpi_phnum)) };
-        Object { base: info.dlpi_addr, headers }.rebind(&search.hooked[..search.count]);
+    // SAFETY: the loader's own.
+    let headers = unsafe { core::slice::from_raw_parts(info.dlpi_phdr, usize::from(info.dlpi_phnum)) };
+    let object = Object { base: info.dlpi_addr, headers };
+    let Some(words) = object.words() else { return 0 };
+    if info.dlpi_addr != search.from && !search.needs(words, info.dlpi_name) {
+        return 0;
     }
+    if search.members == FAMILY {
+        return 1;
+    }
+    search.family[search.members] = words;
+    search.members += 1;
+    object.rebind(words, &search.hooked[..search.count]);
     0
+}
+
+impl Search {
+    /// One of the family asked for this object. Who asks stands before it in the loader's list.
+    fn needs(&self, words: Words, path: *const c_char) -> bool {
+        // SAFETY: a C string of the loader's.
+        let path = if path.is_null() { c"" } else { unsafe { CStr::from_ptr(path) } };
+        let (own, file) = (words.all(DT_SONAME).next(), library::base_name(path));
+        let is_it = |name: &CStr| own == Some(name) || name == path || name.to_bytes() == file;
+        self.family[..self.members].iter().any(|member| member.all(DT_NEEDED).any(is_it))
+    }
 }
 
 /// A loaded object.
@@ -164,12 +217,19 @@ impl Object<'_> {
         })
     }
 
-    fn rebind(&self, hooked: &[Hooked]) {
-        let Some(dynamic) = self.header(libc::PT_DYNAMIC) else { return };
-        let entries = at::<Entry>(self.base + dynamic.p_vaddr);
-        // The loader makes addresses of what the file has as offsets, where it may write there.
-        let table = |tag| find(entries, tag).map(|v| if v < self.base { v + self.base } else { v });
-        let (Some(symbols), Some(names)) = (table(DT_SYMTAB), table(DT_STRTAB)) else { return };
+    fn words(&self) -> Option<Words> {
+        let entries = at::<Entry>(self.base + self.header(libc::PT_DYNAMIC)?.p_vaddr);
+        Some(Words { entries, strings: self.table(entries, DT_STRTAB)? })
+    }
+
+    /// Where a table lies. The loader makes addresses of what the file has as offsets, where it may write there.
+    fn table(&self, entries: *const Entry, tag: i64) -> Option<u64> {
+        find(entries, tag).map(|v| if v < self.base { v + self.base } else { v })
+    }
+
+    fn rebind(&self, Words { entries, strings }: Words, hooked: &[Hooked]) {
+        let table = |tag| self.table(entries, tag);
+        let Some(symbols) = table(DT_SYMTAB) else { return };
         let mut sealed = Sealed::of(self);
         for (rows, bytes) in [(DT_JMPREL, DT_PLTRELSZ), (DT_RELA, DT_RELASZ)] {
             let (Some(rows), Some(bytes)) = (table(rows), find(entries, bytes)) else { continue };
@@ -183,7 +243,7 @@ impl Object<'_> {
                 // SAFETY: as above.
                 let symbol = unsafe { &*at::<Elf64_Sym>(symbols).add(symbol) };
                 // SAFETY: as above.
-                let name = unsafe { CStr::from_ptr(at(names + u64::from(symbol.st_name))) }.to_bytes();
+                let name = unsafe { CStr::from_ptr(at(strings + u64::from(symbol.st_name))) }.to_bytes();
                 if let Ok(found) = hooked.binary_search_by(|hook| hook.name.as_bytes().cmp(name)) {
                     let own = (symbol.st_shndx != 0).then_some((self.base + symbol.st_value) as usize);
                     self.replace((self.base + row.r_offset) as usize, kind, own, &hooked[found], &mut sealed);

@@ -132,6 +132,7 @@ extern "C" fn find() -> *mut c_void {
 /// A dlopen with RTLD_DEEPBIND may be called from here instead of from `caller`.
 extern "C" fn makes_no_difference(path: *const c_char, _: c_int, caller: *const c_void) -> bool {
     process::active()
+        && !process::sandboxed()
         && keeping_errno(|| {
             shielded(false, || {
                 deep::anybody_finds(path, caller)
