@@ -127,6 +127,19 @@ impl Words {
     }
 }
 
+/// How many objects were loaded so far, those that are gone included.
+pub fn loads() -> u64 {
+    unsafe extern "C" fn first(info: *mut libc::dl_phdr_info, _: usize, loads: *mut c_void) -> c_int {
+        // SAFETY: the loader's own data, and the answer that is passed below.
+        unsafe { *loads.cast::<u64>() = (*info).dlpi_adds };
+        1
+    }
+    let mut loads = 0u64;
+    // SAFETY: the answer outlives the call.
+    unsafe { libc::dl_iterate_phdr(Some(first), (&raw mut loads).cast()) };
+    loads
+}
+
 /// Lets `handle`, which dlopen returned, and what was loaded with it call us.
 pub fn bind(handle: *mut c_void) {
     let Some(from) = library::loaded_at(handle) else { return };
@@ -157,7 +170,7 @@ fn hooked(handle: *mut c_void, ours: *mut c_void, name: &'static str) -> Option<
     // SAFETY: a C string: every name is shorter than the room.
     let look = |handle| unsafe { dlsym(handle, room.as_ptr().cast()) };
     let real = look(handle);
-    if real.is_null() || (real != look(RTLD_NEXT) && !is_tls_library(real)) {
+    if real.is_null() || !(is_tls_library(real) || real == look(RTLD_NEXT)) {
         return None;
     }
     let ours = if ours.is_null() { null_mut() } else { look(ours) };

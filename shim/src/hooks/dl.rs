@@ -145,10 +145,17 @@ extern "C" fn makes_no_difference(path: *const c_char, _: c_int, caller: *const 
 unsafe extern "C-unwind" fn bound(path: *const c_char, flags: c_int) -> *mut c_void {
     // SAFETY: dlopen's declaration; not null, `makes_no_difference` has seen to that.
     let real: Dlopen = unsafe { core::mem::transmute(DLOPEN.load(Ordering::Relaxed)) };
+    let before = deep::loads();
     // SAFETY: the contract is passed on.
     let handle = unsafe { real(path, flags) };
     if !handle.is_null() {
-        keeping_errno(|| shielded((), || deep::bind(handle)));
+        keeping_errno(|| {
+            shielded((), || {
+                if deep::loads() != before {
+                    deep::bind(handle);
+                }
+            });
+        });
     }
     handle
 }
