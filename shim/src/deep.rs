@@ -1,7 +1,7 @@
 //! Objects that a program loaded with RTLD_DEEPBIND, as PHP loads its extensions: what they call is looked for in their own
 //! dependencies first, and so found past us.
 //!
-//! Called by [`crate::hooks::dl`] when dlopen has returned, nowhere else. Their tables of functions are gone through: where the
+//! Called by [`crate::hooks::dlopen`] when dlopen has returned, nowhere else. Their tables of functions are gone through: where the
 //! function stands that our hook would call on to, our hook stands afterwards, as it would without the flag. What
 //! they find anywhere else is theirs, and stays.
 
@@ -63,19 +63,25 @@ fn search_paths(caller: *const c_void) -> Option<(bool, bool)> {
     Some((has(DT_RPATH), has(DT_RUNPATH)))
 }
 
-/// An object's own table says this of `tag`.
-fn find(entries: *const Entry, tag: i64) -> Option<u64> {
-    let mut at = entries;
-    // SAFETY: the loader's own while the object is loaded: it ends with DT_NULL.
-    unsafe {
-        while (*at).tag != 0 {
-            if (*at).tag == tag {
-                return Some((*at).value);
+/// What an object's own table says of `tag`, each time.
+fn all(mut next: *const Entry, tag: i64) -> impl Iterator<Item = u64> {
+    core::iter::from_fn(move || {
+        // SAFETY: the loader's own while the object is loaded: it ends with DT_NULL.
+        unsafe {
+            while (*next).tag != 0 {
+                let entry = &*next;
+                next = next.add(1);
+                if entry.tag == tag {
+                    return Some(entry.value);
+                }
             }
-            at = at.add(1);
         }
-    }
-    None
+        None
+    })
+}
+
+fn find(entries: *const Entry, tag: i64) -> Option<u64> {
+    all(entries, tag).next()
 }
 
 /// A function that stands where ours should.
@@ -108,22 +114,10 @@ struct Words {
 }
 
 impl Words {
-    /// What it says of `tag`, each time.
-    fn all(self, tag: i64) -> impl Iterator<Item = &'static CStr> {
-        let mut next = self.entries;
-        core::iter::from_fn(move || {
-            // SAFETY: the loader's own while the object is loaded: entries end with DT_NULL, and these lead to C strings.
-            unsafe {
-                while (*next).tag != 0 {
-                    let entry = &*next;
-                    next = next.add(1);
-                    if entry.tag == tag {
-                        return Some(CStr::from_ptr(at(self.strings + entry.value)));
-                    }
-                }
-                None
-            }
-        })
+    /// The names that it gives for `tag`.
+    fn names(self, tag: i64) -> impl Iterator<Item = &'static CStr> {
+        // SAFETY: C strings of the object's, while it is loaded.
+        all(self.entries, tag).map(move |name| unsafe { CStr::from_ptr(at(self.strings + name)) })
     }
 }
 
@@ -203,9 +197,9 @@ impl Search {
     fn needs(&self, words: Words, path: *const c_char) -> bool {
         // SAFETY: a C string of the loader's.
         let path = if path.is_null() { c"" } else { unsafe { CStr::from_ptr(path) } };
-        let (own, file) = (words.all(DT_SONAME).next(), library::base_name(path));
+        let (own, file) = (words.names(DT_SONAME).next(), library::base_name(path));
         let is_it = |name: &CStr| own == Some(name) || name == path || name.to_bytes() == file;
-        self.family[..self.members].iter().any(|member| member.all(DT_NEEDED).any(is_it))
+        self.family[..self.members].iter().any(|member| member.names(DT_NEEDED).any(is_it))
     }
 }
 

@@ -4,6 +4,7 @@
 pub mod cipher;
 pub mod descriptors;
 pub mod dl;
+pub mod dlopen;
 pub mod exec;
 pub mod files;
 pub mod filters;
@@ -25,7 +26,7 @@ const FAMILIES: &[&[&str]] = &[
     cipher::HOOKS,
     descriptors::HOOKS,
     dl::HOOKS,
-    dl::WRITTEN_OUT,
+    dlopen::HOOKS,
     exec::HOOKS,
     files::HOOKS,
     filters::HOOKS,
@@ -44,7 +45,7 @@ const FAMILIES: &[&[&str]] = &[
 /// Looks up all real functions, so that no hook has to.
 pub fn resolve() {
     descriptors::resolve();
-    dl::resolve_all();
+    dl::resolve();
     exec::resolve();
     files::resolve();
     filters::resolve();
