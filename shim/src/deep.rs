@@ -7,7 +7,6 @@
 
 use crate::library::{self, is_tls_library};
 use core::ffi::{CStr, c_char, c_int, c_void};
-use core::ptr::null_mut;
 use core::sync::atomic::{AtomicUsize, Ordering};
 use libc::{Elf64_Phdr, Elf64_Rela, Elf64_Sym, RTLD_DEFAULT, RTLD_NEXT, dlsym};
 
@@ -42,6 +41,10 @@ const DT_RUNPATH: i64 = 29;
 struct Entry {
     tag: i64,
     value: u64,
+}
+
+fn exports() -> impl Iterator<Item = &'static str> {
+    EXPORTS.lines().filter(|line| !line.starts_with('#'))
 }
 
 /// Whether we may call dlopen ourselves for `caller`: `path` leads to the same, whoever asks.
@@ -87,78 +90,93 @@ fn find(entries: *const Entry, tag: i64) -> Option<u64> {
 /// A function that stands where ours should.
 #[derive(Clone, Copy)]
 struct Hooked {
-    name: &'static str,
     real: usize,
     ours: usize,
     /// Nobody but us would be found for a slot that was not looked up yet.
     plain: bool,
 }
 
-/// What is looked for, and in what.
-struct Search {
-    hooked: [Hooked; HOOKS],
-    count: usize,
+/// What was asked for, and what was loaded with it for its sake: those are ready, and stay as long as the handle. Of what other threads load
+/// meanwhile the loader may still write the tables.
+struct Family {
     /// Where the object that was asked for lies.
     from: u64,
-    /// It, and what was loaded with it for its sake: those are ready. Of what other threads load meanwhile the loader may still
-    /// write the tables.
-    family: [Words; FAMILY],
-    members: usize,
+    members: [Object; FAMILY],
+    count: usize,
 }
 
-/// What an object says of itself.
-#[derive(Clone, Copy)]
-struct Words {
-    entries: *const Entry,
-    strings: u64,
-}
-
-impl Words {
-    /// The names that it gives for `tag`.
-    fn names(self, tag: i64) -> impl Iterator<Item = &'static CStr> {
-        // SAFETY: C strings of the object's, while it is loaded.
-        all(self.entries, tag).map(move |name| unsafe { CStr::from_ptr(at(self.strings + name)) })
+/// Calls `each` with what is loaded until it says that this is enough. The loader holds its list meanwhile: nothing is unloaded, and nobody
+/// else is here. Nothing that asks the loader may be called.
+fn loaded(mut each: impl FnMut(&libc::dl_phdr_info) -> bool) {
+    unsafe extern "C" fn call<F: FnMut(&libc::dl_phdr_info) -> bool>(
+        info: *mut libc::dl_phdr_info,
+        _: usize,
+        each: *mut c_void,
+    ) -> c_int {
+        // SAFETY: the loader's own data, and the function that is passed below.
+        unsafe { (*each.cast::<F>())(&*info).into() }
     }
+    fn of<F: FnMut(&libc::dl_phdr_info) -> bool>(each: &mut F) {
+        // SAFETY: the function outlives the call.
+        unsafe { libc::dl_iterate_phdr(Some(call::<F>), core::ptr::from_mut(each).cast()) };
+    }
+    of(&mut each);
 }
 
 /// How many objects were loaded so far, those that are gone included.
 pub fn loads() -> u64 {
-    unsafe extern "C" fn first(info: *mut libc::dl_phdr_info, _: usize, loads: *mut c_void) -> c_int {
-        // SAFETY: the loader's own data, and the answer that is passed below.
-        unsafe { *loads.cast::<u64>() = (*info).dlpi_adds };
-        1
-    }
-    let mut loads = 0u64;
-    // SAFETY: the answer outlives the call.
-    unsafe { libc::dl_iterate_phdr(Some(first), (&raw mut loads).cast()) };
+    let mut loads = 0;
+    loaded(|first| {
+        loads = first.dlpi_adds;
+        true
+    });
     loads
 }
 
 /// Lets `handle`, which dlopen returned, and what was loaded with it call us.
 pub fn bind(handle: *mut c_void) {
     let Some(from) = library::loaded_at(handle) else { return };
-    let none = Hooked { name: "", real: 0, ours: 0, plain: false };
-    let family = [Words { entries: core::ptr::null(), strings: 0 }; FAMILY];
-    let mut search = Search { hooked: [none; HOOKS], count: 0, from: from as u64, family, members: 0 };
+    let mut family = Family { from: from as u64, members: [Object::NONE; FAMILY], count: 0 };
+    loaded(|info| family.is_full() || family.add(info));
+    let (mut names, mut count) = ([""; HOOKS], 0);
+    for name in exports() {
+        names[count] = name;
+        count += 1;
+    }
+    let names = &names[..count];
+    let place = |name: &[u8]| names.binary_search_by(|known| known.as_bytes().cmp(name)).ok();
+    let mut asked = [false; HOOKS];
+    for object in family.members() {
+        object.slots(|name, _| place(name).into_iter().for_each(|at| asked[at] = true));
+    }
+    let mut hooked = [None; HOOKS];
     let ours = library::own_handle();
-    for name in EXPORTS.lines().filter(|line| !line.starts_with('#')) {
-        let Some(hooked) = hooked(handle, ours, name) else { continue };
-        search.hooked[search.count] = hooked;
-        search.count += 1;
+    if ours.is_null() {
+        return;
     }
+    for at in (0..count).filter(|&at| asked[at]) {
+        hooked[at] = look_up(handle, ours, names[at]);
+    }
+    crate::hooks::dl::give_back(ours);
     // A lookup that found nothing must not be what the program's own dlerror tells of.
-    // SAFETY: gives the reference back, and forgets this thread's message. The callback's data outlives the call.
-    unsafe {
-        if !ours.is_null() {
-            crate::hooks::dl::give_back(ours);
+    // SAFETY: only forgets this thread's message.
+    unsafe { libc::dlerror() };
+    // Under the loader's lock: two threads must not open and seal one object's pages across each other.
+    loaded(|_| {
+        for object in family.members() {
+            let mut sealed = Sealed::of(object);
+            object.slots(|name, slot| {
+                if let Some(hook) = place(name).and_then(|at| hooked[at].as_ref()) {
+                    object.replace(slot, hook, &mut sealed);
+                }
+            });
         }
-        libc::dlerror();
-        libc::dl_iterate_phdr(Some(each), (&raw mut search).cast());
-    }
+        true
+    });
 }
 
 /// What `name` is to who is loaded by `handle`: the very function that our hook calls on to. None: it is something else, or nothing.
-fn hooked(handle: *mut c_void, ours: *mut c_void, name: &'static str) -> Option<Hooked> {
+fn look_up(handle: *mut c_void, ours: *mut c_void, name: &str) -> Option<Hooked> {
     let mut room = [0u8; NAME];
     room[..name.len()].copy_from_slice(name.as_bytes());
     // SAFETY: a C string: every name is shorter than the room.
@@ -167,49 +185,79 @@ fn hooked(handle: *mut c_void, ours: *mut c_void, name: &'static str) -> Option<
     if real.is_null() || !(is_tls_library(real) || real == look(RTLD_NEXT)) {
         return None;
     }
-    let ours = if ours.is_null() { null_mut() } else { look(ours) };
+    let ours = look(ours);
     let plain = look(RTLD_DEFAULT) == ours;
-    (!ours.is_null() && ours != real).then(|| Hooked { name, real: real.addr(), ours: ours.addr(), plain })
+    (!ours.is_null() && ours != real).then(|| Hooked { real: real.addr(), ours: ours.addr(), plain })
 }
 
-/// One loaded object. The loader holds its list meanwhile: none is unloaded.
-unsafe extern "C" fn each(info: *mut libc::dl_phdr_info, _: usize, data: *mut c_void) -> c_int {
-    // SAFETY: the loader's own data, and the search that `bind` passes.
-    let (info, search) = unsafe { (&*info, &mut *data.cast::<Search>()) };
-    // SAFETY: the loader's own.
-    let headers = unsafe { core::slice::from_raw_parts(info.dlpi_phdr, usize::from(info.dlpi_phnum)) };
-    let object = Object { base: info.dlpi_addr, headers };
-    let Some(words) = object.words() else { return 0 };
-    if info.dlpi_addr != search.from && !search.needs(words, info.dlpi_name) {
-        return 0;
+impl Family {
+    fn members(&self) -> &[Object] {
+        &self.members[..self.count]
     }
-    if search.members == FAMILY {
-        return 1;
-    }
-    search.family[search.members] = words;
-    search.members += 1;
-    object.rebind(words, &search.hooked[..search.count]);
-    0
-}
 
-impl Search {
-    /// One of the family asked for this object. Who asks stands before it in the loader's list.
-    fn needs(&self, words: Words, path: *const c_char) -> bool {
+    fn is_full(&self) -> bool {
+        self.count == FAMILY
+    }
+
+    /// Takes an object in that belongs here. False: to be called with the next one.
+    fn add(&mut self, info: &libc::dl_phdr_info) -> bool {
+        if let Some(object) = Object::of(info)
+            && (info.dlpi_addr == self.from || self.needs(&object, info.dlpi_name))
+        {
+            self.members[self.count] = object;
+            self.count += 1;
+        }
+        false
+    }
+
+    /// A member asked for this object. Who asks stands before it in the loader's list.
+    fn needs(&self, object: &Object, path: *const c_char) -> bool {
         // SAFETY: a C string of the loader's.
         let path = if path.is_null() { c"" } else { unsafe { CStr::from_ptr(path) } };
-        let (own, file) = (words.names(DT_SONAME).next(), library::base_name(path));
+        let (own, file) = (object.names(DT_SONAME).next(), library::base_name(path));
         let is_it = |name: &CStr| own == Some(name) || name == path || name.to_bytes() == file;
-        self.family[..self.members].iter().any(|member| member.names(DT_NEEDED).any(is_it))
+        self.members().iter().any(|member| member.names(DT_NEEDED).any(is_it))
     }
 }
 
 /// A loaded object.
-struct Object<'a> {
+#[derive(Clone, Copy)]
+struct Object {
     base: u64,
-    headers: &'a [Elf64_Phdr],
+    headers: &'static [Elf64_Phdr],
+    /// What it says of itself.
+    entries: *const Entry,
+    strings: u64,
 }
 
-impl Object<'_> {
+/// A place where an object has a function's address.
+struct Slot {
+    place: usize,
+    kind: u32,
+    /// The object has one of that name itself.
+    own: Option<usize>,
+}
+
+impl Object {
+    const NONE: Self = Self { base: 0, headers: &[], entries: core::ptr::null(), strings: 0 };
+
+    /// None: it says nothing of itself.
+    fn of(info: &libc::dl_phdr_info) -> Option<Self> {
+        // SAFETY: the loader's own, while the object is loaded.
+        let headers = unsafe { core::slice::from_raw_parts(info.dlpi_phdr, usize::from(info.dlpi_phnum)) };
+        let mut object = Self { base: info.dlpi_addr, headers, ..Self::NONE };
+        object.entries = at(object.base + object.header(libc::PT_DYNAMIC)?.p_vaddr);
+        object.strings = object.table(DT_STRTAB)?;
+        Some(object)
+    }
+
+    /// The names that it gives for `tag`.
+    fn names(&self, tag: i64) -> impl Iterator<Item = &'static CStr> + use<> {
+        let strings = self.strings;
+        // SAFETY: C strings of the object's, while it is loaded.
+        all(self.entries, tag).map(move |name| unsafe { CStr::from_ptr(at(strings + name)) })
+    }
+
     fn header(&self, kind: u32) -> Option<&Elf64_Phdr> {
         self.headers.iter().find(|header| header.p_type == kind)
     }
@@ -224,22 +272,16 @@ impl Object<'_> {
         })
     }
 
-    fn words(&self) -> Option<Words> {
-        let entries = at::<Entry>(self.base + self.header(libc::PT_DYNAMIC)?.p_vaddr);
-        Some(Words { entries, strings: self.table(entries, DT_STRTAB)? })
-    }
-
     /// Where a table lies. The loader makes addresses of what the file has as offsets, where it may write there.
-    fn table(&self, entries: *const Entry, tag: i64) -> Option<u64> {
-        find(entries, tag).map(|v| if v < self.base { v + self.base } else { v })
+    fn table(&self, tag: i64) -> Option<u64> {
+        find(self.entries, tag).map(|v| if v < self.base { v + self.base } else { v })
     }
 
-    fn rebind(&self, Words { entries, strings }: Words, hooked: &[Hooked]) {
-        let table = |tag| self.table(entries, tag);
-        let Some(symbols) = table(DT_SYMTAB) else { return };
-        let mut sealed = Sealed::of(self);
+    /// Calls `each` with every slot for a function, and the function's name.
+    fn slots(&self, mut each: impl FnMut(&[u8], Slot)) {
+        let Some(symbols) = self.table(DT_SYMTAB) else { return };
         for (rows, bytes) in [(DT_JMPREL, DT_PLTRELSZ), (DT_RELA, DT_RELASZ)] {
-            let (Some(rows), Some(bytes)) = (table(rows), find(entries, bytes)) else { continue };
+            let (Some(rows), Some(bytes)) = (self.table(rows), find(self.entries, bytes)) else { continue };
             for index in 0..bytes as usize / size_of::<Elf64_Rela>() {
                 // SAFETY: the object's own tables, which the loader has gone by.
                 let row = unsafe { &*at::<Elf64_Rela>(rows).add(index) };
@@ -250,17 +292,15 @@ impl Object<'_> {
                 // SAFETY: as above.
                 let symbol = unsafe { &*at::<Elf64_Sym>(symbols).add(symbol) };
                 // SAFETY: as above.
-                let name = unsafe { CStr::from_ptr(at(strings + u64::from(symbol.st_name))) }.to_bytes();
-                if let Ok(found) = hooked.binary_search_by(|hook| hook.name.as_bytes().cmp(name)) {
-                    let own = (symbol.st_shndx != 0).then_some((self.base + symbol.st_value) as usize);
-                    self.replace((self.base + row.r_offset) as usize, kind, own, &hooked[found], &mut sealed);
-                }
+                let name = unsafe { CStr::from_ptr(at(self.strings + u64::from(symbol.st_name))) };
+                let own = (symbol.st_shndx != 0).then_some((self.base + symbol.st_value) as usize);
+                each(name.to_bytes(), Slot { place: (self.base + row.r_offset) as usize, kind, own });
             }
         }
     }
 
-    /// The slot at `place` is for `hook`'s function. `own`: the object has one of that name itself.
-    fn replace(&self, place: usize, kind: u32, own: Option<usize>, hook: &Hooked, sealed: &mut Sealed) {
+    /// Puts our function into a slot that has, or would get, the one that it calls on to.
+    fn replace(&self, Slot { place, kind, own }: Slot, hook: &Hooked, sealed: &mut Sealed) {
         if !self.holds(place, libc::PF_W) || !place.is_multiple_of(align_of::<AtomicUsize>()) {
             return;
         }
@@ -330,7 +370,7 @@ mod tests {
 
     #[test]
     fn what_is_exported_fits() {
-        let names: Vec<&str> = EXPORTS.lines().filter(|line| !line.starts_with('#')).collect();
+        let names: Vec<&str> = exports().collect();
         assert!(names.len() <= HOOKS && names.iter().all(|name| name.len() < NAME));
         assert!(names.is_sorted(), "as they are looked for");
     }
