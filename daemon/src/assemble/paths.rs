@@ -79,7 +79,7 @@ impl Assembler {
     }
 
     /// [`Self::join_path`], where there are several and all is told: connections are accepted in the order in which they
-    /// were made. That proves nothing by itself: see [`Self::prove`].
+    /// were made. That proves nothing by itself: see [`Self::confirm`].
     pub(super) fn join_in_order(&mut self, key: Key) {
         let Some(object) = self.objects.get(key) else { return };
         let unnamed = object.peer_inode == 0 && !object.path.is_empty() && object.peer_pid != 0;
