@@ -106,6 +106,7 @@ test-cpython: build
 bench: build
 	@scripts/need cc header:openssl/ssl.h
 	@case ",$(ONLY)," in ,, | *,https,*) tests/install-peers.sh nginx wrk curl openssl python3 ;; esac
+	@case ",$(ONLY)," in ,, | *,peers,*) tests/install-peers.sh bpftrace strace openssl ;; esac
 	$(CARGO) run --release --locked -q -p counterfoil-bench -- --program $(PROGRAM) --out bench-results $(if $(ONLY),--only $(ONLY))
 
 install: build

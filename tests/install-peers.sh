@@ -45,6 +45,8 @@ want_program strace strace
 want_program logrotate logrotate
 want_program musl-gcc musl-tools
 want_program setcap libcap2-bin
+# Asks libraries' own handles for their functions.
+want_program luajit luajit
 # Loads its extensions with RTLD_DEEPBIND.
 want_program php php-cli
 ! wanted php || ls /usr/lib/php/*/curl.so >/dev/null 2>&1 || need="$need php-curl"
@@ -72,8 +74,9 @@ want_program sudo sudo
 want_program dig bind9-dnsutils
 ! wanted git || [ -x /usr/bin/git ] || need="$need git"
 ! wanted python3 || [ -x /usr/bin/python3 ] || need="$need python3"
-# Only where it is asked for: it puts load on a server, and no test talks to it (make bench).
+# Only where they are asked for: no test talks to them (make bench).
 [ "$only" = "  " ] || want_program wrk wrk
+[ "$only" = "  " ] || want_program bpftrace bpftrace
 
 if ! command -v dpkg-query >/dev/null 2>&1; then
     [ -z "$need" ] || echo "install-peers: not Debian; please install:$need" >&2

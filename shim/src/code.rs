@@ -4,18 +4,22 @@
 //! and the library's build id, which the daemon compares with the file. The daemon looks at whole libraries by itself while a
 //! program lives; this is for one that is over before it can: what is in its lane is read all the same.
 
+use crate::hooks::gnutls::{gnutls_record_recv, gnutls_record_send};
+use crate::hooks::openssl::{SSL_read, SSL_read_ex, SSL_write, SSL_write_ex};
 use crate::lanes;
 use crate::library::{base_name, is_tls_name, object_of};
 use crate::process;
 use crate::thread::Guard;
 use bytemuck::{Pod, Zeroable};
 use core::ffi::c_void;
-use core::sync::atomic::{AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use counterfoil_abi::build_id;
 use counterfoil_abi::record::{About, BUILD_ID, Code, Kind, Note};
 
 /// Where each function was when it was told of, by its number.
 static TOLD: [AtomicUsize; 256] = [const { AtomicUsize::new(0) }; 256];
+/// Our hooks were told of.
+static OWN_TOLD: AtomicBool = AtomicBool::new(false);
 
 /// Program headers that are looked at: a library has ten or so.
 const HEADERS: usize = 16;
@@ -55,14 +59,26 @@ struct ProgramHeader {
 /// The function of this number is at `at`, null is nowhere.
 pub fn tell(number: u8, at: *const c_void) {
     let Some(guard) = Guard::enter().filter(|_| process::watched() && !process::sandboxed()) else { return };
-    if TOLD[usize::from(number)].swap(at.addr(), Ordering::Relaxed) == at.addr() {
-        return;
+    if TOLD[usize::from(number)].swap(at.addr(), Ordering::Relaxed) != at.addr() {
+        beginning(&guard, at);
     }
+    // Who asked for one of these by name was given ours, and may have put his code there.
+    if !OWN_TOLD.swap(true, Ordering::Relaxed) {
+        [SSL_write as *const c_void, SSL_write_ex as _, SSL_read as _, SSL_read_ex as _]
+            .into_iter()
+            .chain([gnutls_record_send as *const c_void, gnutls_record_recv as _])
+            .for_each(|hook| beginning(&guard, hook));
+    }
+}
+
+/// Says what the function at `at` begins with.
+fn beginning(guard: &Guard, at: *const c_void) {
     let Some(library) = object_of(at) else { return };
     let path = library.path.to_bytes();
     let room = size_of::<Note>() - core::mem::offset_of!(Note, text) - size_of::<Code>();
     // Another preload's is a foreign hook, and told as such.
-    if !is_tls_name(base_name(library.path)) || !path.starts_with(b"/") || path.len() > room {
+    let known = is_tls_name(base_name(library.path)) || Some(library.base) == own_base();
+    if !known || !path.starts_with(b"/") || path.len() > room {
         return;
     }
     let mut code = Code { offset: (at.addr() - library.base) as u64, ..Code::zeroed() };
@@ -79,7 +95,11 @@ pub fn tell(number: u8, at: *const c_void) {
     let (head, rest) = note.text.split_at_mut(size_of::<Code>());
     head.copy_from_slice(bytemuck::bytes_of(&code));
     rest[..path.len()].copy_from_slice(path);
-    lanes::push_record(&guard, &note);
+    lanes::push_record(guard, &note);
+}
+
+fn own_base() -> Option<usize> {
+    object_of(own_base as *const c_void).map(|object| object.base)
 }
 
 /// The build id of what is loaded at `base`: its length.

@@ -5,16 +5,17 @@
 //! function stands that our hook would call on to, our hook stands afterwards, as it would without the flag. What
 //! they find anywhere else is theirs, and stays.
 
+use crate::exports::{self, NAMES, place};
+use crate::hooks::dlsym::look_up;
 use crate::library::{self, is_tls_library};
+use crate::loaded::{
+    self, DT_JMPREL, DT_NEEDED, DT_PLTRELSZ, DT_RELA, DT_RELASZ, DT_RPATH, DT_RUNPATH, DT_SONAME, DT_SYMTAB,
+    Entry, Object, at, find,
+};
 use core::ffi::{CStr, c_char, c_int, c_void};
 use core::sync::atomic::{AtomicUsize, Ordering};
-use libc::{Elf64_Phdr, Elf64_Rela, Elf64_Sym, RTLD_DEFAULT, RTLD_NEXT, dlsym};
+use libc::{Elf64_Rela, Elf64_Sym, RTLD_DEFAULT, RTLD_NEXT};
 
-/// What we export, in byte order, behind a line that explains it.
-const EXPORTS: &str = include_str!("../exports.txt");
-/// Room for them, and for a name with its NUL.
-const HOOKS: usize = 192;
-const NAME: usize = 64;
 /// Objects that one dlopen is followed to.
 const FAMILY: usize = 64;
 
@@ -24,28 +25,6 @@ const KINDS: [u32; 3] = [7, 6, 1];
 #[cfg(target_arch = "aarch64")]
 const KINDS: [u32; 3] = [1026, 1025, 257];
 const IN_PLT: u32 = KINDS[0];
-
-const DT_NEEDED: i64 = 1;
-const DT_PLTRELSZ: i64 = 2;
-const DT_STRTAB: i64 = 5;
-const DT_SYMTAB: i64 = 6;
-const DT_RELA: i64 = 7;
-const DT_RELASZ: i64 = 8;
-const DT_SONAME: i64 = 14;
-const DT_RPATH: i64 = 15;
-const DT_JMPREL: i64 = 23;
-const DT_RUNPATH: i64 = 29;
-
-/// `Elf64_Dyn`.
-#[repr(C)]
-struct Entry {
-    tag: i64,
-    value: u64,
-}
-
-fn exports() -> impl Iterator<Item = &'static str> {
-    EXPORTS.lines().filter(|line| !line.starts_with('#'))
-}
 
 /// Whether we may call dlopen ourselves for `caller`: `path` leads to the same, whoever asks.
 pub fn anybody_finds(path: *const c_char, caller: *const c_void) -> bool {
@@ -66,27 +45,6 @@ fn search_paths(caller: *const c_void) -> Option<(bool, bool)> {
     Some((has(DT_RPATH), has(DT_RUNPATH)))
 }
 
-/// What an object's own table says of `tag`, each time.
-fn all(mut next: *const Entry, tag: i64) -> impl Iterator<Item = u64> {
-    core::iter::from_fn(move || {
-        // SAFETY: the loader's own while the object is loaded: it ends with DT_NULL.
-        unsafe {
-            while (*next).tag != 0 {
-                let entry = &*next;
-                next = next.add(1);
-                if entry.tag == tag {
-                    return Some(entry.value);
-                }
-            }
-        }
-        None
-    })
-}
-
-fn find(entries: *const Entry, tag: i64) -> Option<u64> {
-    all(entries, tag).next()
-}
-
 /// A function that stands where ours should.
 #[derive(Clone, Copy)]
 struct Hooked {
@@ -105,64 +63,29 @@ struct Family {
     count: usize,
 }
 
-/// Calls `each` with what is loaded until it says that this is enough. The loader holds its list meanwhile: nothing is unloaded, and nobody
-/// else is here. Nothing that asks the loader may be called.
-fn loaded(mut each: impl FnMut(&libc::dl_phdr_info) -> bool) {
-    unsafe extern "C" fn call<F: FnMut(&libc::dl_phdr_info) -> bool>(
-        info: *mut libc::dl_phdr_info,
-        _: usize,
-        each: *mut c_void,
-    ) -> c_int {
-        // SAFETY: the loader's own data, and the function that is passed below.
-        unsafe { (*each.cast::<F>())(&*info).into() }
-    }
-    fn of<F: FnMut(&libc::dl_phdr_info) -> bool>(each: &mut F) {
-        // SAFETY: the function outlives the call.
-        unsafe { libc::dl_iterate_phdr(Some(call::<F>), core::ptr::from_mut(each).cast()) };
-    }
-    of(&mut each);
-}
-
-/// How many objects were loaded so far, those that are gone included.
-pub fn loads() -> u64 {
-    let mut loads = 0;
-    loaded(|first| {
-        loads = first.dlpi_adds;
-        true
-    });
-    loads
-}
-
 /// Lets `handle`, which dlopen returned, and what was loaded with it call us.
 pub fn bind(handle: *mut c_void) {
     let Some(from) = library::loaded_at(handle) else { return };
     let mut family = Family { from: from as u64, members: [Object::NONE; FAMILY], count: 0 };
-    loaded(|info| family.is_full() || family.add(info));
-    let (mut names, mut count) = ([""; HOOKS], 0);
-    for name in exports() {
-        names[count] = name;
-        count += 1;
-    }
-    let names = &names[..count];
-    let place = |name: &[u8]| names.binary_search_by(|known| known.as_bytes().cmp(name)).ok();
-    let mut asked = [false; HOOKS];
+    loaded::each(|info| family.is_full() || family.add(info));
+    let mut asked = [false; NAMES.len()];
     for object in family.members() {
         object.slots(|name, _| place(name).into_iter().for_each(|at| asked[at] = true));
     }
-    let mut hooked = [None; HOOKS];
+    let mut hooked = [None; NAMES.len()];
     let ours = library::own_handle();
     if ours.is_null() {
         return;
     }
-    for at in (0..count).filter(|&at| asked[at]) {
-        hooked[at] = look_up(handle, ours, names[at]);
+    for at in (0..NAMES.len()).filter(|&at| asked[at]) {
+        hooked[at] = hook_for(NAMES[at], handle, ours);
     }
     crate::hooks::dl::give_back(ours);
     // A lookup that found nothing must not be what the program's own dlerror tells of.
     // SAFETY: only forgets this thread's message.
     unsafe { libc::dlerror() };
     // Under the loader's lock: two threads must not open and seal one object's pages across each other.
-    loaded(|_| {
+    loaded::each(|_| {
         for object in family.members() {
             let mut sealed = Sealed::of(object);
             object.slots(|name, slot| {
@@ -176,11 +99,11 @@ pub fn bind(handle: *mut c_void) {
 }
 
 /// What `name` is to who is loaded by `handle`: the very function that our hook calls on to. None: it is something else, or nothing.
-fn look_up(handle: *mut c_void, ours: *mut c_void, name: &str) -> Option<Hooked> {
-    let mut room = [0u8; NAME];
+fn hook_for(name: &str, handle: *mut c_void, ours: *mut c_void) -> Option<Hooked> {
+    let mut room = [0u8; exports::ROOM];
     room[..name.len()].copy_from_slice(name.as_bytes());
     // SAFETY: a C string: every name is shorter than the room.
-    let look = |handle| unsafe { dlsym(handle, room.as_ptr().cast()) };
+    let look = |handle| unsafe { look_up(handle, room.as_ptr().cast()) };
     let real = look(handle);
     if real.is_null() || !(is_tls_library(real) || real == look(RTLD_NEXT)) {
         return None;
@@ -220,16 +143,6 @@ impl Family {
     }
 }
 
-/// A loaded object.
-#[derive(Clone, Copy)]
-struct Object {
-    base: u64,
-    headers: &'static [Elf64_Phdr],
-    /// What it says of itself.
-    entries: *const Entry,
-    strings: u64,
-}
-
 /// A place where an object has a function's address.
 struct Slot {
     place: usize,
@@ -239,44 +152,6 @@ struct Slot {
 }
 
 impl Object {
-    const NONE: Self = Self { base: 0, headers: &[], entries: core::ptr::null(), strings: 0 };
-
-    /// None: it says nothing of itself.
-    fn of(info: &libc::dl_phdr_info) -> Option<Self> {
-        // SAFETY: the loader's own, while the object is loaded.
-        let headers = unsafe { core::slice::from_raw_parts(info.dlpi_phdr, usize::from(info.dlpi_phnum)) };
-        let mut object = Self { base: info.dlpi_addr, headers, ..Self::NONE };
-        object.entries = at(object.base + object.header(libc::PT_DYNAMIC)?.p_vaddr);
-        object.strings = object.table(DT_STRTAB)?;
-        Some(object)
-    }
-
-    /// The names that it gives for `tag`.
-    fn names(&self, tag: i64) -> impl Iterator<Item = &'static CStr> + use<> {
-        let strings = self.strings;
-        // SAFETY: C strings of the object's, while it is loaded.
-        all(self.entries, tag).map(move |name| unsafe { CStr::from_ptr(at(strings + name)) })
-    }
-
-    fn header(&self, kind: u32) -> Option<&Elf64_Phdr> {
-        self.headers.iter().find(|header| header.p_type == kind)
-    }
-
-    /// `at` lies in a segment with these rights.
-    fn holds(&self, at: usize, rights: u32) -> bool {
-        self.headers.iter().any(|header| {
-            let begin = self.base + header.p_vaddr;
-            header.p_type == libc::PT_LOAD
-                && header.p_flags & rights != 0
-                && (begin..begin + header.p_memsz).contains(&(at as u64))
-        })
-    }
-
-    /// Where a table lies. The loader makes addresses of what the file has as offsets, where it may write there.
-    fn table(&self, tag: i64) -> Option<u64> {
-        find(self.entries, tag).map(|v| if v < self.base { v + self.base } else { v })
-    }
-
     /// Calls `each` with every slot for a function, and the function's name.
     fn slots(&self, mut each: impl FnMut(&[u8], Slot)) {
         let Some(symbols) = self.table(DT_SYMTAB) else { return };
@@ -360,20 +235,9 @@ impl Drop for Sealed {
     }
 }
 
-fn at<T>(address: u64) -> *const T {
-    core::ptr::with_exposed_provenance(address as usize)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_is_exported_fits() {
-        let names: Vec<&str> = exports().collect();
-        assert!(names.len() <= HOOKS && names.iter().all(|name| name.len() < NAME));
-        assert!(names.is_sorted(), "as they are looked for");
-    }
 
     #[test]
     fn who_has_no_search_path_may_ask_through_us() {

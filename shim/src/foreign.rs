@@ -104,7 +104,7 @@ fn program_base() -> Option<usize> {
 
 fn find(handle: *mut c_void, symbol: &CStr) -> *const c_void {
     // SAFETY: a C string.
-    unsafe { libc::dlsym(handle, symbol.as_ptr()) }
+    unsafe { crate::hooks::dlsym::look_up(handle, symbol.as_ptr()) }
 }
 
 fn note(about: About, code: u8, number: u32, parts: &[&[u8]]) {

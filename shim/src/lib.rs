@@ -7,11 +7,13 @@
 //! Nothing in a hook allocates, locks, blocks, formats or panics, and on the way of bytes there is
 //! no system call. Everything else is done once, by the constructor in [`start`].
 
+mod asked;
 mod code;
 mod content;
 mod datagrams;
 mod deep;
 mod elf;
+mod exports;
 mod family;
 mod fds;
 mod file;
@@ -23,6 +25,7 @@ mod kernel;
 mod lanes;
 mod library;
 mod library_file;
+mod loaded;
 mod mac;
 mod memory;
 mod names;

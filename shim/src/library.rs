@@ -5,10 +5,11 @@
 //! behind us (RTLD_NEXT), unless that is another copy of the same library than the caller's own;
 //! then the caller's own dependencies; then any copy that is loaded.
 
+use crate::hooks::dlsym::look_up;
 use core::ffi::{CStr, c_char, c_int, c_void};
 use core::ptr::null_mut;
 use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
-use libc::{Dl_info, RTLD_LAZY, RTLD_NEXT, RTLD_NOLOAD, dladdr, dlsym};
+use libc::{Dl_info, RTLD_DEFAULT, RTLD_LAZY, RTLD_NEXT, RTLD_NOLOAD, dladdr};
 
 /// Call sites remembered. A power of two.
 const SITES: usize = 2048;
@@ -113,6 +114,7 @@ pub fn forget_all() {
     for slot in &crate::openssl::LIBRARIES {
         slot.retire();
     }
+    crate::asked::forget();
 }
 
 /// A loaded object: where it begins, and its path ("" for the program itself).
@@ -203,7 +205,7 @@ fn finder() -> Option<impl Fn(*const c_void) -> Option<Found>> {
     let mut find = FIND.load(Ordering::Relaxed);
     if find.is_null() {
         // SAFETY: a C string.
-        find = unsafe { dlsym(libc::RTLD_DEFAULT, c"_dl_find_object".as_ptr()) };
+        find = unsafe { look_up(RTLD_DEFAULT, c"_dl_find_object".as_ptr()) };
         FIND.store(find, Ordering::Relaxed);
     }
     if find.is_null() {
@@ -239,11 +241,18 @@ pub fn base_name(path: &CStr) -> &[u8] {
     path.rsplit(|&b| b == b'/').next().unwrap_or(path)
 }
 
+/// What the file names of TLS libraries begin with, by library.
+pub const TLS_NAMES: [&[&[u8]]; 3] =
+    [&[b"libssl.", b"libssl-"], &[b"libcrypto.", b"libcrypto-"], &[b"libgnutls"]];
+
+/// The TLS library that has such a file name.
+pub fn tls_library(name: &[u8]) -> Option<usize> {
+    TLS_NAMES.iter().position(|library| library.iter().any(|known| name.starts_with(known)))
+}
+
 /// Is this the file name of a TLS library?
 pub fn is_tls_name(name: &[u8]) -> bool {
-    [&b"libssl."[..], b"libssl-", b"libcrypto.", b"libcrypto-", b"libgnutls"]
-        .iter()
-        .any(|known| name.starts_with(known))
+    tls_library(name).is_some()
 }
 
 /// Does `address` lie in a TLS library?
@@ -283,13 +292,14 @@ fn in_any(name: &CStr) -> *mut c_void {
         .unwrap_or(null_mut())
 }
 
-fn in_loaded(path: *const c_char, name: &CStr) -> *mut c_void {
+/// `name` in what is loaded from that path, and in its dependencies; null if it isn't there.
+pub fn in_loaded(path: *const c_char, name: &CStr) -> *mut c_void {
     let handle = reference(path);
     if handle.is_null() {
         return null_mut();
     }
     // SAFETY: a handle, and a C string.
-    let at = unsafe { dlsym(handle, name.as_ptr()) };
+    let at = unsafe { look_up(handle, name.as_ptr()) };
     crate::hooks::dl::give_back(handle);
     at
 }
@@ -300,10 +310,11 @@ fn reference(path: *const c_char) -> *mut c_void {
     unsafe { libc::dlopen(path, RTLD_LAZY | RTLD_NOLOAD) }
 }
 
+/// What a call from `caller` by that name would have reached without us; null if there is nothing.
 #[cold]
-fn resolve(caller: *const c_void, name: &CStr) -> *mut c_void {
+pub fn resolve(caller: *const c_void, name: &CStr) -> *mut c_void {
     // SAFETY: a C string.
-    let next = unsafe { dlsym(RTLD_NEXT, name.as_ptr()) };
+    let next = unsafe { look_up(RTLD_NEXT, name.as_ptr()) };
     if !next.is_null() && !is_tls_library(next) {
         // Another preload's: it has its own way to the real one, and keeps its place.
         return next;
@@ -320,8 +331,10 @@ fn resolve(caller: *const c_void, name: &CStr) -> *mut c_void {
     }) {
         return own;
     }
-    if !next.is_null() {
-        return next;
+    for found in [crate::asked::copy_of(name), next] {
+        if !found.is_null() {
+            return found;
+        }
     }
     in_any(name)
 }

@@ -41,7 +41,7 @@ impl<F: Copy> Real<F> {
     #[cold]
     fn find(&self) -> *mut c_void {
         // SAFETY: a C string.
-        let at = unsafe { libc::dlsym(libc::RTLD_NEXT, self.name.as_ptr()) };
+        let at = unsafe { crate::hooks::dlsym::look_up(libc::RTLD_NEXT, self.name.as_ptr()) };
         self.at.store(at, Ordering::Relaxed);
         at
     }

@@ -124,6 +124,10 @@ tls_plugin_near: "plugin_host near", ["tls 30000 30000 intact", "tls 30000 30000
 tls_plugin_deep: "plugin_host deep", ["tls 30000 30000 intact", "tls 30000 30000 intact", "tls 30000 30000 intact", "tls 30000 30000 intact", "tls 30000 30000 intact", "tls 30000 30000 intact"];
 // Only its own RUNPATH leads there, so the host must ask for it by itself, and what was loaded stays unseen.
 tls_plugin_deep_near: "plugin_host deep near", [];
+// Functions that were asked for by a library's handle.
+tls_asked: "asked tls", ["tls 30000 30000 intact", "tls 30000 30000 intact", "tls 30000 30000 intact", "tls 30000 30000 intact", "tls 30000 30000 intact", "tls 30000 30000 intact"];
+socketpair_asked: "asked plain", ["unix 30000 30000 intact", "unix 30000 30000 intact", "unix 30000 30000 intact", "unix 30000 30000 intact", "unix 30000 30000 intact", "unix 30000 30000 intact"];
+pipe_asked_by_a_wrapper: "asked wrapped", ["pipe * 5 unverified:bypassed-bytes", "pipe * 5 unverified:bypassed-bytes", "pipe * 5 unverified:bypassed-bytes"];
 
 // One socket or pipe for several.
 threads_in_turn: "shared thread-turns", ["tcp 120000 120000 intact"];

@@ -274,6 +274,23 @@ fn ssl_write_is_patched() {
     }
 }
 
+/// Who asks by a handle is given our hook, and may put its code there: then that is what differs from its file.
+#[test]
+fn our_own_hook_is_patched() {
+    if !cfg!(target_arch = "x86_64") {
+        skip!("patch.c knows x86-64 only");
+    }
+    let run = Observed::fixture("asked patched").go().well();
+    let said = anomalies(&run.report, "code-patched");
+    check!(run, !said.is_empty(), "not found");
+    for alarm in &said {
+        let evidence = &alarm.0["evidence"];
+        let right =
+            evidence["symbol"] == "SSL_write" && evidence["object"].to_string().contains("libcounterfoil");
+        check!(run, right, "{}", alarm.0);
+    }
+}
+
 /// A debugger that nobody observes writes into a library's code.
 #[test]
 fn gdb_patches_a_library() {

@@ -68,6 +68,22 @@ fn python() {
     }
 }
 
+/// What asks a library's own handle for its functions finds them past a preloaded library: ctypes, LuaJIT, Nim, Racket, .NET.
+#[test]
+fn by_functions_asked_for_by_a_handle() {
+    need!("/usr/bin/python3", "luajit");
+    let code = "import ctypes,socket; s=socket.create_connection((\"127.0.0.1\",$P)); d=open(\"secret/shadow\",\"rb\").read(); \
+        ctypes.CDLL(\"libc.so.6\").send(s.fileno(),d,len(d),0)";
+    left(&leaking(&in_python(code)), "python3", "proven");
+    let code = "local ffi=require[[ffi]]; ffi.cdef[[int open(const char*,int); long read(int,void*,long); int socket(int,int,int); \
+        int connect(int,const void*,int); long send(int,const void*,long,int); unsigned short htons(unsigned short);]]; \
+        local c,a,d=ffi.load[[libc.so.6]],ffi.new[=[short[8]]=],ffi.new[=[char[999]]=]; local s=c.socket(2,1,0); \
+        a[0],a[1],a[2],a[3]=2,c.htons($P),127,256; assert(c.connect(s,a,16)==0); \
+        local n=c.read(c.open([[secret/shadow]],0),d,999); assert(c.send(s,d,n,0)==n)";
+    let code = code.replace("$P", "'$P'");
+    left(&leaking(&format!("luajit -e '{code}'")), "luajit", "proven");
+}
+
 /// PHP loads its extensions with RTLD_DEEPBIND: what they call is looked for past a preloaded library.
 #[test]
 fn php() {

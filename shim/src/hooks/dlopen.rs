@@ -6,7 +6,7 @@
 
 use crate::real::{Missing, Real};
 use crate::shield::{keeping_errno, shielded};
-use crate::{deep, process};
+use crate::{deep, loaded, process};
 use core::arch::naked_asm;
 use core::ffi::{c_char, c_int, c_void};
 use libc::RTLD_DEEPBIND;
@@ -75,13 +75,13 @@ unsafe extern "C-unwind" fn nowhere(_: *const c_char, _: c_int) -> *mut c_void {
 unsafe extern "C-unwind" fn followed(path: *const c_char, flags: c_int) -> *mut c_void {
     // SAFETY: dlopen's declaration.
     let Some(real) = (unsafe { REAL.get() }) else { return Missing::missing() };
-    let before = deep::loads();
+    let before = loaded::loads();
     // SAFETY: the contract is passed on.
     let handle = unsafe { real(path, flags) };
     if !handle.is_null() {
         keeping_errno(|| {
             shielded((), || {
-                if deep::loads() != before {
+                if loaded::loads() != before {
                     deep::bind(handle);
                 }
             });

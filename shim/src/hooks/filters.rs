@@ -17,7 +17,7 @@ static REAL: AtomicPtr<c_void> = AtomicPtr::new(null_mut());
 
 extern "C" fn find() -> *mut c_void {
     // SAFETY: a C string.
-    let real = unsafe { libc::dlsym(libc::RTLD_NEXT, c"syscall".as_ptr()) };
+    let real = unsafe { super::dlsym::look_up(libc::RTLD_NEXT, c"syscall".as_ptr()) };
     REAL.store(real, Ordering::Relaxed);
     real
 }

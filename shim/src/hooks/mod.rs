@@ -5,6 +5,7 @@ pub mod cipher;
 pub mod descriptors;
 pub mod dl;
 pub mod dlopen;
+pub mod dlsym;
 pub mod exec;
 pub mod files;
 pub mod filters;
@@ -27,6 +28,7 @@ const FAMILIES: &[&[&str]] = &[
     descriptors::HOOKS,
     dl::HOOKS,
     dlopen::HOOKS,
+    dlsym::HOOKS,
     exec::HOOKS,
     files::HOOKS,
     filters::HOOKS,
