@@ -328,7 +328,8 @@ struct counterfoil_file {
     uint8_t read_digest[32];
     uint8_t write_digest[32];
     uint64_t written;
-    uint8_t pad2[32];
+    uint64_t read;
+    uint8_t pad2[24];
 };
 
 /* Fingerprints of windows of content: include/src/prints.rs. */

@@ -72,7 +72,8 @@ fn facts() -> Facts {
     layout!(f, record::Stat, "stat", { size, modified, changed });
     layout!(f, record::Again, "again", { header, pad });
     layout!(f, record::File, "file", {
-        header, opened_with, pad, before, after, read_bytes, write_bytes, read_digest, write_digest, written, pad2
+        header, opened_with, pad, before, after, read_bytes, write_bytes, read_digest, write_digest, written,
+        read, pad2
     });
     layout!(f, record::Sample, "sample", { end, print });
     layout!(f, record::Prints, "prints", { header, offset, length, bits, count, pad, samples });

@@ -46,6 +46,8 @@ pub struct File {
     position: AtomicU64,
     /// When our last write was done; UNPLAUSIBLE where that can't be said (mapped).
     written: AtomicU64,
+    /// When our last read was done, of what goes in order.
+    read_at: AtomicU64,
     /// How far it was read.
     read_to: AtomicU64,
     /// How far it was written.
@@ -169,7 +171,7 @@ pub fn begin(object: &Object, fd: i32, identity: &Identity, flags: Option<u32>) 
 impl File {
     /// As new.
     pub fn clear(&self) {
-        let words = [&self.position, &self.written, &self.read_to, &self.wrote_to];
+        let words = [&self.position, &self.written, &self.read_at, &self.read_to, &self.wrote_to];
         for word in words.into_iter().chain([&self.empty_at, &self.began]) {
             word.store(0, Relaxed);
         }
@@ -340,6 +342,7 @@ pub fn took<P: Pieces + ?Sized>(
                 }
                 _ => false,
             };
+            file.read_at.store(kernel::realtime(), Relaxed);
             if next && digest.take(stream.offset(), data, bytes) {
                 stream.took(guard, object.number(), Tap::FileRead, data, bytes);
             } else {

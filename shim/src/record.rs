@@ -293,7 +293,7 @@ fn after_receive<P: Pieces + ?Sized>(call: Call, result: isize, asked: usize, da
     if result > 0 {
         let bytes = result as u64;
         if call.way == Way::Tag {
-            tls::look(&guard, object, object.into.offset(), data, bytes);
+            tls::look(&guard, object, objects::IN, object.into.offset(), data, bytes);
             object.into.took(&guard, object.number(), object.taps().1, data, bytes);
         } else {
             object.into.count(bytes);
@@ -416,7 +416,7 @@ fn after_send<P: Pieces + ?Sized>(call: Call, result: isize, data: &P, offer: &m
             datagrams::go(&guard, object, bytes);
         }
         if call.way == Way::Tag {
-            tls::look(&guard, object, object.out.offset(), data, bytes);
+            tls::look(&guard, object, objects::OUT, object.out.offset(), data, bytes);
             if object.out.offset() == 0 {
                 first(object, data);
             }

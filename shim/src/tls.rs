@@ -3,7 +3,7 @@
 use crate::fds;
 use crate::lanes;
 use crate::mac::hello_tag;
-use crate::objects::Object;
+use crate::objects::{self, Object};
 use crate::stream::Pieces;
 use crate::thread::Guard;
 use core::sync::atomic::Ordering;
@@ -15,9 +15,9 @@ use counterfoil_abi::record::{Carrier, Channel, Kind};
 const RANDOM_AT: usize = 11;
 const RANDOM_BYTES: usize = 32;
 
-/// Looks at bytes on their way through a socket: is this TLS? `before`: the stream's offset.
+/// Looks at bytes that a call has moved `way` through a socket: is this TLS? `before`: the stream's offset. It is claimed.
 #[inline]
-pub fn look<P: Pieces + ?Sized>(guard: &Guard, object: &Object, before: u64, data: &P, bytes: u64) {
+pub fn look<P: Pieces + ?Sized>(guard: &Guard, object: &Object, way: u8, before: u64, data: &P, bytes: u64) {
     // Of several stacks that are inside of calls, who says which one this is?
     let inside = guard.inside().filter(|inside| !inside.mixed);
     if (before != 0 && inside.is_none()) || !matches!(object.channel(), Channel::Tcp | Channel::Unix) {
@@ -34,7 +34,7 @@ pub fn look<P: Pieces + ?Sized>(guard: &Guard, object: &Object, before: u64, dat
         return;
     }
     if let Some(inside) = inside {
-        carried(guard, object, inside.number);
+        carried(guard, object, way, inside.number);
     } else if have == start.len() && start[0] == 22 && start[5] == 1 {
         // Memory BIOs: the library never sees the socket. The daemon joins the two by the tag.
         tell_carrier(guard, object, 0, hello_tag(&start[RANDOM_AT..]));
@@ -49,11 +49,17 @@ pub fn has_lost_its_socket(session: &Object) -> bool {
     !open
 }
 
-/// `socket` is used by a TLS session from here on.
-fn carried(guard: &Guard, socket: &Object, session: u32) {
+/// `socket` is used by a TLS session from here on, which a call of this `way` begins.
+fn carried(guard: &Guard, socket: &Object, way: u8, session: u32) {
     if session == 0 {
         return;
     }
+    // What came before has no other end than this: what follows is counted only.
+    let out = way == objects::OUT;
+    let (sent, received) = socket.taps();
+    let (stream, tap) = if out { (&socket.out, sent) } else { (&socket.into, received) };
+    stream.tell(guard, socket.number(), tap);
+    socket.tell_way(guard, !out, false);
     socket.carries.store(session, Ordering::Relaxed);
     if let Some(session) = guard.inside().and_then(|inside| inside.session()) {
         session.tls.carrier.store(socket.number(), Ordering::Relaxed);

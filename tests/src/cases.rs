@@ -118,6 +118,8 @@ tls_again: "tls 1.3 - write read 40000 4000 again connections=3", ["tls 40000 40
 tls12_again: "tls 1.2 - write read 40000 4000 again connections=3 answer=10", ["tls 40000 40000 intact", "tls 40000 40000 intact", "tls 40000 40000 intact", "tls 10 10 intact", "tls 10 10 intact", "tls 10 10 intact"];
 tls_cleared: "tls 1.3 - write read 40000 4000 clear connections=3", ["tls 40000 40000 intact", "tls 40000 40000 intact", "tls 40000 40000 intact"];
 tls_after_starttls: "tls 1.3 - write read 40000 4000 starttls=20 answer=9", ["tcp 20 20 intact", "tcp 20 20 intact", "tls 40000 40000 intact", "tls 9 9 intact"];
+// As MariaDB's client does it: nothing is said between the last plain byte and the handshake's first.
+tls_after_blind_starttls: "tls 1.3 - write read 40000 4000 starttls=36 blind answer=9", ["tcp 36 36 intact", "tls 40000 40000 intact", "tls 9 9 intact"];
 tls_forked: "tls 1.3 - write read 100000 4000 fork event=3", ["tls 100000 100000 intact|unverified"];
 tls_plugin: "plugin_host", ["tls 30000 30000 intact", "tls 30000 30000 intact", "tls 30000 30000 intact", "tls 30000 30000 intact", "tls 30000 30000 intact", "tls 30000 30000 intact"];
 tls_plugin_near: "plugin_host near", ["tls 30000 30000 intact", "tls 30000 30000 intact", "tls 30000 30000 intact", "tls 30000 30000 intact", "tls 30000 30000 intact", "tls 30000 30000 intact"];

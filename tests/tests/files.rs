@@ -15,6 +15,42 @@ fn sha256(content: &[u8]) -> String {
     Sha256::digest(content).iter().map(|b| format!("{b:02x}")).collect()
 }
 
+/// `code` of Python's, with `a` and `b` the paths of a file that is there and of one that isn't.
+fn in_python(code: &str) -> Run {
+    let code = format!("import os,time; a,b='src/f0','dst/f0'\n{code}");
+    with_files(Observed::new([peers::PYTHON, "-c", &code]), &[40_000]).go().well()
+}
+
+/// A program may have a file open long after it has read it: what becomes of the file then is no change on the way.
+#[test]
+fn a_source_that_changes_after_it_was_read() {
+    need!("python3");
+    let run = in_python(
+        "f=os.open(a,os.O_RDONLY); data=os.read(f,99999)\n\
+         time.sleep(0.1)\n\
+         g=os.open(a,os.O_WRONLY); os.pwrite(g,b'changed',20000); os.close(g)\n\
+         out=os.open(b,os.O_WRONLY|os.O_CREAT); os.write(out,data); os.close(out)\n\
+         time.sleep(0.1)\n\
+         os.close(f)",
+    );
+    let t = way(&run, "src/f0", "dst/f0");
+    check!(run, t.verdict() == "unverified" && t.reasons() == ["other-writer"], "{}", t.shown());
+    check!(run, !run.report.fired("payload-altered"), "nobody altered anything");
+}
+
+/// A database reads a page, changes it and writes it where it was, and copies other pages elsewhere.
+#[test]
+fn a_source_that_its_reader_changes() {
+    need!("python3");
+    let run = in_python(
+        "f=os.open(a,os.O_RDWR); data=os.pread(f,99999,0)\n\
+         out=os.open(b,os.O_WRONLY|os.O_CREAT); os.write(out,data); os.close(out)\n\
+         os.pwrite(f,b'changed',20000); time.sleep(0.1); os.close(f)",
+    );
+    let verdicts: Vec<_> = files(&run).iter().map(|t| t.verdict().to_owned()).collect();
+    check!(run, !verdicts.iter().any(|v| v == "altered" || v == "truncated"), "{verdicts:?}");
+}
+
 /// The one file transfer that ends at `to`, from `from`; both in the scratch folder.
 fn way(run: &Run, from: &str, to: &str) -> Transfer {
     let here = run.scratch.path().canonicalize().expect("scratch");

@@ -62,7 +62,7 @@ impl Files {
             origin,
             destination,
             prefix,
-            changed_source: changed_source(r, tags[0].as_ref()),
+            changed_source: Vec::new(),
             kept: d.kept(),
             between: Between { altered_leg: altered_part, ..self.between(r.end.arena, legs) },
         };
@@ -76,16 +76,16 @@ impl Files {
                 }
             }
         }
-        let changed = r.end.digest.is_some() && r.end.before != r.end.after;
-        let compared = origin_rest.is_some_and(|rest| rest.steady());
-        // Or it changed again since, and what of it while it was read is anybody's guess.
-        let since = !case.changed_source.is_empty() && !origin_rest.is_some_and(|rest| still_so(r, rest));
-        if since {
-            case.changed_source.clear();
-        }
-        if changed && !compared || since {
-            // It changed, and what of it can't be found out any more.
-            case.origin.doubts.push(Reason::OtherWriter);
+        let changed = r.end.digest.is_some() && r.end.before != r.end.after && !changed_it_itself(&r.end);
+        if changed {
+            let now = changed_source(r, tags[0].as_ref());
+            let steady = origin_rest.is_some_and(AtRest::steady);
+            if !steady || !now.is_empty() && !changed_before_the_end(r, origin_rest) {
+                // It changed, and what of it while it was read can't be found out any more.
+                case.origin.doubts.push(Reason::OtherWriter);
+            } else {
+                case.changed_source = now;
+            }
         }
         if by != By::Digest {
             self.dispute(&mut case, d, r);
@@ -116,7 +116,7 @@ impl Files {
                     && same_content(&rest.before, &end.after)
             })
         };
-        if lies(&r.end, r.rest.had()) {
+        if lies(&r.end, r.rest.had()) && !changed_it_itself(&r.end) {
             case.origin.doubts.push(Reason::DisputedClaim);
         }
         if lies(&d.end, d.rest.had()) {
@@ -228,15 +228,22 @@ impl Files {
     }
 }
 
-/// Nobody has written to it since it was closed.
-fn still_so(r: &Reading, rest: &AtRest) -> bool {
-    same_content(&rest.before, &r.end.after)
+/// Who read it wrote to it by the same open, as a database does, and nobody else after that.
+fn changed_it_itself(end: &FileEnd) -> bool {
+    end.written > 0 && end.after.modified <= end.written.saturating_add(SLACK)
 }
 
-/// Blocks that are not on the disk as they were read, where the file changed meanwhile.
+/// The file's last change came before its last bytes were read: what was read is not what lies there since that change. (A program may
+/// have it open long after it has read it.) The time of change, since nobody can set that one.
+fn changed_before_the_end(r: &Reading, rest: Option<&AtRest>) -> bool {
+    r.end.after.changed.saturating_add(SLACK) < r.end.read
+        && rest.is_some_and(|rest| same_content(&rest.before, &r.end.after))
+}
+
+/// Blocks that are not on the disk as they were read.
 fn changed_source(r: &Reading, rest_tags: Option<&Tags>) -> Vec<Range> {
     let (Some(rest), Some(read)) = (r.rest.had(), r.end.digest) else { return Vec::new() };
-    if r.end.before == r.end.after || !rest.steady() {
+    if !rest.steady() {
         return Vec::new();
     }
     let now = match &rest.prefix {

@@ -94,6 +94,8 @@ pub struct FileEnd {
     pub after: Stat,
     /// When our last write was done, realtime nanoseconds; 0: there was none.
     pub written: u64,
+    /// When our last read was done, realtime nanoseconds; 0: not known.
+    pub read: u64,
     /// The open made it, or made it empty.
     pub made_empty: bool,
     /// A write did not fit.
@@ -293,6 +295,7 @@ impl OpenFile {
             before,
             after,
             written: file.map_or(0, |f| f.written),
+            read: file.map_or(0, |f| f.read),
             made_empty: flags & record::MADE_EMPTY != 0,
             failed: self.ended.is_some_and(|e| e.header.flags & record::FAILED != 0),
             finish,

@@ -106,6 +106,7 @@ impl Files {
             before: Stat::default(),
             after: Stat::default(),
             written: 0,
+            read: 0,
             made_empty: false,
             failed: false,
             finish: Finish::Ended,

@@ -84,7 +84,12 @@ pub fn judge(case: &FileCase<'_>) -> Judgement {
         return done(Verdict::Unverified, reasons, Vec::new(), equal.is_some());
     }
     if !case.changed_source.is_empty() {
-        return done(Verdict::Altered, reasons, case.changed_source.clone(), equal.is_some());
+        // Who reads one file and writes another is accused of nothing.
+        if equal == Some(true) || case.between.carriers && !case.between.filter {
+            return done(Verdict::Altered, reasons, case.changed_source.clone(), equal.is_some());
+        }
+        reasons.add(Reason::OtherWriter);
+        return done(Verdict::Unverified, reasons, Vec::new(), equal.is_some());
     }
     if equal == Some(true) {
         return done(Verdict::Intact, reasons, Vec::new(), true);

@@ -105,8 +105,10 @@ pub struct File {
     /// When our last write was done, CLOCK_REALTIME nanoseconds; 0: there was none. A later `modified` is
     /// somebody else's. [`super::UNPLAUSIBLE`]: ours may still come (a mapping, what libc writes at exit).
     pub written: u64,
+    /// When our last read was done, CLOCK_REALTIME nanoseconds; 0: not known. A later `modified` is no change of what was read.
+    pub read: u64,
     /// Zero.
-    pub pad2: [u8; 32],
+    pub pad2: [u8; 24],
 }
 
 /// [`super::Kind::Again`]: a file was opened, read as a whole and closed once more, unchanged since the header's object

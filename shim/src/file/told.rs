@@ -162,6 +162,7 @@ pub fn tell(guard: &Guard, object: &Object, how: How) {
         before: file.before.get(),
         after: if how == How::ClosedUnseen { Stat::default() } else { file.after.get() },
         written: file.written.load(Relaxed),
+        read: file.read_at.load(Relaxed),
         ..Zeroable::zeroed()
     };
     let mut flags = if how == How::Checkpoint { 0 } else { LAST };
