@@ -626,7 +626,7 @@ struct counterfoil_request {
     uint32_t abi;
     uint32_t pid;
     uint32_t inherited_len;
-    uint32_t pad;
+    uint32_t inert;
     struct counterfoil_opened inherited[COUNTERFOIL_MAX_INHERITED];
 };
 

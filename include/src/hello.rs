@@ -25,12 +25,15 @@ pub struct Request {
     pub pid: u32,
     /// Entries used in `inherited`.
     pub inherited_len: u32,
-    /// Zero.
-    pub pad: u32,
+    /// 0, or why the program can't be observed: [`NO_MEMORY`]. The answer is [`DECLINED`] then.
+    pub inert: u32,
     /// Sockets and pipes that were open when the program started; `header.object` is the number
     /// that the shim gave it.
     pub inherited: [Opened; MAX_INHERITED],
 }
+
+/// Its limits leave the program no room for our memory.
+pub const NO_MEMORY: u32 = 1;
 
 /// The request was granted; the memfd comes with the reply.
 pub const GRANTED: u32 = 0;

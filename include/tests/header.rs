@@ -89,7 +89,7 @@ fn facts() -> Facts {
     layout!(f, arena::ArenaHead, "arena_head", { magic, abi, lanes, id, policy, bell, no_lane, no_object }, ..);
     layout!(f, matcher::Matcher, "matcher", { magic, places }, ..);
     layout!(f, board::Board, "board", { magic, count, notices }, ..);
-    layout!(f, hello::Request, "request", { magic, abi, pid, inherited_len, pad, inherited });
+    layout!(f, hello::Request, "request", { magic, abi, pid, inherited_len, inert, inherited });
     layout!(f, hello::Resume, "resume", { out_offset, in_offset });
     layout!(f, hello::Reply, "reply", { magic, abi, status, arena_bytes, policy, pad, key, resume });
 

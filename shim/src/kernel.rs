@@ -105,6 +105,22 @@ pub fn read_again(fd: i32, start: u64, most: u64, mut each: impl FnMut(u64, &[u8
     done
 }
 
+/// Bytes of addresses that RLIMIT_AS leaves this program; None: there is no such limit.
+pub fn room() -> Option<u64> {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::As).current?;
+    // "SIZE …", in pages.
+    let mut bytes = [0; 32];
+    let file = rustix::fs::open(
+        c"/proc/self/statm",
+        rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::CLOEXEC,
+        rustix::fs::Mode::empty(),
+    );
+    let got = file.ok().and_then(|file| rustix::io::read(file, &mut bytes).ok()).unwrap_or(0);
+    let digits = bytes[..got].iter().take_while(|byte| byte.is_ascii_digit());
+    let pages = digits.fold(0u64, |all, byte| all.wrapping_mul(10).wrapping_add(u64::from(byte - b'0')));
+    Some(limit.saturating_sub(pages.wrapping_mul(4096)))
+}
+
 /// CLOCK_REALTIME, nanoseconds. Not the coarse clock, which may be behind a file's times (multigrain
 /// timestamps, Linux 6.13). glibc's, as in `lanes`: the vDSO, no system call.
 pub fn realtime() -> u64 {

@@ -12,7 +12,7 @@ use bytemuck::Zeroable;
 use core::sync::atomic::{AtomicI32, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use counterfoil_abi::record::{Channel, Ended, How, Kind, Reason, THROUGH_STDIO, Tap};
 use region::{Counters, FEW, GIVEN_BACK, SLOTS, counters, reach, slot};
-pub use region::{REGION_BYTES, provide};
+pub use region::{FIRST_BYTES, provide, sizes};
 
 mod region;
 

@@ -6,28 +6,32 @@ use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 use counterfoil_abi::BLOCK;
 
 /// Areas in the pool: long writes that may be under way at once in one process.
-const AREAS: usize = 8;
+pub const AREAS: usize = 8;
 /// Tags in one area: no single write moves more (Linux: MAX_RW_COUNT, just below 2 GiB).
 const TAGS: usize = ((2u64 << 30) / BLOCK) as usize + 1;
 
-/// Bytes that the constructor maps.
-pub const POOL_BYTES: usize = AREAS * TAGS * size_of::<Wide>();
+/// Bytes that the constructor maps for one of them.
+pub const AREA_BYTES: usize = TAGS * size_of::<Wide>();
 
 static POOL: AtomicPtr<MaybeUninit<Wide>> = AtomicPtr::new(core::ptr::null_mut());
 static TAKEN: AtomicU32 = AtomicU32::new(0);
+/// Those that aren't there, a bit each.
+static MISSING: AtomicU32 = AtomicU32::new(0);
 
 /// One area, taken. An area whose call was left by siglongjmp or cancellation stays taken until
 /// the next fork; with none left, long writes have a gap.
 pub struct Scratch(usize);
 
-/// Hands the pool its memory.
-pub fn provide(pool: *mut MaybeUninit<Wide>) {
+/// Hands the pool its memory: so many areas.
+pub fn provide(pool: *mut MaybeUninit<Wide>, areas: usize) {
     POOL.store(pool, Ordering::Relaxed);
+    MISSING.store(!0 << areas, Ordering::Relaxed);
+    reset();
 }
 
 /// In a forked child: other threads' areas are free again.
 pub fn reset() {
-    TAKEN.store(0, Ordering::Relaxed);
+    TAKEN.store(MISSING.load(Ordering::Relaxed), Ordering::Relaxed);
 }
 
 impl Scratch {
@@ -46,8 +50,7 @@ impl Scratch {
 
     /// The area.
     pub fn tags(&mut self) -> &mut [MaybeUninit<Wide>] {
-        // SAFETY: the pool holds AREAS × TAGS (POOL_BYTES), mapped for good; `TAKEN` makes this
-        // area ours alone.
+        // SAFETY: the pool holds so many areas, mapped for good; `TAKEN` makes this one ours alone.
         unsafe { core::slice::from_raw_parts_mut(POOL.load(Ordering::Relaxed).add(self.0 * TAGS), TAGS) }
     }
 

@@ -205,11 +205,16 @@ pub fn socket_path() -> &'static [u8] {
 }
 
 fn activate(socket: OwnedFd) -> Option<()> {
-    let mark = map_memory()?;
     let mut request: Request = Zeroable::zeroed();
     request.magic = hello::MAGIC;
     request.abi = ABI_VERSION;
     request.pid = rustix::process::getpid().as_raw_nonzero().get() as u32;
+    let Some(mark) = map_memory() else {
+        request.inert = hello::NO_MEMORY;
+        // The daemon looks at who we are before it answers.
+        ask(&socket, &request);
+        return None;
+    };
     let mut told: [Option<(&'static Object, i32)>; MAX_INHERITED] = [None; MAX_INHERITED];
     let mut count = 0;
     for fd in kernel::open_below::<LOOKED_AT>() {
@@ -296,8 +301,25 @@ fn connect() -> Option<OwnedFd> {
     Some(socket)
 }
 
-/// All memory that hooks will ever use, reserved but untouched.
+/// Of the addresses that a program's limit leaves it, we take no more than one in so many.
+const SHARE: u64 = 3;
+
+/// All memory that hooks will ever use, reserved but untouched. None: there is no room for it.
 pub fn map_memory() -> Option<*mut AtomicU32> {
+    let room = kernel::room();
+    let areas = if room.is_none() { scratch::AREAS } else { 1 };
+    let parts = [
+        fds::TABLE_BYTES,
+        sessions::TABLE_BYTES,
+        family::TABLE_BYTES,
+        offer::POOL_BYTES,
+        areas * scratch::AREA_BYTES,
+    ]
+    .map(|bytes| bytes.next_multiple_of(PAGE));
+    let ours = parts.iter().sum::<usize>() + objects::FIRST_BYTES + ARENA_BYTES + MATCHER_BYTES + BOARD_BYTES;
+    if room.is_some_and(|room| ours as u64 > room / SHARE) {
+        return None;
+    }
     let private = MapFlags::PRIVATE | MapFlags::NORESERVE;
     // SAFETY: fresh anonymous mappings at addresses of the kernel's choice.
     unsafe {
@@ -306,26 +328,22 @@ pub fn map_memory() -> Option<*mut AtomicU32> {
         };
         let mark = map(PAGE, MapFlags::PRIVATE)?;
         rustix::mm::madvise(mark, PAGE, Advice::LinuxWipeOnFork).ok()?;
-        objects::provide(map(objects::REGION_BYTES, MapFlags::SHARED | MapFlags::NORESERVE)?.cast());
+        let shared = MapFlags::SHARED | MapFlags::NORESERVE;
+        let (region, bytes) =
+            objects::sizes().find_map(|bytes| map(bytes, shared).map(|region| (region, bytes)))?;
+        objects::provide(region.cast(), bytes);
         // One mapping for all that is private: a call less for each, at the start and at the end.
-        let room = [
-            fds::TABLE_BYTES,
-            sessions::TABLE_BYTES,
-            family::TABLE_BYTES,
-            offer::POOL_BYTES,
-            scratch::POOL_BYTES,
-        ];
-        let mut next = map(room.iter().map(|bytes| bytes.next_multiple_of(PAGE)).sum(), private)?;
-        let [table, opened, counted, offers, scratches] = room.map(|bytes| {
+        let mut next = map(parts.iter().sum(), private)?;
+        let [table, opened, counted, offers, scratches] = parts.map(|bytes| {
             let at = next;
-            next = at.byte_add(bytes.next_multiple_of(PAGE));
+            next = at.byte_add(bytes);
             at
         });
         fds::provide(table.cast());
         sessions::provide(opened.cast());
         family::provide(counted.cast());
         offer::provide(offers.cast());
-        scratch::provide(scratches.cast());
+        scratch::provide(scratches.cast(), areas);
         Some(mark.cast())
     }
 }

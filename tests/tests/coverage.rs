@@ -183,3 +183,27 @@ fn switched_off_is_off() {
     check!(run, run.stdout.contains("with 1 variables"), "it got more than it was given");
     check!(run, product::library().exists(), "the library is there");
 }
+
+/// Dovecot's programs start under such a limit: it is no reason not to see them.
+#[test]
+fn a_limit_of_addresses() {
+    let run =
+        Observed::script("ulimit -v 262144; exec $FIXTURES/stream tcp send recv 100000 5000").go().well();
+    let found = run.report.on("tcp");
+    check!(
+        run,
+        found.iter().any(|t| t.verdict() == "intact" && t.origin() == Some(100_000)),
+        "it was not seen"
+    );
+}
+
+/// One that leaves us too little room is left to the program, and that is said.
+#[test]
+fn a_narrow_limit_of_addresses() {
+    let run = Observed::script("ulimit -v 100000; $FIXTURES/stream tcp send recv 100000 5000").go().well();
+    check!(run, run.report.on("tcp").is_empty(), "it was seen");
+    let said = run.report.coverage();
+    let stream = said.iter().find(|c| c["exe"].as_str().is_some_and(|exe| exe.ends_with("/stream")));
+    check!(run, stream.is_some_and(|c| c["observed"] == false && c["reason"] == "no-memory"), "{said:?}");
+    check!(run, run.report.fired("coverage-lost"), "no alarm");
+}

@@ -8,6 +8,7 @@ use super::object::{Direction, Object, Proof, Use};
 use super::program::{ArenaId, Inherited, Program};
 use super::slab::Key;
 use crate::host::facts::Facts;
+use crate::host::listen::NO_ROOM;
 use crate::judge::Finish;
 use crate::judged::{Judged, What};
 use crate::model::Coverage;
@@ -88,6 +89,16 @@ impl Assembler {
             observed: false,
             reason: Some(why.into()),
         }));
+        let parent = facts.process.parents.first().map(|parent| parent.pid);
+        let parent = self.programs.iter().find(|(_, program)| Some(program.facts.process.pid) == parent);
+        // What an operator has declined is not lost.
+        if why == NO_ROOM
+            && let Some((&arena, program)) = parent
+        {
+            let exe = facts.process.exe.clone().unwrap_or_default();
+            let inherits_tracked = !program.numbers.is_empty();
+            self.notice(arena, 0, What::CoverageLost { exe, reason: why.into(), inherits_tracked });
+        }
     }
 
     /// Records of it were lost: `records` of them since the last call.

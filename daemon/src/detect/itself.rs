@@ -29,6 +29,7 @@ pub(super) fn coverage_lost(notice: &Notice, exe: &str, reason: &str, inherits_t
         "other-abi" => "it uses another C library or machine type than ours",
         "no-preload" => "it can't see the library from where it runs",
         "unreadable" => "it could not be looked at",
+        "no-memory" => "its limit of addresses (RLIMIT_AS, ulimit -v) leaves too little room for the library",
         other => other,
     };
     f.title = format!("{exe} runs unobserved");
@@ -42,6 +43,9 @@ pub(super) fn coverage_lost(notice: &Notice, exe: &str, reason: &str, inherits_t
         }
         "no-preload" => {
             "Make the library readable where it runs: install it system-wide, or into its chroot."
+        }
+        "no-memory" => {
+            "Raise that limit by 200 MB if you can; else observe the other end of what it transfers."
         }
         _ => "Decide whether its transfers matter; if they do, observe their other end.",
     }

@@ -18,7 +18,9 @@ use crate::rest::User;
 use crate::sensitive::boards::Boards;
 use crate::sensitive::memory::Memory;
 use counterfoil_abi::arena::ARENA_BYTES;
-use counterfoil_abi::hello::{DECLINED, GRANTED, MAGIC, MAX_INHERITED, Reply, Request, Resume, WRONG_ABI};
+use counterfoil_abi::hello::{
+    DECLINED, GRANTED, MAGIC, MAX_INHERITED, NO_MEMORY, Reply, Request, Resume, WRONG_ABI,
+};
 use counterfoil_abi::record::Channel;
 use counterfoil_abi::{ABI_VERSION, UNKNOWN};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -48,6 +50,8 @@ const CORE_PATIENCE: Duration = Duration::from_millis(100);
 const WARN_EVERY: Duration = Duration::from_secs(60);
 /// Why a program is not observed whose library is of another version than the daemon.
 pub const OTHER_VERSION: &str = "other-version";
+/// Why a program is not observed whose limits leave the library no room.
+pub const NO_ROOM: &str = "no-memory";
 /// Connections that the kernel keeps for us.
 const PEER_BACKLOG: i32 = 1024;
 
@@ -318,6 +322,10 @@ impl Listener {
         facts.process.argv = facts.process.argv.map(|argv| (deciders.redact)(argv));
         facts.rights = Some(User { uid, gid, groups: Vec::new() });
         let facts = Arc::new(facts);
+        if request.inert == NO_MEMORY {
+            self.core.offer(Message::Declined(facts, NO_ROOM));
+            return None;
+        }
         let watched = match (deciders.watch)(&facts) {
             Watch::Watched => true,
             Watch::Unwatched => false,

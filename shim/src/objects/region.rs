@@ -2,16 +2,16 @@
 
 use super::Object;
 use crate::process;
-use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicUsize, Ordering};
 
 /// Objects that a family can have open at once.
 pub const SLOTS: u32 = 32768;
-/// Bytes of all of them.
-pub const REGION_BYTES: usize = size_of::<Counters>() + SLOTS as usize * size_of::<Object>();
 /// They are mapped in chunks, as they are needed: a program may have little room for addresses, or lock all that it has. The
 /// first one holds [`FEW`] slots, each of the others as many as all before it.
 const CHUNKS: usize = (SLOTS / FEW).trailing_zeros() as usize + 1;
 const PAGE: usize = 4096;
+/// Bytes that stay mapped from the start.
+pub const FIRST_BYTES: usize = pages_of(0).end;
 
 #[repr(C, align(64))]
 pub struct Counters {
@@ -36,6 +36,8 @@ pub const FEW: u32 = 256;
 static REGION: AtomicPtr<Counters> = AtomicPtr::new(core::ptr::null_mut());
 /// Where slot 0 would be if all were in one piece with each chunk; null: it is not mapped in this process.
 static CHUNK: [AtomicPtr<Object>; CHUNKS] = [const { AtomicPtr::new(core::ptr::null_mut()) }; CHUNKS];
+/// How large the memory is that a family shares.
+static BYTES: AtomicUsize = AtomicUsize::new(0);
 
 /// Which chunk a slot is in.
 #[inline]
@@ -44,24 +46,30 @@ fn chunk_of(index: u32) -> usize {
 }
 
 /// A chunk's pages within the region, from the last page of the chunk before: by that it is found.
-fn pages_of(chunk: usize) -> core::ops::Range<usize> {
-    let end = |chunk: usize| {
+const fn pages_of(chunk: usize) -> core::ops::Range<usize> {
+    const fn end(chunk: usize) -> usize {
         (size_of::<Counters>() + ((FEW as usize) << chunk) * size_of::<Object>()).next_multiple_of(PAGE)
-    };
-    let first = chunk.checked_sub(1).map_or(0, |before| end(before) - PAGE);
+    }
+    let first = if chunk == 0 { 0 } else { end(chunk - 1) - PAGE };
     first..end(chunk)
 }
 
-/// Hands the region its memory: shared, zeroed, all of it. What is not needed yet is given back; by the last page that is kept
+/// Sizes that the region may have, the largest first: room for all slots, for a half of them, …
+pub fn sizes() -> impl Iterator<Item = usize> {
+    (0..CHUNKS).rev().map(|chunk| pages_of(chunk).end)
+}
+
+/// Hands the region its memory: shared, zeroed, `bytes` of it. What is not needed yet is given back; by the last page that is kept
 /// the rest is found again.
 ///
 /// # Safety
-/// [`REGION_BYTES`], mapped for this, in pages.
-pub unsafe fn provide(region: *mut u8) {
-    let kept = pages_of(0).end;
-    // SAFETY: contract; nobody knows of it yet. If the kernel refuses, it stays.
-    let _ =
-        unsafe { rustix::mm::munmap(region.add(kept).cast(), REGION_BYTES.next_multiple_of(PAGE) - kept) };
+/// One of [`sizes`], mapped for this.
+pub unsafe fn provide(region: *mut u8, bytes: usize) {
+    if bytes > FIRST_BYTES {
+        // SAFETY: contract; nobody knows of it yet. If the kernel refuses, it stays.
+        let _ = unsafe { rustix::mm::munmap(region.add(FIRST_BYTES).cast(), bytes - FIRST_BYTES) };
+    }
+    BYTES.store(bytes, Ordering::Relaxed);
     REGION.store(region.cast(), Ordering::Relaxed);
     // SAFETY: the slots stand behind the counters.
     CHUNK[0].store(unsafe { region.cast::<Counters>().add(1) }.cast(), Ordering::Relaxed);
@@ -96,7 +104,7 @@ pub fn reach(index: u32) -> Option<&'static Object> {
 fn map(chunk: usize) -> Option<()> {
     /// It did so once.
     static REFUSED: AtomicBool = AtomicBool::new(false);
-    let before = chunk.checked_sub(1)?;
+    let before = chunk.checked_sub(1).filter(|_| pages_of(chunk).end <= BYTES.load(Ordering::Relaxed))?;
     if CHUNK[before].load(Ordering::Acquire).is_null() {
         map(before)?;
     }
