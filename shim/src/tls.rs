@@ -14,13 +14,15 @@ use counterfoil_abi::record::{Carrier, Channel, Kind};
 /// 4.1.2 and 5.1).
 const RANDOM_AT: usize = 11;
 const RANDOM_BYTES: usize = 32;
+/// TLS begins before this, if at all: behind a proxy's CONNECT, or STARTTLS.
+const EARLY: u64 = 4096;
 
 /// Looks at bytes that a call has moved `way` through a socket: is this TLS? `before`: the stream's offset. It is claimed.
 #[inline]
 pub fn look<P: Pieces + ?Sized>(guard: &Guard, object: &Object, way: u8, before: u64, data: &P, bytes: u64) {
     // Of several stacks that are inside of calls, who says which one this is?
     let inside = guard.inside().filter(|inside| !inside.mixed);
-    if (before != 0 && inside.is_none()) || !matches!(object.channel(), Channel::Tcp | Channel::Unix) {
+    if (before >= EARLY && inside.is_none()) || !matches!(object.channel(), Channel::Tcp | Channel::Unix) {
         return;
     }
     let mut start = [0u8; RANDOM_AT + RANDOM_BYTES];
@@ -36,7 +38,9 @@ pub fn look<P: Pieces + ?Sized>(guard: &Guard, object: &Object, way: u8, before:
     if let Some(inside) = inside {
         carried(guard, object, way, inside.number);
     } else if have == start.len() && start[0] == 22 && start[5] == 1 {
-        // Memory BIOs: the library never sees the socket. The daemon joins the two by the tag.
+        // Memory BIOs: the library never sees the socket. The daemon joins the two by the tag. (Or it is somebody's whose TLS nobody
+        // sees.)
+        tell_before(guard, object, way);
         tell_carrier(guard, object, 0, hello_tag(&start[RANDOM_AT..]));
     }
 }
@@ -54,17 +58,21 @@ fn carried(guard: &Guard, socket: &Object, way: u8, session: u32) {
     if session == 0 {
         return;
     }
-    // What came before has no other end than this: what follows is counted only.
-    let out = way == objects::OUT;
-    let (sent, received) = socket.taps();
-    let (stream, tap) = if out { (&socket.out, sent) } else { (&socket.into, received) };
-    stream.tell(guard, socket.number(), tap);
-    socket.tell_way(guard, !out, false);
+    tell_before(guard, socket, way);
     socket.carries.store(session, Ordering::Relaxed);
     if let Some(session) = guard.inside().and_then(|inside| inside.session()) {
         session.tls.carrier.store(socket.number(), Ordering::Relaxed);
     }
     tell_carrier(guard, socket, session, [0; 16]);
+}
+
+/// What came before TLS ends here for the daemon, in the middle of a block.
+fn tell_before(guard: &Guard, socket: &Object, way: u8) {
+    let out = way == objects::OUT;
+    let (sent, received) = socket.taps();
+    let (stream, tap) = if out { (&socket.out, sent) } else { (&socket.into, received) };
+    stream.tell(guard, socket.number(), tap);
+    socket.tell_way(guard, !out, false);
 }
 
 fn tell_carrier(guard: &Guard, socket: &Object, session: u32, hello: Tag) {

@@ -112,10 +112,10 @@ impl Assembler {
             Place::Stream(d) | Place::Cipher(d) => d,
         };
         if at == Place::Stream(direction) {
-            if object.carries_tls.is_some_and(|from| blocks.offset >= from[direction as usize]) {
+            let end = blocks.offset.saturating_add(u64::from(blocks.length));
+            if object.session_from().is_some_and(|from| end > from[direction as usize]) {
                 return;
             }
-            let end = blocks.offset.saturating_add(u64::from(blocks.length));
             let reached = &mut object.reached[direction as usize];
             self.counts.bytes = self.counts.bytes.saturating_add(end.saturating_sub(*reached));
             *reached = end.max(*reached);
@@ -188,7 +188,7 @@ impl Assembler {
         };
         object.last = object.last.max(gap.header.time);
         if at == Place::Stream(direction) {
-            if object.carries_tls.is_some_and(|from| gap.offset >= from[direction as usize]) {
+            if object.session_from().is_some_and(|from| gap.offset >= from[direction as usize]) {
                 return;
             }
             if let Some(user) = object.use_of(arena, number) {

@@ -282,10 +282,10 @@ impl Assembler {
     }
 }
 
-/// From here on the connection carries TLS, and is no transfer of its own.
+/// From here on the connection carries a session, and is no transfer of its own.
 pub(super) fn tls_from(origin: Option<&Object>, destination: Option<&Object>) -> u64 {
     let of = |o: Option<&Object>, d: Direction| {
-        o.and_then(|o| o.carries_tls).map_or(UNKNOWN, |from| from[d as usize])
+        o.and_then(Object::session_from).map_or(UNKNOWN, |from| from[d as usize])
     };
     of(origin, Direction::Out).min(of(destination, Direction::In))
 }

@@ -293,7 +293,7 @@ pub struct Object {
     pub tls: Option<Box<TlsFacts>>,
     /// Channels of SSH connections.
     pub tunnel: Option<Box<Tunnel>>,
-    /// It carries TLS from these offsets on, by direction.
+    /// It carries TLS from these offsets on, by direction: a session's, or by its look that of somebody who isn't seen.
     pub carries_tls: Option<[u64; 2]>,
     /// Somebody claims it who does not hold it, or two claim it.
     pub disputed: bool,
@@ -357,6 +357,13 @@ impl Object {
             settled: false,
             settled_at: 0,
         }
+    }
+
+    /// From these offsets on what it carries is a session's, and no transfer of its own. Where nobody sees the session all of it is; but
+    /// what was said in the clear before the handshake ends there in any case.
+    #[inline]
+    pub fn session_from(&self) -> Option<[u64; 2]> {
+        self.carries_tls.filter(|&from| self.session || from != [0, 0])
     }
 
     /// The program's use of it.

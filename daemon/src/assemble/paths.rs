@@ -163,7 +163,7 @@ impl Assembler {
         let Some(transfer) = self.transfers.get(leg) else { return };
         let (Some(a), Some(b)) = (transfer.origin, transfer.destination) else { return };
         let (Some(one), Some(other)) = (self.objects.get(a), self.objects.get(b)) else { return };
-        if one.rival.is_none() || one.carries_tls.is_some() || other.carries_tls.is_some() {
+        if one.rival.is_none() || one.session_from().is_some() || other.session_from().is_some() {
             return;
         }
         let ways = [(one, other), (other, one)];
