@@ -260,3 +260,35 @@ fn two_stunnels_one_behind_the_other() {
         }
     }
 }
+
+/// Behind CONNECT, and with TLS libraries that never see a socket.
+#[test]
+fn a_proxy_that_looks_into_what_it_was_asked_to_pass_on() {
+    need!("curl", "openssl", "/usr/bin/python3");
+    for (deed, observed) in [("", false), ("", true), ("flip:200200", false), ("flip:200200", true)] {
+        let ports = ports(2);
+        let start = format!("{} {} {} {deed}", peers::PYTHON, peers::script("connect_proxy.py"), ports[0]);
+        let relay = Relay { file: "none".into(), text: String::new(), start, stop: "true" };
+        let server = format!("{} {} tls {} 1", peers::PYTHON, peers::script("http_sink.py"), ports[1]);
+        let client = format!(
+            "curl -sS --http1.1 --ipv4 --cacert cert.pem -x http://127.0.0.1:{} -T sent https://localhost:{}/sent",
+            ports[0], ports[1]
+        );
+        let run = through(&[relay], before(observed), (&server, ports[1]), &client, &ports);
+        let what = format!("deed {deed:?}, observed: {observed}");
+        check!(
+            run,
+            run.report.fired("tls-terminated-in-path"),
+            "{what}: two TLS sessions, and nobody says so"
+        );
+        check!(run, run.report.fired("payload-altered") == !deed.is_empty(), "{what}");
+        if deed.is_empty() {
+            truth::blameless(&run);
+        }
+        let clear = run.report.on("tcp");
+        let clear: Vec<_> =
+            clear.iter().filter(|t| t.0["origin"]["bytes"].as_u64().is_some_and(|n| n < 200)).collect();
+        let whole = clear.iter().filter(|t| t.verdict() == "intact").count();
+        check!(run, !observed || whole == 2, "{what}: what was said before TLS: {clear:?}");
+    }
+}

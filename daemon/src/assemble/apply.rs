@@ -250,6 +250,7 @@ impl Assembler {
         let from = [carrier.out_offset, carrier.in_offset];
         let least = object.carries_tls.get_or_insert(from);
         *least = [least[0].min(from[0]), least[1].min(from[1])];
+        object.session |= carrier.tls != 0;
         let Some(program) = self.programs.get_mut(&arena) else { return };
         if carrier.hello != [0; 16] && program.hellos.len() < MAX_HELLOS {
             program.hellos.push((carrier.hello, key));
