@@ -2,11 +2,13 @@
 //!
 //! A child holds all that its parent held at the moment of the fork. That is counted before the fork, since the parent may
 //! close it before the child runs. What other threads make and close between the count and the fork, the child sets right by
-//! itself: it lays its copy of the tables beside what was counted. A child that nobody has counted for (a raw clone) counts for itself.
+//! itself: it lays its copy of the tables beside what was counted. A child that nobody has counted for (a clone of instructions of its own) counts for itself.
 
 use crate::objects::{self, Name};
+use crate::shield::{keeping_errno, shielded};
 use crate::thread::{self, Guard};
-use crate::{fds, kernel, process, sessions};
+use crate::{fds, kernel, process, sessions, start};
+use core::ffi::c_long;
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 use counterfoil_abi::record::How;
 
@@ -101,6 +103,29 @@ pub fn before() -> bool {
     process::active() && !thread::current().forks.replace(true)
 }
 
+/// Around a fork of which pthread_atfork hears nothing: `call` returns in the parent, and 0 in the child, if there.
+pub fn around(call: impl FnOnce() -> c_long) -> c_long {
+    if !process::active() {
+        return call();
+    }
+    // SAFETY: as pthread_atfork calls them.
+    unsafe { start::before_fork() };
+    let first = before();
+    let child = call();
+    // SAFETY: as above.
+    unsafe { if child == 0 { start::in_child() } else { start::after_fork() } };
+    keeping_errno(|| shielded((), || after(first, child < 0)));
+    child
+}
+
+/// Does a clone(2) with these flags make what a fork does: a process with a copy of everything?
+pub fn forks(flags: c_long) -> bool {
+    flags & SHARES == 0
+}
+
+/// Flags of those that don't.
+pub const SHARES: c_long = (libc::CLONE_VM | libc::CLONE_FILES | libc::CLONE_THREAD) as c_long;
+
 /// See [`before`].
 pub fn after(first: bool, failed: bool) {
     if !first {
@@ -120,6 +145,8 @@ pub fn after(first: bool, failed: bool) {
 /// In a child, before it says or closes anything: what it holds is counted from here on. Only the first time.
 pub fn join() {
     if process::joins() {
+        // A child that does not come back from the call that made it.
+        thread::current().forks.set(false);
         let ours = FORKING.swap(0, Ordering::Relaxed) == me() && !NESTED.swap(false, Ordering::Relaxed);
         for (place, name) in places() {
             let before = unpack(counted(place).load(Ordering::Relaxed)).filter(|_| ours);

@@ -53,7 +53,8 @@ extern "C" fn start() {
     });
 }
 
-unsafe extern "C" fn before_fork() {
+/// pthread_atfork's, and those of who forks past it.
+pub unsafe extern "C" fn before_fork() {
     keeping_errno(|| {
         shielded((), || {
             process::shares();
@@ -64,11 +65,13 @@ unsafe extern "C" fn before_fork() {
     });
 }
 
-unsafe extern "C" fn after_fork() {
+/// See [`before_fork`].
+pub unsafe extern "C" fn after_fork() {
     keeping_errno(|| shielded((), family::forked));
 }
 
-unsafe extern "C" fn in_child() {
+/// See [`before_fork`].
+pub unsafe extern "C" fn in_child() {
     keeping_errno(|| shielded((), family::join));
 }
 

@@ -132,6 +132,8 @@ socketpair_asked: "asked plain", ["unix 30000 30000 intact", "unix 30000 30000 i
 pipe_asked_by_a_wrapper: "asked wrapped", ["pipe * 5 unverified:bypassed-bytes", "pipe * 5 unverified:bypassed-bytes", "pipe * 5 unverified:bypassed-bytes"];
 
 // One socket or pipe for several.
+cloned_raw: "clones raw", ["unix 20000 20000 intact", "unix 3 3 intact", "unix 20000 20000 intact", "unix 3 3 intact", "unix 20000 20000 intact", "unix 3 3 intact"];
+cloned_by_libc: "clones libc", ["unix 20000 20000 intact", "unix 3 3 intact", "unix 20000 20000 intact", "unix 3 3 intact", "unix 20000 20000 intact", "unix 3 3 intact"];
 threads_in_turn: "shared thread-turns", ["tcp 120000 120000 intact"];
 threads_in_turn_on_a_pipe: "shared thread-turns-pipe", ["pipe 120000 120000 intact"];
 threads_at_once: "shared thread-rush", ["tcp * 240000 intact|unverified:shared-descriptor"];

@@ -9,7 +9,7 @@ use crate::reinject::{self, Room, Strings};
 use crate::shield::{keeping_errno, shielded};
 use crate::target::Named;
 use crate::{family, process, start};
-use core::ffi::{c_char, c_int, c_ulong};
+use core::ffi::{c_char, c_int, c_ulong, c_void};
 use counterfoil_abi::record::How;
 use libc::{
     AT_EMPTY_PATH, AT_FDCWD, AT_SYMLINK_NOFOLLOW, pid_t, posix_spawn_file_actions_t, posix_spawnattr_t,
@@ -191,6 +191,12 @@ hooks! {
         let child = real();
         keeping_errno(|| shielded((), || family::after(first, child < 0)));
         child
+    }
+
+    // glibc's, whose child runs `run` on a stack of its own and does not come back. Variadic in C; passed on whole.
+    real clone(run: *mut c_void, stack: *mut c_void, flags: c_int, argument: *mut c_void, parent: *mut c_void, tls: *mut c_void, child: *mut c_void) -> c_int {
+        let call = || real(run, stack, flags, argument, parent, tls, child);
+        if family::forks(flags.into()) { family::around(|| call().into()) as c_int } else { call() }
     }
 
     // These three do not return; `()` keeps one macro for all.

@@ -1,6 +1,7 @@
 //! syscall(2), by which libseccomp installs its filters: from then on no system call is safe. (prctl, the other
 //! way, is in [`super::exec`].) Some callers make clone(2) or vfork(2) by it, which return twice, perhaps
-//! on another stack: so nothing stays on the stack, and all registers but the one for the result are as they were.
+//! on another stack: so nothing stays on the stack, and all registers but the one for the result are as they were. A clone that is
+//! a fork (vsftpd's are) returns twice on a copy of this stack: we are there, as around fork(2).
 //!
 //! Where this is not done for the processor, [`super::exec`] takes `PR_SET_NO_NEW_PRIVS` for a sign of a filter.
 
@@ -22,6 +23,27 @@ extern "C" fn find() -> *mut c_void {
     real
 }
 
+/// A clone with these arguments, that is a fork.
+#[cfg(target_arch = "x86_64")]
+unsafe extern "C" fn fork(
+    number: c_long,
+    flags: c_long,
+    stack: c_long,
+    parent: c_long,
+    child: c_long,
+    tls: c_long,
+) -> c_long {
+    type Real = unsafe extern "C" fn(c_long, c_long, c_long, c_long, c_long, c_long) -> c_long;
+    let real = Some(REAL.load(Ordering::Relaxed)).filter(|real| !real.is_null()).unwrap_or_else(|| find());
+    if real.is_null() {
+        return crate::real::Missing::missing();
+    }
+    // SAFETY: syscall's declaration is variadic: integers, in the same places.
+    let real = unsafe { core::mem::transmute::<*mut c_void, Real>(real) };
+    // SAFETY: the contract is passed on.
+    crate::family::around(|| unsafe { real(number, flags, stack, parent, child, tls) })
+}
+
 /// See the C function of that name.
 ///
 /// # Safety
@@ -31,6 +53,8 @@ extern "C" fn find() -> *mut c_void {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn syscall() -> c_long {
     naked_asm!(
+        "cmp rdi, {clone}",
+        "je 4f",
         "cmp rdi, {seccomp}",
         "jne 2f",
         // SECCOMP_SET_MODE_STRICT and _FILTER; what is above only asks.
@@ -58,6 +82,15 @@ pub unsafe extern "C" fn syscall() -> c_long {
         "pop rsi",
         "pop rdi",
         "jmp rax",
+        // The flags, and the stack of the child's own.
+        "4: test rsi, {shares}",
+        "jnz 2b",
+        "test rdx, rdx",
+        "jnz 2b",
+        "jmp {fork}",
+        clone = const libc::SYS_clone,
+        shares = const crate::family::SHARES,
+        fork = sym fork,
         seccomp = const libc::SYS_seccomp,
         sandboxed = sym SANDBOXED,
         real = sym REAL,
