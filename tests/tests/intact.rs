@@ -397,3 +397,31 @@ fn many_threads_and_many_forks() {
         );
     }
 }
+
+/// What looks like TLS and is nobody's session that is seen, as node's and Java's: a stream like any other, from its first byte, or behind
+/// what was said in the clear.
+#[test]
+fn tls_of_nobody_who_is_seen() {
+    need!("/usr/bin/python3");
+    for clear in ["", "CONNECT x:1 HTTP/1.1\\r\\n\\r\\n"] {
+        let code = format!(
+            "import socket,os; l=socket.create_server(('127.0.0.1',0)); a=socket.create_connection(l.getsockname()); b,_=l.accept(); c=b'{clear}'\n\
+             if c: a.sendall(c); b.recv(99); b.sendall(b'ok'); a.recv(99)\n\
+             h=b'\\x16\\x03\\x01\\x02\\x00\\x01\\x00\\x01\\xfc\\x03\\x03'+os.urandom(506); a.sendall(h); b.recv(9999); b.sendall(bytes(50000))\n\
+             n=0\n\
+             while n<50000: n+=len(a.recv(9999))\n\
+             a.sendall(bytes(1000)); b.recv(9999); a.close(); b.close()"
+        );
+        let run = Observed::new([peers::PYTHON, "-c", &code]).go().well();
+        let clear = clear.replace("\\r\\n", "..").len() as u64;
+        let mut sizes: Vec<_> =
+            run.report.on("tcp").iter().map(|t| (t.verdict().to_owned(), t.origin())).collect();
+        sizes.sort();
+        let whole = [1517 + clear, 50_000 + if clear > 0 { 2 } else { 0 }];
+        check!(
+            run,
+            sizes == whole.map(|bytes| ("intact".to_owned(), Some(bytes))),
+            "{sizes:?}, not {whole:?}"
+        );
+    }
+}

@@ -248,9 +248,16 @@ impl Assembler {
         let Some(object) = self.objects.get_mut(key) else { return };
         object.last = object.last.max(carrier.header.time);
         let from = [carrier.out_offset, carrier.in_offset];
+        let first = object.carries_tls.is_none();
         let least = object.carries_tls.get_or_insert(from);
         *least = [least[0].min(from[0]), least[1].min(from[1])];
         object.session |= carrier.tls != 0;
+        for direction in [Direction::Out, Direction::In].into_iter().filter(|_| first) {
+            let leg = object.legs[direction as usize];
+            if let Some(transfer) = leg.and_then(|leg| self.transfers.get_mut(leg)) {
+                transfer.pair.seems_to_begin_tls(side(direction));
+            }
+        }
         let Some(program) = self.programs.get_mut(&arena) else { return };
         if carrier.hello != [0; 16] && program.hellos.len() < MAX_HELLOS {
             program.hellos.push((carrier.hello, key));

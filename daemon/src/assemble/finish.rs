@@ -159,6 +159,9 @@ impl Assembler {
         }
         let channel = any.model_channel();
         let clip = tls_from(origin, destination);
+        if clip != UNKNOWN {
+            transfer.pair.ends_in_the_clear(clip);
+        }
         let mut from = origin.map(|o| self.end(o, Direction::Out, clip));
         let mut to = destination.map(|o| self.end(o, Direction::In, clip));
         if channel == Channel::Pipe {

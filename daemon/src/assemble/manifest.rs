@@ -77,6 +77,8 @@ pub struct Manifest {
     pub partials: Vec<Partial>,
     /// The partial that reaches furthest.
     pub last_partial: Option<Partial>,
+    /// The one that reached furthest where TLS seemed to begin: what was said in the clear ends there.
+    pub clear: Option<Partial>,
     /// Not witnessed.
     pub gaps: Vec<GapSpan>,
     /// Greatest offset that a tag or a gap of known length reaches.

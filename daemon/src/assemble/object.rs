@@ -359,11 +359,10 @@ impl Object {
         }
     }
 
-    /// From these offsets on what it carries is a session's, and no transfer of its own. Where nobody sees the session all of it is; but
-    /// what was said in the clear before the handshake ends there in any case.
+    /// From these offsets on what it carries is a session's that is seen, and no transfer of its own.
     #[inline]
     pub fn session_from(&self) -> Option<[u64; 2]> {
-        self.carries_tls.filter(|&from| self.session || from != [0, 0])
+        self.carries_tls.filter(|_| self.session)
     }
 
     /// The program's use of it.

@@ -43,6 +43,8 @@ pub struct Pair {
     pub differing_partials: Vec<(u64, u64)>,
     /// The equal partial that reaches furthest: offset and length.
     pub same_partial: Option<(u64, u32)>,
+    /// The one of a side's [`Manifest::clear`] is equal.
+    pub same_clear: Option<(u64, u32)>,
     /// Both sides are known to belong together.
     pub joined: bool,
 }
@@ -126,9 +128,15 @@ impl Pair {
 
     fn compared_partial(&mut self, ours: Partial, other: Value) -> bool {
         if ours.value == other {
+            let place = (ours.offset, ours.length);
+            let clear =
+                |side: &Manifest| side.clear.is_some_and(|clear| (clear.offset, clear.length) == place);
+            if clear(&self.origin) || clear(&self.destination) {
+                self.same_clear = Some(place);
+            }
             let furthest = self.same_partial.map_or(0, |(o, l)| o + u64::from(l));
             if ours.end() > furthest {
-                self.same_partial = Some((ours.offset, ours.length));
+                self.same_partial = Some(place);
             }
             return false;
         }
@@ -140,6 +148,30 @@ impl Pair {
             }
         }
         true
+    }
+
+    /// TLS seems to begin here: what was tagged so far is what was said in the clear, if a session is seen.
+    pub fn seems_to_begin_tls(&mut self, side: Side) {
+        let ours = self.sides(side).0;
+        ours.clear = ours.last_partial;
+        let place = ours.clear.map(|clear| (clear.offset, clear.length));
+        if place.is_some() && self.same_partial == place {
+            self.same_clear = place;
+        }
+    }
+
+    /// It ends at `total`, where TLS began: tags that reach further are not its own.
+    pub fn ends_in_the_clear(&mut self, total: u64) {
+        let mut beyond = false;
+        for side in [&mut self.origin, &mut self.destination] {
+            if side.last_partial.is_some_and(|last| last.end() > total) {
+                beyond = true;
+                side.last_partial = side.clear.filter(|clear| clear.end() == total);
+            }
+        }
+        if beyond {
+            self.same_partial = self.same_clear;
+        }
     }
 
     /// A gap.
