@@ -1,7 +1,7 @@
 //! When is a transfer final, and what does `judge` get to see.
 
 use super::handed::handed_unseen;
-use super::object::{Direction, Object, Proof, known};
+use super::object::{Direction, Object, Proof};
 use super::slab::Key;
 use super::{Assembler, Transfer, join};
 use crate::judge::{self, Case, End, Finish};
@@ -231,19 +231,18 @@ impl Assembler {
     /// What is known of one end.
     pub(super) fn end(&self, object: &Object, direction: Direction, clip: u64) -> End {
         let d = direction as usize;
-        let furthest = object.uses.iter().filter_map(|u| u.ended).max_by_key(|e| match direction {
-            Direction::Out => e.out_total,
-            Direction::In => e.in_total,
+        let furthest = object.uses.iter().max_by_key(|u| {
+            u.ended.map(|e| match direction {
+                Direction::Out => e.out_total,
+                Direction::In => e.in_total,
+            })
         });
         let total = object.total(direction);
-        let (kernel, urgent) = furthest.map_or((None, 0), |e| match direction {
-            Direction::Out => (known(e.kernel_out), e.out_urgent),
-            Direction::In => (known(e.kernel_in), e.in_urgent),
-        });
+        let (kernel, urgent) = furthest.map_or((None, 0), |u| u.counted(direction));
         let mut end = End {
             total,
             offered: match direction {
-                Direction::Out => furthest.map_or(0, |e| e.out_offered),
+                Direction::Out => furthest.and_then(|u| u.ended).map_or(0, |e| e.out_offered),
                 Direction::In => 0,
             },
             finish: object.finish(direction),
@@ -253,7 +252,7 @@ impl Assembler {
                 .filter_map(|u| u.ended)
                 .any(|e| e.header.flags & (IN_EOF | NOTIFY_SEEN) != 0),
             kernel,
-            urgent: u64::from(urgent),
+            urgent,
             watched: true,
             dropped: false,
             unseen: object.unseen(direction),
@@ -268,7 +267,7 @@ impl Assembler {
             if let Some(doubt) = self.program_doubt(user.arena, object.channel) {
                 end.doubts.push(doubt);
             }
-            if user.attached_late() {
+            if user.attached_late() && !user.moved_all(direction) {
                 end.doubts.push(Reason::AttachedLate);
             }
         }

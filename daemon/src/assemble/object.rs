@@ -120,6 +120,22 @@ impl Use {
         }
     }
 
+    /// What the kernel counted until its last word, if it did, and the urgent bytes among that.
+    pub fn counted(&self, direction: Direction) -> (Option<u64>, u64) {
+        let (kernel, urgent) = match (&self.ended, direction) {
+            (None, _) => return (None, 0),
+            (Some(ended), Direction::Out) => (ended.kernel_out, ended.out_urgent),
+            (Some(ended), Direction::In) => (ended.kernel_in, ended.in_urgent),
+        };
+        (known(kernel), u64::from(urgent))
+    }
+
+    /// The kernel counted what it moved and not a byte more: nothing passed before, or beside.
+    pub fn moved_all(&self, direction: Direction) -> bool {
+        let (kernel, urgent) = self.counted(direction);
+        kernel == Some(self.total(direction) + urgent)
+    }
+
     /// It came with the program, and what passed before is not known.
     pub fn attached_late(&self) -> bool {
         self.flags & record::ATTACHED_LATE != 0

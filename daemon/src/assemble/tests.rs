@@ -232,6 +232,36 @@ fn an_unproven_stranger_cannot_accuse() {
     }
 }
 
+/// A descriptor came to the program from another: the kernel's count tells whether that one had used it.
+#[test]
+fn of_a_descriptor_that_was_given_the_kernel_knows_what_passed_before() {
+    for (counted, reasons) in
+        [(BLOCK, &[][..]), (BLOCK + 9, &[Reason::AttachedLate]), (UNKNOWN, &[Reason::AttachedLate])]
+    {
+        let mut t = table(Told::default());
+        t.program(1, 0);
+        t.program(2, 0);
+        let flags = counterfoil_abi::record::ATTACHED_LATE;
+        let end = |inode, flags, local, remote| {
+            opened(1, Channel::Tcp, move |o| {
+                (o.device, o.inode, o.header.flags, o.local, o.remote) = (9, inode, flags, local, remote);
+            })
+        };
+        t.say(1, end(1, flags, address(1, 5), address(2, 80)));
+        t.say(2, end(2, 0, address(2, 80), address(1, 5)));
+        t.say(1, block(1, Tap::SockSend, 0, 1));
+        t.say(2, block(1, Tap::SockRecv, 0, 1));
+        t.say(1, ended(1, How::Closed, BLOCK, 0, |e| e.kernel_out = counted));
+        t.say(2, ended(1, How::Closed, 0, BLOCK, |e| e.kernel_in = BLOCK));
+        t.wait(5);
+        let all = t.transfers();
+        assert_eq!(all.len(), 1);
+        assert!(reasons.iter().all(|r| all[0].reasons.contains(r)), "counted {counted}: {:#?}", all[0]);
+        assert_eq!(all[0].reasons.contains(&Reason::AttachedLate), !reasons.is_empty());
+        assert_eq!(all[0].verdict == Verdict::Intact, reasons.is_empty());
+    }
+}
+
 #[test]
 fn plain_tcp_is_altered_while_open_only_with_the_kernels_word() {
     for (counted, said) in [(100, 1), (150, 0)] {
