@@ -264,7 +264,7 @@ pub const NOTIFY_SEEN: u8 = 4;
 pub const NOTIFY_SENT: u8 = 8;
 /// [`Ended::flags`]: a call failed with a connection error (`errno`).
 pub const FAILED: u8 = 16;
-/// [`Ended::flags`]: a process that had it has called exec, and the new image has it, too.
+/// [`Ended::flags`]: a process that had it has called exec, and the new image has it, too; or has sent it to another process.
 pub const HANDED_ON: u8 = 32;
 /// [`Ended::flags`]: and that image is not observed, as far as can be told before it begins.
 pub const HANDED_UNSEEN: u8 = 64;

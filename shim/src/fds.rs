@@ -12,7 +12,9 @@ use crate::process;
 use crate::thread::Guard;
 use bytemuck::Zeroable;
 use core::sync::atomic::{AtomicI32, AtomicPtr, AtomicU64, Ordering};
-use counterfoil_abi::record::{ATTACHED_LATE, Channel, How, INHERITED, Kind, Opened};
+use counterfoil_abi::record::{
+    ATTACHED_LATE, Channel, HANDED_ON, HANDED_UNSEEN, How, INHERITED, Kind, Opened,
+};
 
 /// Descriptors above this are not tracked (the kernel's default ceiling, fs.nr_open).
 pub const ENTRIES: usize = 1 << 20;
@@ -134,6 +136,36 @@ pub fn settle(guard: &Guard, fd: i32) {
     }
 }
 
+/// It was sent to another process, which may use it from now on, and which nobody sees, perhaps.
+pub fn handed_on(guard: &Guard, fd: i32) {
+    settle(guard, fd);
+    if let Some(object) = known(fd).filter(|object| object.channel() != Channel::File) {
+        object.flag(HANDED_ON);
+    }
+}
+
+/// A program that is not observed is started, and has what this one has; `all`: perhaps what exec closes, too.
+pub fn spawned_unseen(all: bool) {
+    settle_all();
+    for_each(|fd, object| {
+        if object.channel() != Channel::File && (all || kernel::survives_exec(fd)) {
+            object.flag(HANDED_ON | HANDED_UNSEEN);
+        }
+    });
+}
+
+/// [`spawned_unseen`] by a vfork child: which descriptors it has changed stands nowhere, its parent's table is not its own.
+pub fn vforked_unseen() {
+    for fd in (0..=HIGHEST.load(Ordering::Relaxed).max(63)).filter(|&fd| kernel::survives_exec(fd)) {
+        let Some(identity) = kernel::identify(fd) else { continue };
+        for_each(|_, object| {
+            if object.channel() != Channel::File && is(object, &identity) {
+                object.flag(HANDED_ON | HANDED_UNSEEN);
+            }
+        });
+    }
+}
+
 /// [`settle`] for all. Enters a recording only if there is something to do.
 pub fn settle_all() {
     let fresh = |&fd: &i32| entry(fd).is_some_and(|e| kind(e.load(Ordering::Relaxed)) == FRESH);
@@ -176,14 +208,17 @@ fn twin(identity: &Identity) -> Option<(Name, &'static Object)> {
     (0..=HIGHEST.load(Ordering::Relaxed)).find_map(|other| {
         let name = unpack(entry(other)?.load(Ordering::Acquire))?;
         let object = objects::get(name)?;
-        let same = object.inode.load(Ordering::Relaxed) == identity.inode
-            && object.device.load(Ordering::Relaxed) == identity.device
-            && (channel != Channel::Pipe || writes(object) == identity.writes);
-        same.then(|| {
+        let same = channel != Channel::Pipe || writes(object) == identity.writes;
+        (same && is(object, identity)).then(|| {
             object.add_ref();
             (name, object)
         })
     })
+}
+
+fn is(object: &Object, identity: &Identity) -> bool {
+    object.inode.load(Ordering::Relaxed) == identity.inode
+        && object.device.load(Ordering::Relaxed) == identity.device
 }
 
 /// A pipe's object is one end of it.

@@ -133,9 +133,14 @@ impl Room {
         }
     }
 
+    /// The new image is not observed, as far as can be told.
+    pub fn unseen(&self) -> bool {
+        self.off || self.lost.is_some()
+    }
+
     /// What becomes of what the new image has, too: flags of `Ended`.
     pub fn handed(&self) -> u8 {
-        if self.off || self.lost.is_some() { HANDED_ON | HANDED_UNSEEN } else { HANDED_ON }
+        if self.unseen() { HANDED_ON | HANDED_UNSEEN } else { HANDED_ON }
     }
 
     /// Tells the daemon that `pid` runs unobserved, if it does.

@@ -152,6 +152,10 @@ crowd_of_threads: "shared crowd", ["rest"];
 
 // Processes.
 inetd: "process inetd", ["tcp 50000 50000 intact", "tcp 9000 9000 intact"];
+handed_to_an_unobserved_program: "handed spawn", ["tcp * 35000 unverified:handed-over", "rest"];
+handed_by_an_action_of_a_spawn: "handed action", ["tcp * 35000 unverified:handed-over", "rest"];
+handed_by_vfork: "handed vfork", ["tcp * 35000 unverified:handed-over", "rest"];
+handed_by_a_message: "handed message", ["tcp * 35000 unverified:handed-over", "rest"];
 exec_in_the_middle: "process exec", ["tcp 60000 60000 unverified:handed-over"];
 spawned: "process spawn", ["pipe 60000 60000 intact"];
 vforked: "process vfork", ["pipe 60000 60000 intact", "unix 5 5 intact"];

@@ -1,7 +1,7 @@
 //! Coverage: what a watched program starts is watched, whatever environment it gets; what can't be
 //! watched is said; and either way the program that starts it sees what it would see without us.
 
-use counterfoil_tests::{Observed, Run, check, fixtures::fixture, need, peers, product, skip};
+use counterfoil_tests::{Observed, Run, check, fixtures::fixture, need, peers, product, skip, truth};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
@@ -206,4 +206,17 @@ fn a_narrow_limit_of_addresses() {
     let stream = said.iter().find(|c| c["exe"].as_str().is_some_and(|exe| exe.ends_with("/stream")));
     check!(run, stream.is_some_and(|c| c["observed"] == false && c["reason"] == "no-memory"), "{said:?}");
     check!(run, run.report.fired("coverage-lost"), "no alarm");
+}
+
+/// Whoever isn't observed and has a connection, too, may send on it when all who are observed have closed it.
+#[test]
+fn what_others_send_on_a_connection_accuses_nobody() {
+    // Its limit leaves the library no room; only the daemon learns that.
+    let run = Observed::fixture("handed narrow").go().well();
+    truth::blameless(&run);
+    truth::holds(&run, &["tcp 30000 35000 unverified:handed-over", "rest"]);
+    // It had made the connection.
+    let run = Observed::script("COUNTERFOIL_OFF=1 $FIXTURES/handed had").go().well();
+    truth::blameless(&run);
+    truth::holds(&run, &["tcp 30000 35000 unverified:attached-late", "rest"]);
 }

@@ -1,6 +1,6 @@
 //! When is a transfer final, and what does `judge` get to see.
 
-use super::handed::handed_unseen;
+use super::handed::held_unseen;
 use super::object::{Direction, Object, Proof};
 use super::slab::Key;
 use super::{Assembler, Transfer, join};
@@ -175,7 +175,7 @@ impl Assembler {
             return;
         }
         overlap(origin, destination, &mut from, &mut to);
-        handed_unseen(origin, destination, &mut from, &mut to);
+        held_unseen(origin, destination, &mut from, &mut to);
         let case = |from: &Option<End>, to: &Option<End>| {
             judge::judge(Case {
                 channel,

@@ -1,14 +1,16 @@
-//! Objects that were handed from one program image to the next one, by exec.
+//! Objects that were handed from one program image to the next one, by exec, or to another process, by SCM_RIGHTS.
 //!
-//! The library says of what the next image has, too. Is that one observed, it says hello and becomes a user of the object;
-//! until then the object is not over. Is it not, nobody knows what it moved.
+//! The library says of what the next one has, too. Is that one observed, it says hello and becomes a user of the object;
+//! until then the object is not over. Is it not, nobody knows what it moved. Nor what those moved, and still do, whom a program
+//! got it from.
 
 use super::Assembler;
 use super::finish::LOCAL_PATIENCE;
 use super::object::{Direction, Object, Use};
+use crate::host::facts::Inode;
 use crate::judge::End;
 use crate::model::Reason;
-use counterfoil_abi::record::{self, How};
+use counterfoil_abi::record::{self, Channel, How};
 
 impl Object {
     /// It was handed to a new program image that has not said hello, or not yet.
@@ -28,7 +30,7 @@ impl Object {
 
     /// Somebody has, or had, this direction of it whom nobody sees: another program image, which it was handed to.
     pub fn handed_unseen(&self, direction: Direction) -> bool {
-        self.heirless(direction) || self.said_unseen(direction)
+        self.held_unseen || self.heirless(direction) || self.said_unseen(direction)
     }
 
     /// Who handed it to such a one said so.
@@ -38,6 +40,17 @@ impl Object {
 }
 
 impl Assembler {
+    /// A program that is not observed was started with these.
+    pub fn held_unseen(&mut self, held: &[Inode]) {
+        for inode in held {
+            let object = self.by_inode.get(inode).and_then(|&key| self.objects.get_mut(key));
+            // What else may have passed on others has no kernel's count, and accuses nobody.
+            if let Some(object) = object.filter(|object| object.channel == Channel::Tcp) {
+                object.held_unseen = true;
+            }
+        }
+    }
+
     /// It was handed to another image whose hello may still come: that image's own start takes its time. One of which
     /// it is known that it says none is not waited for.
     pub(super) fn may_be_taken_over(&self, object: &Object) -> bool {
@@ -46,9 +59,9 @@ impl Assembler {
     }
 }
 
-/// A program that nobody sees had an end, too: what it moved is not known, unless all that was sent arrived up to the
+/// A program that nobody sees has, or had, an end, too: what it moved is not known, unless all that was sent arrived up to the
 /// stream's end.
-pub(super) fn handed_unseen(
+pub(super) fn held_unseen(
     origin: Option<&Object>,
     destination: Option<&Object>,
     from: &mut Option<End>,
@@ -61,10 +74,12 @@ pub(super) fn handed_unseen(
         return;
     }
     for (object, direction, end) in [(origin, Direction::Out, from), (destination, Direction::In, to)] {
-        if let (Some(object), Some(end)) = (object, end)
-            && object.handed_unseen(direction)
-        {
+        let (Some(object), Some(end)) = (object, end) else { continue };
+        if object.handed_unseen(direction) {
             end.doubts.push(Reason::HandedOver);
+        }
+        if object.uses.iter().any(|user| user.attached_late() && user.active(direction)) {
+            end.doubts.push(Reason::AttachedLate);
         }
     }
 }

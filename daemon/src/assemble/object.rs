@@ -313,6 +313,8 @@ pub struct Object {
     pub carries_tls: Option<[u64; 2]>,
     /// Somebody claims it who does not hold it, or two claim it.
     pub disputed: bool,
+    /// A program that is not observed was started with it.
+    pub held_unseen: bool,
     /// It was laid beside its peer by their path alone (see [`super::paths`]): when the first other one was opened that may have
     /// been the peer; [`UNKNOWN`] none.
     pub rival: Option<u64>,
@@ -365,6 +367,7 @@ impl Object {
             tunnel: None,
             carries_tls: None,
             disputed: false,
+            held_unseen: false,
             rival: None,
             opened: time,
             last: time,

@@ -5,7 +5,7 @@
 #![forbid(unsafe_code)]
 
 use super::{Core, Newcomer, now};
-use crate::host::facts::Facts;
+use crate::host::facts::{Facts, Inode};
 use crate::rest::Answer;
 use crossbeam::channel::Sender;
 use std::os::fd::OwnedFd;
@@ -18,6 +18,8 @@ pub enum Message {
     Newcomer(Box<Newcomer>),
     /// A program was declined, for this reason.
     Declined(Arc<Facts>, &'static str),
+    /// A program that is not observed was started with these.
+    HeldUnseen(Vec<Inode>),
     /// A file was read at rest.
     AtRest(Box<Answer>),
     /// End when no record has come for `quiet`, or after `max`.
@@ -102,6 +104,12 @@ impl Core {
             Message::Newcomer(newcomer) => self.welcome(*newcomer),
             Message::AtRest(answer) => self.assembler.files.at_rest(*answer),
             Message::Declined(facts, why) => self.assembler.declined(&facts, why),
+            Message::HeldUnseen(held) => {
+                // Who opened them may have said so a moment ago.
+                self.tick(true);
+                self.tick(true);
+                self.assembler.held_unseen(&held);
+            }
             Message::Drain { quiet, max } => {
                 let nanos = |d: Duration| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX);
                 self.draining = Some((now(), nanos(quiet), nanos(max)));

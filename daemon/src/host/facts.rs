@@ -95,6 +95,10 @@ pub trait Proc: Send + Sync {
     fn descriptor(&self, pid: u32, fd: i32) -> Option<Inode>;
     /// Is any of its descriptors this one? None if that can't be read.
     fn holds(&self, pid: u32, what: Inode) -> Option<bool>;
+    /// What its descriptors are, the first thousands of them.
+    fn held(&self, _pid: u32) -> Vec<Inode> {
+        Vec::new()
+    }
     /// How the descriptor was opened.
     fn access(&self, pid: u32, fd: i32) -> Option<Access>;
     /// How this was opened; None if the descriptor is something else by now, for which its number was used again.
@@ -201,6 +205,11 @@ impl Proc for RealProc {
 
     fn descriptor(&self, pid: u32, fd: i32) -> Option<Inode> {
         inode(Path::new(&format!("/proc/{pid}/fd/{fd}")))
+    }
+
+    fn held(&self, pid: u32) -> Vec<Inode> {
+        let entries = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten();
+        entries.take(4096).flatten().filter_map(|entry| inode(&entry.path())).collect()
     }
 
     fn holds(&self, pid: u32, what: Inode) -> Option<bool> {

@@ -259,6 +259,7 @@ impl Listener {
         }
         if head(8, 4) != Some(&ABI_VERSION.to_ne_bytes()[..]) {
             self.counts.declined.fetch_add(1, Ordering::Relaxed);
+            self.runs_unobserved(client);
             send(client, &self.reply(WRONG_ABI, 0, no_resume()), &[]);
             let theirs = bytes[8..12].try_into().map_or(0, u32::from_ne_bytes);
             self.other_version(client, theirs);
@@ -275,9 +276,20 @@ impl Listener {
         }
         if self.answer(client, &request, caller.take()).is_none() {
             self.counts.declined.fetch_add(1, Ordering::Relaxed);
+            self.runs_unobserved(client);
             send(client, &self.reply(DECLINED, 0, no_resume()), &[]);
         }
         true
+    }
+
+    /// It waits for the answer yet: what it has now it was started with.
+    fn runs_unobserved(&self, client: &OwnedFd) {
+        let who = net::sockopt::socket_peercred(client).ok();
+        let pid = who.and_then(|who| u32::try_from(who.pid.as_raw_nonzero().get()).ok());
+        let held = pid.map(|pid| self.proc.held(pid)).unwrap_or_default();
+        if !held.is_empty() {
+            self.core.offer(Message::HeldUnseen(held));
+        }
     }
 
     /// Who is at the other end. None: it is gone, or nobody who is listened to.

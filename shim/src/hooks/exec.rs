@@ -8,7 +8,7 @@ use crate::real::hooks;
 use crate::reinject::{self, Room, Strings};
 use crate::shield::{keeping_errno, shielded};
 use crate::target::Named;
-use crate::{family, process, start};
+use crate::{family, fds, process, start};
 use core::ffi::{c_char, c_int, c_ulong, c_void};
 use counterfoil_abi::record::How;
 use libc::{
@@ -35,26 +35,45 @@ unsafe fn leaving(named: Named, environment: Strings, room: &mut Room) -> Option
             // A vfork child shares this memory: its parent's descriptors are another program's, too.
             process::shares();
             // A vfork child's streams are its parent's.
-            if !room.fails && !process::is_vfork_child() {
-                start::last_words(How::Execed, room.handed());
-                room.left = true;
+            match (room.fails, process::is_vfork_child()) {
+                (true, _) => {}
+                (false, true) if room.unseen() => fds::vforked_unseen(),
+                (false, true) => {}
+                (false, false) => {
+                    start::last_words(How::Execed, room.handed());
+                    room.left = true;
+                }
             }
             made
         })
     })
 }
 
-/// Before another process is started.
+/// Before another process is started, with `actions` on its descriptors.
 ///
 /// # Safety
 /// As [`leaving`].
-unsafe fn spawning(named: Named, environment: Strings, room: &mut Room) -> Option<Strings> {
+unsafe fn spawning(
+    named: Named,
+    environment: Strings,
+    actions: *const posix_spawn_file_actions_t,
+    room: &mut Room,
+) -> Option<Strings> {
     if !process::active() {
         return None;
     }
     process::shares();
-    // SAFETY: contract.
-    keeping_errno(|| shielded(None, || unsafe { reinject::prepare(named, environment, room) }))
+    keeping_errno(|| {
+        shielded(None, || {
+            // SAFETY: contract.
+            let made = unsafe { reinject::prepare(named, environment, room) };
+            if room.unseen() {
+                // What actions do is libc's secret: they may hand on what exec would close.
+                fds::spawned_unseen(!actions.is_null());
+            }
+            made
+        })
+    })
 }
 
 /// After a spawn.
@@ -171,7 +190,7 @@ hooks! {
 
     real posix_spawn(pid: *mut pid_t, file: *const c_char, actions: *const posix_spawn_file_actions_t, attributes: *const posix_spawnattr_t, argv: Strings, envp: Strings) -> c_int {
         let mut room = Room::new();
-        let envp = spawning(path(file), envp, &mut room).unwrap_or(envp);
+        let envp = spawning(path(file), envp, actions, &mut room).unwrap_or(envp);
         let result = real(pid, file, actions, attributes, argv, envp);
         spawned(result, pid, &mut room);
         result
@@ -179,7 +198,7 @@ hooks! {
 
     real posix_spawnp(pid: *mut pid_t, file: *const c_char, actions: *const posix_spawn_file_actions_t, attributes: *const posix_spawnattr_t, argv: Strings, envp: Strings) -> c_int {
         let mut room = Room::new();
-        let envp = spawning(name(file), envp, &mut room).unwrap_or(envp);
+        let envp = spawning(name(file), envp, actions, &mut room).unwrap_or(envp);
         let result = real(pid, file, actions, attributes, argv, envp);
         spawned(result, pid, &mut room);
         result

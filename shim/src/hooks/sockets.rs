@@ -1,17 +1,19 @@
 //! Sending and receiving on sockets.
 
 use super::pieces::{Into, Messages, Vector, bytes, header};
+use crate::fds;
 use crate::kernel;
 use crate::objects::{IN, OUT};
 use crate::process;
 use crate::real::hooks;
 use crate::record::{self, Call, addressed, doubt, received, receiving, sending, sent};
 use crate::stream::Offer;
+use crate::thread::Guard;
 use core::ffi::{c_int, c_uint, c_void};
 use counterfoil_abi::record::{Address, Reason};
 use libc::{
-    MSG_ERRQUEUE, MSG_OOB, MSG_PEEK, MSG_TRUNC, mmsghdr, msghdr, size_t, sockaddr, socklen_t, ssize_t,
-    timespec,
+    CMSG_DATA, CMSG_FIRSTHDR, CMSG_LEN, CMSG_NXTHDR, MSG_ERRQUEUE, MSG_OOB, MSG_PEEK, MSG_TRUNC, SCM_RIGHTS,
+    SOL_SOCKET, mmsghdr, msghdr, size_t, sockaddr, socklen_t, ssize_t, timespec,
 };
 
 /// Starts watching a receive that takes bytes out of the stream; a peek doesn't.
@@ -55,6 +57,27 @@ fn stream_result(flags: c_int, length: usize, result: ssize_t) -> ssize_t {
     if flags & MSG_OOB != 0 && result > 0 && result as usize == length { result - 1 } else { result }
 }
 
+/// A message with more than its bytes was sent: descriptors may have gone with it.
+///
+/// # Safety
+/// The kernel has just read it.
+#[cold]
+unsafe fn hands_on(message: *const msghdr) {
+    let Some(guard) = Guard::enter() else { return };
+    // SAFETY: contract; the macros stay within what the message says it has.
+    unsafe {
+        let mut next = CMSG_FIRSTHDR(message);
+        while let Some(part) = next.as_ref() {
+            if (part.cmsg_level, part.cmsg_type) == (SOL_SOCKET, SCM_RIGHTS) {
+                let fds = CMSG_DATA(next).cast::<c_int>();
+                let count = part.cmsg_len.saturating_sub(CMSG_LEN(0) as usize) / size_of::<c_int>();
+                (0..count).for_each(|at| fds::handed_on(&guard, fds.add(at).read_unaligned()));
+            }
+            next = CMSG_NXTHDR(message, next);
+        }
+    }
+}
+
 hooks! {
     real send(fd: c_int, buffer: *const c_void, length: size_t, flags: c_int) -> ssize_t {
         let data = bytes(buffer, stream_part(flags, length));
@@ -78,12 +101,13 @@ hooks! {
     }
 
     real sendmsg(fd: c_int, message: *const msghdr, flags: c_int) -> ssize_t {
-        // Descriptors may go with it.
-        if header(message).is_some_and(|message| message.msg_controllen != 0) { process::shares(); }
+        let more = header(message).is_some_and(|message| message.msg_controllen != 0);
+        if more { process::shares(); }
         let data = Vector::of_message(message);
         let mut offer = Offer::new();
         let call = sending(fd, &data, stream_part(flags, data.total()), &mut offer);
         let result = real(fd, message, flags);
+        if more && result >= 0 { hands_on(message); }
         if result > 0 { addressed(&call, fd, result, named(message)); }
         sent(call, stream_result(flags, data.total(), result), &data, &mut offer);
         urgent(fd, flags, result);
@@ -99,8 +123,13 @@ hooks! {
         let result = real(fd, messages, count, flags);
         let length = lengths(messages, result);
         for at in 0..usize::try_from(result).unwrap_or(0) {
+            let message = &raw const (*messages.add(at)).msg_hdr;
+            if (*message).msg_controllen != 0 {
+                process::shares();
+                hands_on(message);
+            }
             // All of them are counted where the last one goes.
-            addressed(&call, fd, 1, named(&raw const (*messages.add(at)).msg_hdr));
+            addressed(&call, fd, 1, named(message));
         }
         sent(call, stream_result(flags, data.total(), length), &data, &mut offer);
         urgent(fd, flags, length);
