@@ -148,7 +148,7 @@ pub fn handed_on(guard: &Guard, fd: i32) {
 pub fn spawned_unseen(all: bool) {
     settle_all();
     for_each(|fd, object| {
-        if object.channel() != Channel::File && (all || kernel::survives_exec(fd)) {
+        if all || kernel::survives_exec(fd) {
             object.flag(HANDED_ON | HANDED_UNSEEN);
         }
     });
@@ -159,7 +159,7 @@ pub fn vforked_unseen() {
     for fd in (0..=HIGHEST.load(Ordering::Relaxed).max(63)).filter(|&fd| kernel::survives_exec(fd)) {
         let Some(identity) = kernel::identify(fd) else { continue };
         for_each(|_, object| {
-            if object.channel() != Channel::File && is(object, &identity) {
+            if is(object, &identity) {
                 object.flag(HANDED_ON | HANDED_UNSEEN);
             }
         });

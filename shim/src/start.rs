@@ -111,8 +111,9 @@ pub fn last_words(how: How, handed: u8) {
             file::look_back(&guard, object, fd);
         }
         // An image that says hello tells of the first ones only; of the others when it uses them.
-        let told = survivors < MAX_INHERITED && (fd as usize) < LOOKED_AT || handed & HANDED_UNSEEN != 0;
-        if handed != 0 && told && object.channel() != Channel::File && kernel::survives_exec(fd) {
+        let told =
+            survivors < MAX_INHERITED && (fd as usize) < LOOKED_AT && object.channel() != Channel::File;
+        if (handed != 0 && told || handed & HANDED_UNSEEN != 0) && kernel::survives_exec(fd) {
             survivors += 1;
             object.flag(handed);
         }

@@ -51,6 +51,37 @@ fn a_source_that_its_reader_changes() {
     check!(run, !verdicts.iter().any(|v| v == "altered" || v == "truncated"), "{verdicts:?}");
 }
 
+/// A program that is not observed was given the descriptor, and wrote to the file when all had arrived.
+#[test]
+fn a_file_that_somebody_unseen_may_write_to() {
+    need!("python3");
+    let script = r#"
+head -c 300000 /dev/urandom > sent
+cat > receive.py <<'END'
+import os, socket, sys
+s = socket.socket(); s.bind(('127.0.0.1', 0)); s.listen()
+print(s.getsockname()[1], file=open('port', 'w'), flush=True)
+c, _ = s.accept()
+f = os.open('got', os.O_RDWR | os.O_CREAT)
+os.set_inheritable(f, True)
+while data := c.recv(65536):
+    os.write(f, data)
+write = "import os; os.pwrite(%d, b'somebody else', %d)" % (f, 100) if sys.argv[1] == 'writes' else ""
+pid = os.posix_spawn(sys.executable, ['python3', '-c', write], os.environ | {'COUNTERFOIL_OFF': '1'})
+os.waitpid(pid, 0)
+os.close(f)
+END
+python3 receive.py $WHAT &
+until [ -s port ]; do sleep 0.01; done
+python3 -c "import socket, sys; s = socket.create_connection(('127.0.0.1', int(open('port').read()))); s.sendall(open('sent', 'rb').read())"
+wait"#;
+    for (what, verdict) in [("writes", "unverified:other-writer"), ("writes-nothing", "intact")] {
+        let run = Observed::script(script).env("WHAT", what).go().well();
+        truth::blameless(&run);
+        truth::holds(&run, &[&format!("file 300000 300000 {verdict}"), "rest"]);
+    }
+}
+
 /// The one file transfer that ends at `to`, from `from`; both in the scratch folder.
 fn way(run: &Run, from: &str, to: &str) -> Transfer {
     let here = run.scratch.path().canonicalize().expect("scratch");

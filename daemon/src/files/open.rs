@@ -100,6 +100,8 @@ pub struct FileEnd {
     pub made_empty: bool,
     /// A write did not fit.
     pub failed: bool,
+    /// A program that is not observed was given the descriptor.
+    pub handed_unseen: bool,
     /// How it came to its end.
     pub finish: Finish,
     /// What kind of content passed.
@@ -297,13 +299,19 @@ impl OpenFile {
             written: file.map_or(0, |f| f.written),
             read: file.map_or(0, |f| f.read),
             made_empty: flags & record::MADE_EMPTY != 0,
-            failed: self.ended.is_some_and(|e| e.header.flags & record::FAILED != 0),
+            failed: self.said(record::FAILED),
+            handed_unseen: self.said(record::HANDED_UNSEEN),
             finish,
             content: self.content[way as usize],
             tags: Tags::default(),
             times: if way == Way::Read { self.again.saturating_add(1) } else { 1 },
             doubts: Vec::new(),
         })
+    }
+
+    /// A flag of its end.
+    fn said(&self, flag: u8) -> bool {
+        self.ended.is_some_and(|e| e.header.flags & flag != 0)
     }
 
     /// It may be one that is being read.

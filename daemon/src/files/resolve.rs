@@ -28,7 +28,7 @@ const TEMPORARY: u64 = 2_000 * MS;
 const PATIENCE: u64 = 2_000 * MS;
 /// How long a file that is still being read is waited for.
 const LONG_PATIENCE: u64 = 10_000 * MS;
-/// The kernel's clock for files ticks more slowly than the one that `written` comes from.
+/// Between a time of the kernel's clock for files, which ticks, and one of the clock that `written` comes from.
 pub(super) const SLACK: u64 = 20 * MS;
 
 /// What came of a look.
@@ -42,13 +42,13 @@ enum Outcome {
 }
 
 impl Delivery {
-    /// Somebody wrote after our last write. A time that was set on purpose lies before it, or after the close.
+    /// Somebody wrote after our last write, or may have. The clock for files is never ahead. A time that was set on purpose lies
+    /// before it, or after the close.
     pub(super) fn other_writer(&self, clock_offset: i128) -> bool {
         let (end, modified) = (&self.end, self.end.after.modified);
         let closed = u64::try_from(i128::from(end.last) + clock_offset).unwrap_or(u64::MAX);
-        end.written > 0
-            && modified > end.written.saturating_add(SLACK)
-            && modified <= closed.saturating_add(SLACK)
+        end.handed_unseen
+            || end.written > 0 && modified > end.written && modified <= closed.saturating_add(SLACK)
     }
 
     /// What was written is all there is of the file.

@@ -109,6 +109,7 @@ impl Files {
             read: 0,
             made_empty: false,
             failed: false,
+            handed_unseen: false,
             finish: Finish::Ended,
             content: None,
             tags: Tags::default(),
