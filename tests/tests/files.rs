@@ -269,6 +269,26 @@ fn curl_wget_and_nginx() {
     intact(&run, "www/f", "dst/wget", ("nginx", "wget"), 1);
 }
 
+/// Other words, as long as those in the file: nginx was told so.
+#[test]
+fn a_text_that_nginx_was_told_to_serve_otherwise() {
+    need!("nginx", "curl");
+    let port = peers::free_port();
+    let session = Observed::script(&format!(
+        "nginx -c \"$PWD/nginx.conf\" & server=$!\nlistening {port}\n\
+         curl -sS --cacert cert.pem https://localhost:{port}/text -o dst/text; cmp -s www/text dst/text && echo the same\n\
+         kill -QUIT $server; wait $server"
+    ));
+    peers::nginx(&session.scratch, port, "sub_filter line LINE; sub_filter_once off; sub_filter_types *;");
+    let text: String = (0..9000).map(|i| format!("line {i} of many\n")).collect();
+    session.scratch.write("www/text", text);
+    let run = with_files(session, &[1]).go().well();
+    truth::blameless(&run);
+    check!(run, !run.stdout.contains("the same"), "nginx served it as it is");
+    let t = way(&run, "www/text", "dst/text");
+    check!(run, t.verdict() == "unverified" && t.reasons() == ["transformed"], "{}", t.shown());
+}
+
 #[test]
 fn a_plain_http_server_in_python() {
     need!("curl");

@@ -36,6 +36,9 @@ const EXACT: &[&str] = &[
 /// They write what they read, unless they are told to convert: then the length shows it.
 const USUAL: &[&str] =
     &["curl", "wget", "nginx", "apache2", "httpd", "haproxy", "stunnel", "stunnel4", "lftp", "vsftpd"];
+/// Of these, who may be set up to put other words in the place of some of a text that they serve, which may be as long: `sub_filter`, SSI,
+/// character sets, scripts.
+const REWRITES: &[&str] = &["nginx", "apache2", "httpd"];
 /// They read whole files or fail.
 const WHOLE: &[&str] =
     &["scp", "sftp", "sftp-server", "rsync", "cp", "install", "mv", "tar", "cpio", "curl", "wget"];
@@ -74,6 +77,11 @@ pub fn carrier(facts: &Facts) -> Carrier {
 /// It reads a file to its end, or did not do what it was started for.
 pub fn reads_whole(process: &Process) -> bool {
     WHOLE.contains(&name(process))
+}
+
+/// It may have been set up to serve other text than it reads.
+pub fn rewrites_text(process: &Process) -> bool {
+    REWRITES.contains(&name(process))
 }
 
 /// Whatever file it reads it sends, and whatever it writes was sent to it.
@@ -139,7 +147,7 @@ pub fn converts(process: &Process) -> bool {
             ];
             old || bundled || long(&options)
         }
-        "cpio" => long(&["--to-stdout"]),
+        "cpio" => short("bsS") || long(&["--to-stdout", "--swap"]),
         // A terminal turns ends of lines round.
         "ssh" => ssh_terminal(&words),
         "nc" | "nc.openbsd" | "nc.traditional" | "ncat" => short("C") || long(&["--crlf"]),

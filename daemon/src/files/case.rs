@@ -3,7 +3,7 @@
 //! Comes in: a delivery and the reading that it comes from, with what was read of both at rest. Goes out: a
 //! [`FileCase`] as [`judge`] takes it, and the judgement. Called by `resolve` once the origin is known.
 
-use super::carriers::{Carrier, reads_whole};
+use super::carriers::{Carrier, reads_whole, rewrites_text};
 use super::chains::Gift;
 use super::matching::By;
 use super::open::FileEnd;
@@ -15,7 +15,7 @@ use crate::assemble::manifest::{Partial, TagKind};
 use crate::assemble::program::ArenaId;
 use crate::judge::files::{Between, Content, FileCase, judge};
 use crate::judge::{Finish, Judgement};
-use crate::model::{Channel, Range, Reason};
+use crate::model::{Channel, Class, Range, Reason, Verdict};
 use crate::rest::AtRest;
 use counterfoil_abi::BLOCK;
 use counterfoil_abi::record::Stat;
@@ -64,7 +64,11 @@ impl Files {
             prefix,
             changed_source: Vec::new(),
             kept: d.kept(),
-            between: Between { altered_leg: altered_part, ..self.between(r.end.arena, legs) },
+            between: Between {
+                altered_leg: altered_part,
+                rewrites: self.rewrites(r, legs),
+                ..self.between(r.end.arena, legs)
+            },
         };
         if last && (r.rest.pending() || d.rest.pending()) {
             // It would have been read if observation had gone on.
@@ -223,8 +227,16 @@ impl Files {
             exact: carriers.iter().all(|c| *c == Carrier::Exact),
             whole: nodes.first().is_some_and(|&a| whole(a)) && nodes.last().is_some_and(|&a| whole(a)),
             filter: filter || at_an_end,
-            altered_leg: false,
+            ..Between::default()
         }
+    }
+
+    /// It is text, all that was sent arrived as it was sent, and one who sent it may have been set up to serve another text.
+    fn rewrites(&self, r: &Reading, legs: &[Gift]) -> bool {
+        let text = r.end.content.is_none_or(|c| matches!(c.class, Class::Text | Class::Structured));
+        let served = |leg: &Gift| self.nodes.get(&leg.from).is_some_and(|n| rewrites_text(&n.facts.process));
+        let well = |leg: &Gift| leg.verdict.is_none_or(|verdict| verdict == Verdict::Intact);
+        text && legs.iter().any(served) && legs.iter().all(well)
     }
 }
 

@@ -37,6 +37,8 @@ pub struct Between {
     pub whole: bool,
     /// One of them may do anything.
     pub filter: bool,
+    /// One of them may serve another text than it got, and nobody else can have changed it.
+    pub rewrites: bool,
     /// A leg between them is known to be altered.
     pub altered_leg: bool,
 }
@@ -134,7 +136,7 @@ fn accuses(case: &FileCase<'_>, compared: &Compared) -> bool {
     if between.altered_leg {
         return true;
     }
-    if !between.carriers || between.filter {
+    if !between.carriers || between.filter || between.rewrites {
         return false;
     }
     if case.kept > 0 {
@@ -305,6 +307,8 @@ mod tests {
         let found = judge(&case);
         assert_eq!((found.verdict, &found.reasons[..]), (Verdict::Unverified, &[Reason::Transformed][..]));
         assert_eq!(found.altered, []);
+        (case.between.filter, case.between.rewrites) = (false, true);
+        assert_eq!(judge(&case).reasons, [Reason::Transformed]);
         case.between.altered_leg = true;
         assert_eq!(judge(&case).verdict, Verdict::Altered);
     }
