@@ -151,7 +151,12 @@ pub fn converts(process: &Process) -> bool {
         // A terminal turns ends of lines round.
         "ssh" => ssh_terminal(&words),
         "nc" | "nc.openbsd" | "nc.traditional" | "ncat" => short("C") || long(&["--crlf"]),
-        "socat" => any(&|w| w.contains(",cr") || w.contains("OPENSSL") || w.contains("openssl")),
+        "socat" => {
+            let telling = [",cr", "OPENSSL", "openssl", "readbytes", "seek"];
+            any(&|w| telling.iter().any(|told| w.contains(told)))
+        }
+        // It may stop where it was told to.
+        "pv" => short("S") || long(&["--stop"]),
         "install" => short("s") || long(&["--strip"]),
         "wget" => short("kE") || long(&["--convert", "--adjust"]),
         "busybox" => true,
@@ -211,11 +216,14 @@ mod tests {
             "tar -xOf - d",
             "tar xf - --to-stdout",
             "cpio -i --to-stdout",
+            "cpio -ib",
             "ssh -t host cat f",
             "ssh -o RequestTTY=force host cat f",
             "nc -NC host 80",
             "wget -k http://host/",
             "busybox dos2unix",
+            "pv -Ss 1000 f",
+            "socat -u OPEN:f,readbytes=1000 CREATE:g",
         ] {
             assert_eq!(of(line), Carrier::No, "{line}");
         }
