@@ -144,6 +144,7 @@ forks_at_once_on_a_pipe: "shared fork-rush-pipe", ["pipe * 240000 intact|unverif
 readers_in_turn: "shared fork-readers", ["pipe 120000 120000 intact"];
 number_used_again: "shared reuse", ["tcp 30000 30000 intact|unverified", "tcp 33000 33000 intact|unverified", "tcp 36000 36000 intact|unverified"];
 replaced_by_dup2: "shared dup2", ["tcp 6000 6000 intact", "tcp 9000 9000 intact"];
+fast_open: "shared fast-open", ["tcp 6000 6000 intact", "tcp 6000 6000 intact"];
 given_by_scm_rights: "shared given", ["tcp * 30000 intact", "unix 1 1 intact"];
 passed_by_scm_rights: "shared passed", ["tcp * 30000 intact|unverified", "unix 1 1 intact"];
 many_sockets: "shared many", ["unix 1 1 intact", "rest"];

@@ -163,7 +163,8 @@ fn accepted(fd: c_int) {
     });
 }
 
-fn connected(fd: c_int, result: c_int) {
+/// A call has connected it, or begun to.
+pub fn connected(fd: c_int, result: c_int) {
     // SAFETY: this thread's errno, as the real call left it.
     if result != 0 && unsafe { *libc::__errno_location() } != libc::EINPROGRESS {
         return;

@@ -1,5 +1,6 @@
 //! Sending and receiving on sockets.
 
+use super::made::connected;
 use super::pieces::{Into, Messages, Vector, bytes, header};
 use crate::fds;
 use crate::kernel;
@@ -12,8 +13,8 @@ use crate::thread::Guard;
 use core::ffi::{c_int, c_uint, c_void};
 use counterfoil_abi::record::{Address, Reason};
 use libc::{
-    CMSG_DATA, CMSG_FIRSTHDR, CMSG_LEN, CMSG_NXTHDR, MSG_ERRQUEUE, MSG_OOB, MSG_PEEK, MSG_TRUNC, SCM_RIGHTS,
-    SOL_SOCKET, mmsghdr, msghdr, size_t, sockaddr, socklen_t, ssize_t, timespec,
+    CMSG_DATA, CMSG_FIRSTHDR, CMSG_LEN, CMSG_NXTHDR, MSG_ERRQUEUE, MSG_FASTOPEN, MSG_OOB, MSG_PEEK,
+    MSG_TRUNC, SCM_RIGHTS, SOL_SOCKET, mmsghdr, msghdr, size_t, sockaddr, socklen_t, ssize_t, timespec,
 };
 
 /// Starts watching a receive that takes bytes out of the stream; a peek doesn't.
@@ -57,6 +58,12 @@ fn stream_result(flags: c_int, length: usize, result: ssize_t) -> ssize_t {
     if flags & MSG_OOB != 0 && result > 0 && result as usize == length { result - 1 } else { result }
 }
 
+/// A send that connects the socket first.
+#[cold]
+fn begun(fd: c_int, result: ssize_t) {
+    connected(fd, if result < 0 { -1 } else { 0 });
+}
+
 /// A message with more than its bytes was sent: descriptors may have gone with it.
 ///
 /// # Safety
@@ -94,6 +101,7 @@ hooks! {
         let mut offer = Offer::new();
         let call = sending(fd, data, data.len(), &mut offer);
         let result = real(fd, buffer, length, flags, to, to_len);
+        if flags & MSG_FASTOPEN != 0 { begun(fd, result); }
         if !to.is_null() && result > 0 { addressed(&call, fd, result, kernel::destination(to, to_len)); }
         sent(call, stream_result(flags, length, result), data, &mut offer);
         urgent(fd, flags, result);
@@ -107,6 +115,7 @@ hooks! {
         let mut offer = Offer::new();
         let call = sending(fd, &data, stream_part(flags, data.total()), &mut offer);
         let result = real(fd, message, flags);
+        if flags & MSG_FASTOPEN != 0 { begun(fd, result); }
         if more && result >= 0 { hands_on(message); }
         if result > 0 { addressed(&call, fd, result, named(message)); }
         sent(call, stream_result(flags, data.total(), result), &data, &mut offer);
@@ -121,6 +130,7 @@ hooks! {
         let mut offer = Offer::new();
         let call = sending(fd, &data, stream_part(flags, data.total()), &mut offer);
         let result = real(fd, messages, count, flags);
+        if flags & MSG_FASTOPEN != 0 { begun(fd, result as ssize_t); }
         let length = lengths(messages, result);
         for at in 0..usize::try_from(result).unwrap_or(0) {
             let message = &raw const (*messages.add(at)).msg_hdr;
