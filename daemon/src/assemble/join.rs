@@ -8,6 +8,7 @@ use super::pair::Side;
 use super::program::ArenaId;
 use super::slab::Key;
 use super::{Assembler, SETTLE, Suspect, Transfer};
+use counterfoil_abi::UNKNOWN;
 use counterfoil_abi::record::{Address, Channel};
 
 /// How much later than the other end a connection may be told of that began before it, nanoseconds.
@@ -84,8 +85,36 @@ impl Assembler {
                 best = Some((rank, candidate));
             }
         }
+        let (channel, opened) = (object.channel, object.opened);
+        let same = best.is_some_and(|((namespace, ..), _)| namespace);
+        if channel == Channel::Tcp && !same {
+            self.note_namesakes(key, best.map(|(_, peer)| peer), opened);
+        }
         if let Some((_, peer)) = best {
             self.lay_together(key, peer);
+        }
+    }
+
+    /// Other network namespaces may have connections with the same addresses at the same time: which ends belong together only
+    /// their content tells then. `peer`, in another namespace, is about to be laid beside this one.
+    fn note_namesakes(&mut self, key: Key, peer: Option<Key>, opened: u64) {
+        let Some(object) = self.objects.get(key) else { return };
+        let ways = [(object.local, object.remote), (object.remote, object.local)];
+        let listed = ways.iter().filter_map(|way| self.by_addresses.get(way)).flatten().copied();
+        let others: Vec<(Key, u64)> = listed
+            .filter(|&other| other != key && Some(other) != peer)
+            .filter_map(|other| Some((other, self.objects.get(other)?)))
+            .filter(|(_, other)| other.may_be_a_namesake_of(object))
+            .map(|(other, at)| (other, at.opened))
+            .collect();
+        others.iter().for_each(|&(other, _)| self.contest(other, opened));
+        if let Some(peer) = peer {
+            let first = others.iter().map(|&(_, opened)| opened).min().unwrap_or(UNKNOWN);
+            for key in [key, peer] {
+                if let Some(object) = self.objects.get_mut(key) {
+                    object.rival = Some(first);
+                }
+            }
         }
     }
 

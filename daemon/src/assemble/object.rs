@@ -315,8 +315,8 @@ pub struct Object {
     pub disputed: bool,
     /// A program that is not observed was started with it.
     pub held_unseen: bool,
-    /// It was laid beside its peer by their path alone (see [`super::paths`]): when the first other one was opened that may have
-    /// been the peer; [`UNKNOWN`] none.
+    /// It was laid beside its peer by their path alone, or by addresses of another network namespace (see [`super::paths`]): when the
+    /// first other one was opened that may have been the peer; [`UNKNOWN`] none.
     pub rival: Option<u64>,
     /// First record, monotonic nanoseconds.
     pub opened: u64,

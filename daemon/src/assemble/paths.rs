@@ -1,4 +1,5 @@
-//! Ends of Unix sockets that were over before the kernel could be asked which of them belong together.
+//! Ends of Unix sockets that were over before the kernel could be asked which of them belong together; and of what to do with ends of TCP
+//! connections where several network namespaces have the same addresses.
 //!
 //! Comes in: connections and accepted ones of one path. Goes out: pairs, and whether one was right. Each names the other's
 //! process; of several the order decides. Where there were several, only what was said and answered, and is the same both ways, is
@@ -41,14 +42,27 @@ impl SamePath {
 impl Object {
     /// When the last user left it, if all have.
     fn over(&self) -> Option<u64> {
-        let ends = self.uses.iter().map(|u| u.ended.map(|e| e.header.time));
+        let ends = self.uses.iter().map(|u| u.finish.and(u.ended).map(|e| e.header.time));
         ends.reduce(|a, b| Some(a?.max(b?))).flatten()
     }
 
-    /// What was laid beside it by path may not have been its peer.
-    fn has_rival(&self) -> bool {
+    /// It is in another namespace than `newcomer`, may have been there at the same time, and what is at its other end, if anything,
+    /// was not known for certain. What is accepted may have been sent and closed long before.
+    pub(super) fn may_be_a_namesake_of(&self, newcomer: &Self) -> bool {
+        let elsewhere = self.net_namespace.is_none() || self.net_namespace != newcomer.net_namespace;
+        let uncertain = self.peer.is_none() || self.rival.is_some();
+        elsewhere
+            && uncertain
+            && self.channel == newcomer.channel
+            && (!newcomer.connected || self.over().is_none_or(|over| newcomer.opened < over))
+    }
+
+    /// What was laid beside it by path or addresses may not have been its peer.
+    pub(super) fn has_rival(&self) -> bool {
         let rival = self.rival.filter(|&opened| opened != UNKNOWN);
-        rival.is_some_and(|opened| self.over().is_none_or(|over| opened < over))
+        rival.is_some_and(|opened| {
+            self.channel == Channel::Tcp || self.over().is_none_or(|over| opened < over)
+        })
     }
 }
 
@@ -150,14 +164,14 @@ impl Assembler {
         found.partition(|&candidate| self.objects.get(candidate).is_some_and(|o| o.peer.is_some()))
     }
 
-    /// If it was laid beside its peer by path: that may be what was opened then, instead.
+    /// If it was laid beside its peer by path or addresses: that may be what was opened then, instead.
     pub(super) fn contest(&mut self, key: Key, opened: u64) {
         if let Some(rival) = self.objects.get_mut(key).and_then(|o| o.rival.as_mut()) {
             *rival = opened.min(*rival);
         }
     }
 
-    /// One of a pair's directions is about to be judged. If they were laid together by their path and there were others, they are
+    /// One of a pair's directions is about to be judged. If they were laid together by their path or addresses and there were others, they are
     /// a pair if both of them are whole and not empty: what nobody accepted got no answer. Else they are disputed.
     pub(super) fn confirm(&mut self, leg: Key) {
         let Some(transfer) = self.transfers.get(leg) else { return };
@@ -167,7 +181,9 @@ impl Assembler {
             return;
         }
         let ways = [(one, other), (other, one)];
-        let lossy = ways.iter().any(|(from, _)| self.end(from, Direction::Out, UNKNOWN).dropped);
+        // By a path everybody finds: what was lost may have told of others.
+        let lossy = one.channel == Channel::Unix
+            && ways.iter().any(|(from, _)| self.end(from, Direction::Out, UNKNOWN).dropped);
         if !lossy && !one.has_rival() && !other.has_rival() {
             return;
         }

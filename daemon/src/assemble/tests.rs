@@ -262,6 +262,55 @@ fn of_a_descriptor_that_was_given_the_kernel_knows_what_passed_before() {
     }
 }
 
+/// Containers have the same addresses, and connections the same ports, at one time: whichever order they are told in, nobody is accused.
+#[test]
+fn of_the_same_addresses_elsewhere_nobody_knows_which_belong_together() {
+    let ends = [(1, 1, true), (2, 2, false), (3, 1, true), (4, 2, false)];
+    for order in 0..24 {
+        let mut left = ends.to_vec();
+        let sorted: Vec<_> =
+            [order / 6, order % 6 / 2, order % 2, 0].into_iter().map(|at| left.remove(at)).collect();
+        let mut t = table(Told::default());
+        for (arena, ..) in ends {
+            let mut its = Facts::clone(&facts(arena as u32, 0));
+            its.net_namespace = Some(arena);
+            t.assembler.register(arena, Arc::new(its), true, t.now, Vec::new());
+        }
+        for (time, (arena, host, connected)) in (10..).zip(sorted) {
+            let record = opened(1, Channel::Tcp, |o| {
+                (o.local, o.remote) = (address(host, host.into()), address(3 - host, (3 - host).into()));
+                (o.device, o.inode, o.header.time) = (9, 70 + arena, time);
+                o.header.flags = if connected {
+                    counterfoil_abi::record::CONNECTED
+                } else {
+                    counterfoil_abi::record::ACCEPTED
+                };
+            });
+            t.say(arena, record);
+        }
+        t.wait(1);
+        for (arena, _, connected) in ends {
+            let partner = if connected { arena + 1 } else { arena - 1 };
+            let (sent, got) = (10 * arena as u8, 10 * partner as u8);
+            t.say(arena, block(1, Tap::SockSend, 0, sent));
+            t.say(arena, block(1, Tap::SockRecv, 0, got));
+        }
+        for (arena, ..) in ends {
+            let mut record = ended(1, How::Closed, BLOCK, BLOCK, |e| {
+                (e.kernel_out, e.kernel_in, e.header.time) = (BLOCK, BLOCK, 100);
+            });
+            if let Record::Ended(e) = &mut record {
+                e.header.flags |= counterfoil_abi::record::IN_EOF;
+            }
+            t.say(arena, record);
+        }
+        t.wait(5);
+        for transfer in t.transfers() {
+            assert_ne!(transfer.verdict, Verdict::Altered, "order {order}: {transfer:#?}");
+        }
+    }
+}
+
 #[test]
 fn plain_tcp_is_altered_while_open_only_with_the_kernels_word() {
     for (counted, said) in [(100, 1), (150, 0)] {

@@ -52,8 +52,9 @@ impl Assembler {
         {
             return true;
         }
-        if origin.rival.is_some() {
-            // Found by their path: another end may turn up.
+        let by_path = origin.rival.is_some() && origin.channel == record::Channel::Unix;
+        if by_path || origin.has_rival() || destination.has_rival() {
+            // Another end may turn up, or has.
             return true;
         }
         let channel = origin.model_channel();

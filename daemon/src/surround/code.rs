@@ -42,6 +42,18 @@ struct Mapped {
 
 /// Looks at every library of `pid`. Nothing: all is well, or can't be read.
 pub fn look(pid: u32) -> Vec<Patch> {
+    let mut found = look_once(pid);
+    if !found.is_empty() {
+        // A program that has just called exec has its libraries in pieces for a moment, until the loader has mapped each of them.
+        let still = look_once(pid);
+        let same =
+            |a: &Patch, b: &Patch| (&a.object, a.offset, &a.memory) == (&b.object, b.offset, &b.memory);
+        found.retain(|patch| still.iter().any(|again| same(patch, again)));
+    }
+    found
+}
+
+fn look_once(pid: u32) -> Vec<Patch> {
     let Ok(maps) = std::fs::read_to_string(format!("/proc/{pid}/maps")) else { return vec![] };
     if maps.len() > MAX_MAPS {
         return vec![];
