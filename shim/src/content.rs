@@ -170,7 +170,7 @@ impl Content {
     }
 
     /// The first `bytes` of `data` passed, from `offset` on. The stream is claimed.
-    #[inline]
+    #[inline(always)]
     pub fn passed<P: Pieces + ?Sized>(&self, place: &Place<'_>, offset: u64, data: &P, bytes: u64) {
         let policy = process::arena().policy.load(Relaxed) & POLICY;
         let state = self.state.load(Relaxed);

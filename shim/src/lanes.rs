@@ -10,7 +10,7 @@ use counterfoil_abi::lane::{LaneHead, NO_TID, Producer, Slot};
 use counterfoil_abi::record::{Forked, Header, Kind, LINE, Line};
 
 /// Publishes one record. False: it was lost, and counted.
-#[inline]
+#[inline(always)]
 pub fn push(guard: &Guard, record: &[Line]) -> bool {
     push_from(guard.thread, record, false)
 }
@@ -21,6 +21,7 @@ pub fn push_behind<T: bytemuck::Pod>(guard: &Guard, record: &T) -> bool {
 }
 
 /// This thread's lane fills faster than it is read.
+#[inline(always)]
 pub fn is_crowded(guard: &Guard) -> bool {
     present(guard.thread, |lane| lane.as_mut().is_some_and(Producer::is_crowded))
 }
@@ -36,10 +37,12 @@ pub fn push_spare(guard: &Guard, record: &[Line], spread: bool) -> bool {
 }
 
 /// Publishes a record of one of the ABI's structs.
+#[inline(always)]
 pub fn push_record<T: bytemuck::Pod>(guard: &Guard, record: &T) -> bool {
     push(guard, lines_of(record))
 }
 
+#[inline(always)]
 fn lines_of<T: bytemuck::Pod>(record: &T) -> &[Line] {
     // Every record struct is 8-aligned and whole lines long (asserted by the ABI crate).
     const { assert!(size_of::<T>().is_multiple_of(LINE) && align_of::<T>() == 8) };
@@ -47,37 +50,37 @@ fn lines_of<T: bytemuck::Pod>(record: &T) -> &[Line] {
 }
 
 /// `f` of the lane that `thread`, which is this one, writes. It calls nothing that comes back here.
-#[inline]
+#[inline(always)]
 fn present<T>(thread: &Thread, f: impl FnOnce(&mut Option<Producer>) -> T) -> T {
     // SAFETY: only this thread has it, and only in a recording, of which there is one at a time.
     f(unsafe { &mut *thread.lane.as_ptr() })
 }
 
+#[inline(always)]
 fn push_from(thread: &'static Thread, record: &[Line], behind: bool) -> bool {
     if thread.lane_epoch.get() != process::epoch() {
         claim(thread);
     }
     let arena = process::arena();
-    present(thread, |lane| {
-        let Some(lane) = lane else {
-            arena.no_lane.fetch_add(1, Ordering::Relaxed);
-            return false;
-        };
-        if !behind
-            && lane.is_crowded()
-            && let Some(free) = another(thread)
-        {
-            *lane = free;
-        }
-        let pushed = match record {
-            [line] => lane.push_line(line),
-            _ => lane.push(record),
-        };
-        if arena.bell.load(Ordering::Relaxed) == 0 {
-            ring(arena);
-        }
-        pushed
-    })
+    // SAFETY: as in `present`; `another` leaves it as it is.
+    let Some(lane) = (unsafe { &mut *thread.lane.as_ptr() }) else {
+        arena.no_lane.fetch_add(1, Ordering::Relaxed);
+        return false;
+    };
+    if !behind
+        && lane.is_crowded()
+        && let Some(free) = another(thread)
+    {
+        *lane = free;
+    }
+    let pushed = match record {
+        [line] => lane.push_line(line),
+        _ => lane.push(record),
+    };
+    if arena.bell.load(Ordering::Relaxed) == 0 {
+        ring(arena);
+    }
+    pushed
 }
 
 /// This program was quiet, and is no more.
@@ -271,12 +274,14 @@ pub fn push_forked(thread: &'static Thread, pid: u32, parent: u32) {
 }
 
 /// A header with the time of this recording.
+#[inline(always)]
 pub fn header(kind: Kind, lines: usize, tap: u8, object: u32) -> Header {
     Header { kind: kind as u8, lines: lines as u8, tap, flags: 0, object, time: now() }
 }
 
 /// When this recording began: CLOCK_MONOTONIC nanoseconds; the vDSO, no system call. Read once for
 /// all that is said in one go.
+#[inline(always)]
 pub fn now() -> u64 {
     let time = &crate::thread::current().time;
     if time.get() == 0 {

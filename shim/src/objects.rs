@@ -120,9 +120,12 @@ pub struct Name {
 }
 
 /// The object, if it is still the same.
-#[inline]
+#[inline(always)]
 pub fn get(name: Name) -> Option<&'static Object> {
-    slot(name.slot.min(SLOTS - 1)).filter(|object| object.number() == name.number)
+    match slot(name.slot.min(SLOTS - 1)) {
+        Some(object) if object.number() == name.number => Some(object),
+        _ => None,
+    }
 }
 
 /// Which slot an object stands in.
@@ -245,7 +248,7 @@ impl Object {
     }
 
     /// Taps of what goes out and what comes in.
-    #[inline]
+    #[inline(always)]
     pub fn taps(&self) -> (Tap, Tap) {
         match self.channel() {
             Channel::Pipe => (Tap::PipeWrite, Tap::PipeRead),
@@ -319,6 +322,7 @@ impl Object {
     }
 
     /// Says what has not been said of what goes `out`, or came in, the cipher witness of it included.
+    #[inline(always)]
     pub fn tell_way(&self, guard: &Guard, out: bool, last: bool) {
         let (sent, received) = self.taps();
         let (stream, tap, witness, witnessed) = if out {

@@ -79,9 +79,12 @@ impl Call {
 
     /// What the call moves bytes through. None: its last descriptor was closed meanwhile, by another thread or a signal
     /// handler, and its place may be another object's.
-    #[inline]
+    #[inline(always)]
     fn object(&self) -> Option<&'static Object> {
-        self.object.filter(|object| object.number() == self.number)
+        match self.object {
+            Some(object) if object.number() == self.number => Some(object),
+            _ => None,
+        }
     }
 
     /// Its bytes are to be tagged.
@@ -98,7 +101,7 @@ impl Call {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn offer_in<P: Pieces + ?Sized>(
         &mut self,
         guard: Option<&Guard>,
@@ -148,13 +151,13 @@ pub fn received_tls<P: Pieces + ?Sized>(call: Call, bytes: usize, data: &P) {
 }
 
 /// Before a call that receives on `fd`.
-#[inline]
+#[inline(always)]
 pub fn receiving(fd: i32) -> Call {
     carrier(fd).map_or_else(|| receiving_plain(fd), Call::counting)
 }
 
 /// [`receiving`] of a descriptor that is no [`carrier`].
-#[inline]
+#[inline(always)]
 pub fn receiving_plain(fd: i32) -> Call {
     if nobody_asks(fd) { Call::PASS } else { begun(fd, objects::IN, |_, _| ()) }
 }
@@ -166,12 +169,15 @@ pub fn carrier(fd: i32) -> Option<&'static Object> {
     if !thread::current().inside.is_marked() {
         return None;
     }
-    fds::known(fd).filter(|object| object.carries.load(Ordering::Relaxed) != 0)
+    match fds::known(fd) {
+        Some(object) if object.carries.load(Ordering::Relaxed) != 0 => Some(object),
+        _ => None,
+    }
 }
 
 /// A call on `fd` begins; `more` is done in the same recording. (Written in place: a struct that is handed up as a
 /// whole right after its parts were written is waited for.)
-#[inline]
+#[inline(always)]
 fn begun(fd: i32, way: u8, more: impl FnOnce(&Guard, &mut Call)) -> Call {
     let mut call = Call::PASS;
     let whole = shielded(false, || {
@@ -181,7 +187,7 @@ fn begun(fd: i32, way: u8, more: impl FnOnce(&Guard, &mut Call)) -> Call {
     if whole { call } else { Call::PASS }
 }
 
-#[inline]
+#[inline(always)]
 fn begin(fd: i32, way: u8, call: &mut Call, more: impl FnOnce(&Guard, &mut Call)) {
     if process::maybe_vfork_child() {
         return;
@@ -282,6 +288,7 @@ fn received_more<P: Pieces + ?Sized>(call: Call, result: isize, asked: usize, da
     }
 }
 
+#[inline(always)]
 fn after_receive<P: Pieces + ?Sized>(call: Call, result: isize, asked: usize, data: &P) {
     let Some(object) = call.object() else { return orphaned(call, None) };
     let Some(guard) = Guard::enter() else {
@@ -354,13 +361,13 @@ pub fn nobody_asks(fd: i32) -> bool {
 }
 
 /// Before a call that sends `bytes` bytes of `data` on `fd`.
-#[inline]
+#[inline(always)]
 pub fn sending<P: Pieces + ?Sized>(fd: i32, data: &P, bytes: usize, offer: &mut Offer) -> Call {
     carrier(fd).map_or_else(|| sending_plain(fd, data, bytes, offer), Call::counting)
 }
 
 /// [`sending`] on a descriptor that is no [`carrier`].
-#[inline]
+#[inline(always)]
 pub fn sending_plain<P: Pieces + ?Sized>(fd: i32, data: &P, bytes: usize, offer: &mut Offer) -> Call {
     if nobody_asks(fd) {
         return Call::PASS;
@@ -398,6 +405,7 @@ fn sent_more<P: Pieces + ?Sized>(call: Call, result: isize, data: &P, offer: &mu
     }
 }
 
+#[inline(always)]
 fn after_send<P: Pieces + ?Sized>(call: Call, result: isize, data: &P, offer: &mut Offer) {
     let Some(object) = call.object() else { return orphaned(call, Some(offer)) };
     let Some(guard) = Guard::enter() else {

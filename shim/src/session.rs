@@ -45,7 +45,7 @@ pub enum Does {
 }
 
 /// Before a call on `session`. `frame` lies in the hook's own stack frame.
-#[inline]
+#[inline(always)]
 pub fn enter(session: usize, channel: Channel, does: Does, frame: usize) -> Session {
     if !process::active() {
         return Session::PASS;
@@ -58,7 +58,7 @@ pub fn enter(session: usize, channel: Channel, does: Does, frame: usize) -> Sess
     if whole { call } else { Session::PASS }
 }
 
-#[inline]
+#[inline(always)]
 fn begin_call(call: &mut Session, session: usize, channel: Channel, does: Does, frame: usize) {
     if process::maybe_vfork_child() {
         return;
@@ -202,7 +202,7 @@ pub fn freed(session: usize, flags: u8) {
 impl Session {
     /// Computes the tags of what is about to be written. Bytes that an earlier, unfinished attempt
     /// has sealed already are passed over.
-    #[inline]
+    #[inline(always)]
     pub fn offer<'a>(&mut self, data: &'a [u8], offer: &mut Offer) -> &'a [u8] {
         let Some(object) = self.object else { return data };
         let ahead = (object.tls.ahead.load(Ordering::Relaxed) as usize).min(data.len());
@@ -213,7 +213,7 @@ impl Session {
     }
 
     /// After a write that took `accepted` bytes (0: it failed); `rest` is what [`Self::offer`] gave.
-    #[inline]
+    #[inline(always)]
     pub fn wrote(&self, accepted: usize, rest: &[u8], offer: &mut Offer) {
         let Some(object) = self.object else { return };
         self.returned(object);

@@ -3,7 +3,7 @@
 //! Called around everything that a hook does beside the real call.
 
 /// Runs a recording. A panic in it must not reach the host; the real call is never inside.
-#[inline]
+#[inline(always)]
 pub fn shielded<T>(otherwise: T, recording: impl FnOnce() -> T) -> T {
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(recording)).unwrap_or(otherwise)
 }

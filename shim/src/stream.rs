@@ -17,11 +17,11 @@ use counterfoil_abi::{BLOCK, UNKNOWN};
 mod claim;
 pub mod offer;
 mod run;
+mod tell;
 
-use claim::TELLING;
 use offer::Body;
 pub use offer::Offer;
-use run::{Run, push_gap, push_partial};
+use run::{Run, push_gap};
 
 /// See the module's text.
 #[repr(C, align(64))]
@@ -157,7 +157,7 @@ impl Stream {
     }
 
     /// `bytes` came in. The stream is claimed, and the call has returned.
-    #[inline]
+    #[inline(always)]
     pub fn took<P: Pieces + ?Sized>(&self, guard: &Guard, object: u32, tap: Tap, data: &P, bytes: u64) {
         let offset = self.offset();
         self.tagged(guard, object, tap, data, bytes);
@@ -165,8 +165,38 @@ impl Stream {
     }
 
     /// [`Self::took`] for bytes whose content is looked at elsewhere: they are only tagged.
-    #[inline]
+    #[inline(always)]
     pub fn tagged<P: Pieces + ?Sized>(&self, guard: &Guard, object: u32, tap: Tap, data: &P, bytes: u64) {
+        if !self.tagged_within(data, bytes) {
+            self.tagged_blocks(guard, object, tap, data, bytes);
+        }
+    }
+
+    /// [`Self::tagged`] where no block ends, which is most often. False: it's not so.
+    #[inline(always)]
+    fn tagged_within<P: Pieces + ?Sized>(&self, data: &P, bytes: u64) -> bool {
+        let start = self.offset();
+        let begins = start.is_multiple_of(BLOCK);
+        if start % BLOCK + bytes >= BLOCK || !begins && self.broken.load(Ordering::Relaxed) != 0 {
+            return false;
+        }
+        // SAFETY: claimed.
+        let mac = unsafe { &mut *self.mac.get() };
+        if begins {
+            mac.begin(start);
+            self.broken.store(0, Ordering::Relaxed);
+        }
+        let mut end = start;
+        data.walk(0, bytes, &mut |piece| {
+            mac.update(piece);
+            end += piece.len() as u64;
+        });
+        self.offset.store(end, Ordering::Relaxed);
+        true
+    }
+
+    #[inline(never)]
+    fn tagged_blocks<P: Pieces + ?Sized>(&self, guard: &Guard, object: u32, tap: Tap, data: &P, bytes: u64) {
         let mut offset = self.offset();
         let mut run = Run::new(offset);
         // SAFETY: claimed.
@@ -202,15 +232,22 @@ impl Stream {
 
     /// `data` is about to be written: computes its tags into `offer`, or keeps it there if it is short. The stream
     /// is claimed. False: there is no room for the offer, and the call can't be tagged.
-    #[inline]
+    #[inline(always)]
     pub fn offer<P: Pieces + ?Sized>(&self, guard: &Guard, data: &P, bytes: u64, offer: &mut Offer) -> bool {
-        let mut offset = self.offset();
-        let Some(offer) = offer.begin(guard.thread, offset, bytes) else { return false };
+        let Some(offer) = offer.begin(guard.thread, self.offset(), bytes) else { return false };
         if offer.is_small() {
             offer.keep(data);
-            return true;
+        } else {
+            self.offer_tags(data, offer);
         }
+        true
+    }
+
+    /// Of an offer that isn't small.
+    #[inline(never)]
+    fn offer_tags<P: Pieces + ?Sized>(&self, data: &P, offer: &mut Body) {
         offer.make_room();
+        let (mut offset, bytes) = (offer.start, offer.offered);
         let into = offset % BLOCK;
         let within = bytes - offer.beyond;
         let mut count = 0;
@@ -239,11 +276,10 @@ impl Stream {
             }
         });
         offer.count = count;
-        true
     }
 
     /// The write took `accepted` of the offered bytes. The stream is claimed.
-    #[inline]
+    #[inline(always)]
     pub fn accepted<P: Pieces + ?Sized>(
         &self,
         guard: &Guard,
@@ -266,8 +302,23 @@ impl Stream {
         let end = offer.start + accepted;
         if offer.is_small() {
             self.accepted_small(offer, end);
-            return self.content.passed(&Place { guard, object, tap }, end - accepted, data, accepted);
+        } else {
+            self.accepted_tags(guard, object, tap, data, offer, end);
         }
+        self.content.passed(&Place { guard, object, tap }, end - accepted, data, accepted);
+    }
+
+    /// Of an offer that isn't small, what passed up to `end`.
+    #[inline(never)]
+    fn accepted_tags<P: Pieces + ?Sized>(
+        &self,
+        guard: &Guard,
+        object: u32,
+        tap: Tap,
+        data: &P,
+        offer: &mut Body,
+        end: u64,
+    ) {
         let whole = (end / BLOCK - offer.start / BLOCK) as usize;
         let first_broken = self.broken.load(Ordering::Relaxed) != 0 && !offer.start.is_multiple_of(BLOCK);
         let mut run = Run::new(offer.start);
@@ -280,7 +331,7 @@ impl Stream {
         }
         run.flush(guard, object, tap);
         let still_broken = first_broken && whole == 0;
-        if accepted == offer.offered && offer.beyond == 0 {
+        if end == offer.start + offer.offered && offer.beyond == 0 {
             if !still_broken && !end.is_multiple_of(BLOCK) {
                 // SAFETY: claimed.
                 unsafe { &mut *self.mac.get() }.copy_from(&offer.rest);
@@ -298,13 +349,11 @@ impl Stream {
         if run.any {
             self.told.store(end - end % BLOCK, Ordering::Relaxed);
         }
-        let start = offer.start;
         offer.done();
-        self.content.passed(&Place { guard, object, tap }, start, data, accepted);
     }
 
     /// The first bytes of what was kept passed, up to `end`, which lies in the same block.
-    #[inline]
+    #[inline(always)]
     fn accepted_small(&self, offer: &mut Body, end: u64) {
         let begins = offer.start.is_multiple_of(BLOCK);
         if begins || self.broken.load(Ordering::Relaxed) == 0 {
@@ -369,90 +418,6 @@ impl Stream {
         }
     }
 
-    /// Emits the tag of the running block as far as it goes, unless that was done. The stream is
-    /// claimed.
-    #[inline]
-    pub fn tell(&self, guard: &Guard, object: u32, tap: Tap) {
-        self.tell_with(guard, object, tap, None);
-    }
-
-    /// [`Self::tell`]. Where `witness`, another tap of the same bytes, has come to the same, the record says so of both.
-    #[inline]
-    fn tell_with(&self, guard: &Guard, object: u32, tap: Tap, witness: Option<&Self>) {
-        let offset = self.offset();
-        if !self.has_partial(offset) {
-            return;
-        }
-        self.told.store(offset, Ordering::Relaxed);
-        // SAFETY: claimed, both.
-        let state = |stream: &Self| unsafe { &*stream.mac.get() };
-        let same = |witness: &&Self| {
-            witness.offset() == offset && witness.has_partial(offset) && state(witness).is_as(state(self))
-        };
-        let witness = witness.filter(same);
-        if let Some(witness) = witness {
-            witness.told.store(offset, Ordering::Relaxed);
-        }
-        let length = offset % BLOCK;
-        push_partial(guard, object, tap, offset - length, length, &state(self).tag(), witness.is_some());
-    }
-
-    /// The running block has a tag as far as `offset`, which wasn't told.
-    #[inline]
-    fn has_partial(&self, offset: u64) -> bool {
-        !offset.is_multiple_of(BLOCK)
-            && self.told.load(Ordering::Relaxed) != offset
-            && self.broken.load(Ordering::Relaxed) == 0
-    }
-
-    /// [`Self::tell`] for who holds no claim: does nothing when somebody is in a call. `last`: nothing
-    /// follows, at least from this process.
-    pub fn try_tell(&self, guard: &Guard, object: u32, tap: Tap, last: bool) {
-        if self.hold() {
-            self.tell_all(guard, object, tap, last, None);
-            self.release_left();
-        }
-    }
-
-    /// [`Self::try_tell`] of two taps of the same bytes: of ours, and of the cipher witness's.
-    pub fn try_tell_both(&self, guard: &Guard, object: u32, taps: (Tap, Tap), witness: &Self, last: bool) {
-        if !self.hold() {
-            return witness.try_tell(guard, object, taps.1, false);
-        }
-        let held = witness.hold();
-        self.tell_all(guard, object, taps.0, last, held.then_some(witness));
-        if held {
-            witness.tell_all(guard, object, taps.1, false, None);
-            witness.release_left();
-        }
-        self.release_left();
-    }
-
-    /// Takes the stream for a moment, to tell; not if somebody is in a call on it.
-    #[inline]
-    fn hold(&self) -> bool {
-        self.claim.compare_exchange(0, TELLING, Ordering::Acquire, Ordering::Relaxed).is_ok()
-    }
-
-    /// What there is to tell, content included; of `witness` what can be told with it.
-    #[inline]
-    fn tell_all(&self, guard: &Guard, object: u32, tap: Tap, last: bool, witness: Option<&Self>) {
-        if self.missed.load(Ordering::Relaxed) != 0 {
-            self.missed.store(0, Ordering::Relaxed);
-            self.doubt(guard, object, tap, Reason::BypassedBytes);
-        }
-        self.tell_with(guard, object, tap, witness);
-        self.content.tell(&Place { guard, object, tap }, last);
-    }
-
-    /// There is something to tell.
-    #[inline]
-    pub fn untold(&self) -> bool {
-        self.told.load(Ordering::Relaxed) != self.offset()
-    }
-}
-
-impl Stream {
     /// As new.
     pub fn clear(&self) {
         self.restart();

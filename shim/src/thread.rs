@@ -371,8 +371,12 @@ impl Inside {
     };
 
     /// The session's object.
+    #[inline(always)]
     pub fn session(&self) -> Option<&'static Object> {
-        objects::get(Name { slot: self.slot, number: self.number }).filter(|_| self.number != 0)
+        if self.number == 0 {
+            return None;
+        }
+        objects::get(Name { slot: self.slot, number: self.number })
     }
 }
 

@@ -18,7 +18,7 @@ const RANDOM_BYTES: usize = 32;
 const EARLY: u64 = 4096;
 
 /// Looks at bytes that a call has moved `way` through a socket: is this TLS? `before`: the stream's offset. It is claimed.
-#[inline]
+#[inline(always)]
 pub fn look<P: Pieces + ?Sized>(guard: &Guard, object: &Object, way: u8, before: u64, data: &P, bytes: u64) {
     // Of several stacks that are inside of calls, who says which one this is?
     let inside = guard.inside().filter(|inside| !inside.mixed);

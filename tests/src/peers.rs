@@ -54,11 +54,12 @@ pub fn free_port() -> u16 {
 }
 
 /// As the strictest of the servers would: without SO_REUSEADDR, which std's own listener sets, what a server before it
-/// left in TIME_WAIT keeps the port for a minute.
+/// left in TIME_WAIT keeps the port for a minute. Close-on-exec: what another test starts meanwhile would keep the port.
 fn bindable(port: u16) -> bool {
-    use rustix::net::{AddressFamily, SocketType, bind, socket};
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with};
     let address = std::net::SocketAddrV4::new(std::net::Ipv4Addr::LOCALHOST, port);
-    socket(AddressFamily::INET, SocketType::STREAM, None).is_ok_and(|socket| bind(&socket, &address).is_ok())
+    socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None)
+        .is_ok_and(|socket| bind(&socket, &address).is_ok())
 }
 
 /// A script of `peers/`.

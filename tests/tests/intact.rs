@@ -425,3 +425,34 @@ fn tls_of_nobody_who_is_seen() {
         );
     }
 }
+
+/// More than one after the other that a server's programs are looked for among, and some at the same time.
+#[test]
+fn many_uploads_to_one_server() {
+    need!("curl", "nginx", "openssl");
+    const ONE_BY_ONE: usize = 80;
+    const TOGETHER: usize = 20;
+    const ALL: usize = ONE_BY_ONE + TOGETHER;
+    let session = beside_nginx(
+        "",
+        &[],
+        &format!(
+            "put() {{ curl -sS --ipv4 --cacert cert.pem -T f$1 $url/up/f$1; }}\n\
+             for n in $(seq {ONE_BY_ONE}); do put $n; done\nall=\n\
+             for n in $(seq {from} {ALL}); do put $n & all=\"$all $!\"; done\nwait $all",
+            from = ONE_BY_ONE + 1
+        ),
+    );
+    for n in 1..=ALL {
+        session.scratch.write(&format!("f{n}"), payload(n as u64, 20_000));
+    }
+    let run = session.go().well();
+    truth::blameless(&run);
+    for n in 1..=ALL {
+        let to = format!("www/up/f{n}");
+        let came = |t: &Transfer| t.0["destination"]["path"].as_str().is_some_and(|p| p.ends_with(&to));
+        let found = run.report.on("file").into_iter().filter(came);
+        let verdicts: Vec<String> = found.map(|t| t.verdict().to_owned()).collect();
+        check!(run, verdicts == ["intact"], "{to}: {verdicts:?}");
+    }
+}

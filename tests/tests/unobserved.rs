@@ -226,6 +226,28 @@ fn one_file_to_many_at_once() {
     truth::blameless(&run);
 }
 
+/// More than a server's programs remembered once, within the time that a file's other end is looked for.
+#[test]
+fn many_uploads_by_clients_that_are_not_observed() {
+    need!("curl", "nginx", "openssl");
+    const CLIENTS: usize = 90;
+    let port = peers::free_port();
+    let session = Observed::script(&format!(
+        "nginx -c \"$PWD/nginx.conf\" & server=$!\nlistening {port}\n\
+         for n in $(seq {CLIENTS}); do COUNTERFOIL_OFF=1 curl -sS --ipv4 --http1.1 --cacert cert.pem -T f$n https://localhost:{port}/up/f$n; done\n\
+         kill -QUIT $server; wait $server"
+    ));
+    peers::nginx(&session.scratch, port, "");
+    for n in 1..=CLIENTS {
+        session.scratch.write(&format!("f{n}"), payload(n as u64, 20_000));
+    }
+    let run = session.go().well();
+    for n in 1..=CLIENTS {
+        told(&run, "destination", &format!("www/up/f{n}"), "nginx", 0);
+    }
+    only(&run, CLIENTS);
+}
+
 #[test]
 fn what_is_read_and_not_sent_is_no_transfer() {
     need!("curl", "nginx", "openssl");

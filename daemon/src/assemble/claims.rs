@@ -119,6 +119,8 @@ impl Assembler {
                 object.net_namespace = self.programs.get(&arena)?.facts.net_namespace;
                 object.disputed = known.is_some();
                 object.inode = inode.filter(|_| known.is_none());
+                object.held_unseen =
+                    channel == Channel::Tcp && inode.is_some_and(|i| self.held_unseen.contains(&i));
                 let key = self.objects.insert(object);
                 if let (Some(inode), None) = (inode, known) {
                     self.by_inode.insert(inode, key);

@@ -12,6 +12,9 @@ use crate::judge::End;
 use crate::model::Reason;
 use counterfoil_abi::record::{self, Channel, How};
 
+/// Inodes remembered of what programs that are not observed were started with. (A socket's is not used again.)
+const MAX_HELD: usize = 4096;
+
 impl Object {
     /// It was handed to a new program image that has not said hello, or not yet.
     pub fn awaits_heir(&self) -> bool {
@@ -43,6 +46,10 @@ impl Assembler {
     /// A program that is not observed was started with these.
     pub fn held_unseen(&mut self, held: &[Inode]) {
         for inode in held {
+            if self.held_unseen.len() >= MAX_HELD {
+                self.held_unseen.pop_front();
+            }
+            self.held_unseen.push_back(*inode);
             let object = self.by_inode.get(inode).and_then(|&key| self.objects.get_mut(key));
             // What else may have passed on others has no kernel's count, and accuses nobody.
             if let Some(object) = object.filter(|object| object.channel == Channel::Tcp) {

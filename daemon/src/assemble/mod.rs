@@ -140,6 +140,8 @@ pub struct Assembler {
     objects: Slab<Object>,
     transfers: Slab<Transfer>,
     by_inode: HashMap<Inode, Key>,
+    /// What programs that are not observed were started with, the latest: it may be told of only later.
+    held_unseen: VecDeque<Inode>,
     by_flow: HashMap<[u8; 16], FlowEnds>,
     by_addresses: HashMap<(Address, Address), Vec<Key>>,
     by_path: HashMap<Vec<u8>, paths::SamePath>,
@@ -211,6 +213,7 @@ impl Assembler {
             objects: Slab::default(),
             transfers: Slab::default(),
             by_inode: HashMap::new(),
+            held_unseen: VecDeque::new(),
             by_flow: HashMap::new(),
             by_addresses: HashMap::new(),
             by_path: HashMap::new(),

@@ -104,12 +104,8 @@ impl Core {
             Message::Newcomer(newcomer) => self.welcome(*newcomer),
             Message::AtRest(answer) => self.assembler.files.at_rest(*answer),
             Message::Declined(facts, why) => self.assembler.declined(&facts, why),
-            Message::HeldUnseen(held) => {
-                // Who opened them may have said so a moment ago.
-                self.tick(true);
-                self.tick(true);
-                self.assembler.held_unseen(&held);
-            }
+            // Before anything more is read: what it did may be over by now, and would be judged.
+            Message::HeldUnseen(held) => self.assembler.held_unseen(&held),
             Message::Drain { quiet, max } => {
                 let nanos = |d: Duration| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX);
                 self.draining = Some((now(), nanos(quiet), nanos(max)));

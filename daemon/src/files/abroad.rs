@@ -24,11 +24,15 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 /// Connections that wait for their files.
-const MAX_WAITING: usize = 1024;
+const MAX_WAITING: usize = 8192;
 /// Connections remembered that brought something, of one program …
-const MAX_OF_ONE: usize = 64;
+const MAX_OF_ONE: usize = 1024;
 /// … and of all.
-const MAX_ALL: usize = 4096;
+const MAX_ALL: usize = 8192;
+/// What is remembered of all their content, in entries of eight bytes: 32 MiB. Of what finds no room only the length is known.
+const MAX_WEIGHT: usize = 4 << 20;
+/// Readings looked at for one connection.
+const MAX_LOOK: usize = 16_384;
 /// A file's other end is looked for so long, and that of a connection behind a relay, nanoseconds.
 const SAID_AFTER: u64 = 6_000_000_000;
 /// Connections that brought something are remembered so long.
@@ -62,6 +66,11 @@ pub struct Lone {
 }
 
 impl Lone {
+    /// See [`MAX_WEIGHT`].
+    fn weight(&self) -> usize {
+        self.content.as_ref().map_or(0, Passed::weight)
+    }
+
     /// How often it is known to have carried this content.
     fn carried(&self, tags: &super::tags::Tags, bytes: u64) -> usize {
         self.content.as_ref().filter(|_| bytes >= TELLING).map_or(0, |c| c.carries(tags, bytes))
@@ -79,15 +88,27 @@ pub struct Abroad {
     out: VecDeque<(u64, Lone)>,
     into: HashMap<ArenaId, VecDeque<(u64, Arc<Lone>)>>,
     count: usize,
+    weight: usize,
 }
 
 impl Abroad {
+    /// One more is kept.
+    fn take_in(&mut self, mut lone: Lone) -> Lone {
+        if self.weight + lone.weight() > MAX_WEIGHT {
+            lone.content = None;
+        }
+        self.weight += lone.weight();
+        lone
+    }
+
     fn forget_before(&mut self, time: u64) {
         self.into.retain(|_, of_one| {
             of_one.retain(|(at, _)| *at >= time);
             !of_one.is_empty()
         });
         self.count = self.into.values().map(VecDeque::len).sum();
+        let into = self.into.values().flatten().map(|(_, lone)| lone.weight());
+        self.weight = into.sum::<usize>() + self.out.iter().map(|(_, lone)| lone.weight()).sum::<usize>();
     }
 }
 
@@ -96,18 +117,22 @@ impl Files {
     pub fn lone(&mut self, lone: Lone) {
         if lone.way == Way::Read {
             if self.abroad.out.len() < MAX_WAITING {
+                let lone = self.abroad.take_in(lone);
                 self.abroad.out.push_back((self.now + SAID_AFTER, lone));
             }
             return;
         }
-        if self.abroad.count >= MAX_ALL {
+        if self.abroad.count >= MAX_ALL || self.abroad.weight + lone.weight() > MAX_WEIGHT {
             self.forget_abroad();
         }
         if self.abroad.count < MAX_ALL {
+            let lone = self.abroad.take_in(lone);
             let of_one = self.abroad.into.entry(lone.arena).or_default();
-            if of_one.len() >= MAX_OF_ONE {
-                of_one.pop_front();
+            if of_one.len() >= MAX_OF_ONE
+                && let Some((_, oldest)) = of_one.pop_front()
+            {
                 self.abroad.count -= 1;
+                self.abroad.weight -= oldest.weight();
             }
             of_one.push_back((self.now, Arc::new(lone)));
             self.abroad.count += 1;
@@ -124,6 +149,7 @@ impl Files {
             && (last || *due <= self.now)
         {
             let Some((_, lone)) = self.abroad.out.pop_front() else { return };
+            self.abroad.weight -= lone.weight();
             for (id, times, legs) in self.sent_by(&lone, live) {
                 let Some(reading) = self.readings.get_mut(id) else { continue };
                 reading.sent = reading.sent.saturating_add(times);
@@ -140,8 +166,13 @@ impl Files {
         let (from, to) = lone.open;
         let sources = self.chains.sources(live, lone.arena, from.saturating_sub(BEFORE), to);
         let mut near: Vec<(u64, u64, &Source)> = Vec::new();
+        let mut looked_at = 0;
         for source in &sources {
+            if looked_at >= MAX_LOOK {
+                break;
+            }
             for id in self.readings.latest(&[source.arena]) {
+                looked_at += 1;
                 let Some(r) = self.readings.get(id).filter(|r| r.left() > 0) else {
                     continue;
                 };

@@ -8,6 +8,7 @@ use super::abroad::Lone;
 use super::place::Found;
 use crate::assemble::program::ArenaId;
 use crate::model::{Channel, Range, Reason, Verdict};
+use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet, VecDeque};
 use uuid::Uuid;
 
@@ -15,8 +16,10 @@ use uuid::Uuid;
 const MAX_GIFTS: usize = 512;
 /// Gifts remembered.
 const MAX_ALL: usize = 100_000;
-/// Programs that one walk looks at.
-const MAX_NODES: usize = 64;
+/// Programs that one walk finds: as many as may give to one at the same time.
+const MAX_NODES: usize = 512;
+/// Gifts that one walk looks at, and takes along.
+const MAX_STEPS: usize = 64 * MAX_GIFTS;
 /// Legs of the longest chain.
 const MAX_LEGS: usize = 16;
 
@@ -145,12 +148,15 @@ impl Chains {
     ) -> Vec<Source> {
         let mut sources = vec![Source { arena: to, legs: Vec::new() }];
         let mut seen = HashSet::from([to]);
-        let mut at = 0;
-        while at < sources.len() {
+        let (mut at, mut steps) = (0, 0);
+        while at < sources.len() && steps < MAX_STEPS {
             let (arena, depth) = (sources[at].arena, sources[at].legs.len());
             if depth < MAX_LEGS {
-                for gift in self.nearest(live, arena, since, until).into_iter().filter(&suits) {
+                let (gifts, looked_at) = self.nearest(live, arena, since, until);
+                steps += looked_at;
+                for gift in gifts.into_iter().filter(&suits) {
                     if sources.len() < MAX_NODES && seen.insert(gift.from) {
+                        steps += depth + 1;
                         let mut legs = vec![gift];
                         legs.extend(sources[at].legs.iter().cloned());
                         sources.push(Source { arena: legs[0].from, legs });
@@ -162,12 +168,16 @@ impl Chains {
         sources
     }
 
-    /// Who gave directly to `to`: of several connections from one giver the one that carried most.
-    fn nearest(&self, live: &dyn Live, to: ArenaId, since: u64, until: u64) -> Vec<Gift> {
+    /// Who gave directly to `to`: of several connections from one giver the one that carried most. Who gave last by
+    /// `until` comes first, since a server that many give to has more givers than are looked at. And how many gifts
+    /// there were to look at.
+    fn nearest(&self, live: &dyn Live, to: ArenaId, since: u64, until: u64) -> (Vec<Gift>, usize) {
         let over = self.into.get(&to).into_iter().flatten().cloned();
         let mut best: Vec<Gift> = Vec::new();
         let mut places: HashMap<ArenaId, usize> = HashMap::new();
+        let mut all = 0;
         for gift in live.gifts(to).into_iter().chain(over) {
+            all += 1;
             if gift.from == to || gift.started > until || gift.last < since {
                 continue;
             }
@@ -180,7 +190,8 @@ impl Chains {
                 }
             }
         }
-        best
+        best.sort_by_key(|gift| Reverse((gift.last.min(until), gift.started)));
+        (best, all)
     }
 }
 
@@ -235,6 +246,23 @@ mod tests {
         assert_eq!(chains.sources(&None0, 2, 10, 35).len(), 2);
         chains.forget_before(41);
         assert_eq!(chains.sources(&None0, 2, 0, 100).len(), 1);
+    }
+
+    #[test]
+    fn of_more_givers_than_are_looked_at_those_that_gave_last_count() {
+        let mut chains = Chains::default();
+        // Each has a circle of friends, so that all together are more than are looked at.
+        for n in 0..500 {
+            chains.over(gift(1000 + n, 1, 10, n * 10, n * 10 + 9));
+            (0..9).for_each(|friend| chains.over(gift(2000 + n * 10 + friend, 1000 + n, 10, 0, 9)));
+        }
+        for (n, until) in [(0, 9), (1, 18), (250, 2505), (499, 5000)] {
+            let found = chains.sources(&None0, 1, 0, until);
+            assert!(found.iter().any(|s| s.arena == 1000 + n), "{n} up to {until}");
+            let later = |s: &&Source| (1000..2000).contains(&s.arena) && s.arena > 1000 + n;
+            assert_eq!(found.iter().find(later).map(|s| s.arena), None, "nobody who came later");
+            assert!(found.len() <= MAX_NODES);
+        }
     }
 
     #[test]

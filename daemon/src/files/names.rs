@@ -14,6 +14,10 @@ const MAX_PARTS: usize = 256;
 const MAX_CHANGES: usize = 16;
 /// Files whose changes are remembered.
 const MAX_FILES: usize = 50_000;
+/// Who got one name, the latest.
+const MAX_GIVEN: usize = 64;
+/// Bytes of all names remembered.
+const MAX_BYTES: usize = 32 << 20;
 
 /// A whole name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,11 +36,24 @@ struct Change {
     name: Name,
 }
 
+/// Who got a name.
+#[derive(Clone, Copy, Debug)]
+struct Given {
+    time: u64,
+    arena: ArenaId,
+    uid: Option<u32>,
+    to: Inode,
+}
+
 /// All names.
 #[derive(Debug, Default)]
 pub struct Names {
     parts: HashMap<(ArenaId, u32, u32), Vec<u8>>,
     changes: HashMap<Inode, Vec<Change>>,
+    /// Renames among them, by the new name, which each took from whatever had it.
+    given: HashMap<Vec<u8>, Vec<Given>>,
+    /// Of their names.
+    bytes: usize,
     /// Oldest first, to be forgotten.
     order: VecDeque<(u64, Inode)>,
 }
@@ -64,23 +81,51 @@ impl Names {
 
     /// A file's name changed.
     pub fn changed(&mut self, inode: Inode, time: u64, arena: ArenaId, uid: Option<u32>, name: Name) {
-        if self.changes.len() >= MAX_FILES
+        while (self.changes.len() >= MAX_FILES || self.bytes >= MAX_BYTES)
             && let Some((_, oldest)) = self.order.pop_front()
         {
-            self.changes.remove(&oldest);
+            self.forget(oldest, usize::MAX);
         }
-        let changes = self.changes.entry(inode).or_default();
-        if changes.is_empty() {
+        if self.changes.get(&inode).is_some_and(|changes| changes.len() >= MAX_CHANGES) {
+            self.forget(inode, 1);
+        }
+        if name.about == Naming::Renamed {
+            let given = self.given.entry(name.path.clone()).or_default();
+            if given.len() >= MAX_GIVEN {
+                given.remove(0);
+            }
+            given.push(Given { time, arena, uid, to: inode });
+        }
+        self.bytes += name.path.len();
+        let changes = self.changes.entry(inode).or_insert_with(|| {
             self.order.push_back((time, inode));
-        }
-        if changes.len() >= MAX_CHANGES {
-            changes.remove(0);
-        }
+            Vec::new()
+        });
         changes.push(Change { time, arena, uid, name });
         changes.sort_by_key(|c| c.time);
     }
 
-    /// What a file that was called `path` when `arena` opened it is called now; None: it was removed.
+    /// Forgets a file's first changes.
+    fn forget(&mut self, inode: Inode, count: usize) {
+        let Some(mut changes) = self.changes.remove(&inode) else { return };
+        for gone in changes.drain(..count.min(changes.len())) {
+            self.bytes -= gone.name.path.len();
+            if gone.name.about == Naming::Renamed
+                && let Some(given) = self.given.get_mut(&gone.name.path)
+            {
+                given.retain(|g| (g.to, g.time) != (inode, gone.time));
+                if given.is_empty() {
+                    self.given.remove(&gone.name.path);
+                }
+            }
+        }
+        if !changes.is_empty() {
+            self.changes.insert(inode, changes);
+        }
+    }
+
+    /// What a file that was called `path` when `arena` opened it is called now, or was when another one took its
+    /// name; None: it was removed. What comes after that is another file's, which has its inode.
     pub fn now(
         &self,
         inode: Inode,
@@ -89,25 +134,28 @@ impl Names {
         arena: ArenaId,
         uid: Option<u32>,
     ) -> Option<Vec<u8>> {
-        let mut names = vec![path.to_vec()];
+        let mut names = vec![(path, since)];
         let changes = self.changes.get(&inode).into_iter().flatten();
-        let may = |c: &&Change| c.arena == arena || c.uid == Some(0) || c.uid.is_some() && c.uid == uid;
-        for change in changes.filter(|c| c.time >= since).filter(may) {
+        let may = |by: ArenaId, of: Option<u32>| by == arena || of == Some(0) || of.is_some() && of == uid;
+        for change in changes.filter(|c| c.time >= since && may(c.arena, c.uid)) {
             let new = &change.name.path;
+            let taken = |from: u64, g: &Given| {
+                g.to != inode && (from..change.time).contains(&g.time) && may(g.arena, g.uid)
+            };
+            let has = |&(n, from): &(&[u8], u64)| {
+                !self.given.get(n).is_some_and(|given| given.iter().any(|g| taken(from, g)))
+            };
+            if !names.iter().any(has) {
+                break;
+            }
             match change.name.about {
                 Naming::Path => {}
-                Naming::Renamed => names = vec![new.clone()],
-                Naming::Linked => names.push(new.clone()),
-                Naming::Unlinked => names.retain(|n| n != new),
+                Naming::Renamed => names = vec![(new, change.time)],
+                Naming::Linked => names.push((new, change.time)),
+                Naming::Unlinked => names.retain(|(n, _)| n != new),
             }
         }
-        names.into_iter().next()
-    }
-
-    /// Has it a name of its own since then?
-    pub fn renamed_since(&self, inode: Inode, since: u64) -> bool {
-        let changes = self.changes.get(&inode).into_iter().flatten();
-        changes.filter(|c| c.time >= since).any(|c| c.name.about == Naming::Renamed)
+        names.first().map(|(n, _)| n.to_vec())
     }
 
     /// Forgets what is older.
@@ -117,7 +165,7 @@ impl Names {
                 break;
             }
             self.order.pop_front();
-            self.changes.remove(&inode);
+            self.forget(inode, usize::MAX);
         }
         self.parts.clear();
     }
@@ -175,6 +223,49 @@ mod tests {
         assert_eq!(names.now(file, b"/d/.name.abcdef", 10, 7, Some(5)).unwrap(), b"/d/link");
         names.changed(file, 42, 7, Some(5), name(Naming::Unlinked, "/d/link"));
         assert_eq!(names.now(file, b"/d/.name.abcdef", 10, 7, Some(5)), None);
+    }
+
+    /// unison's lock is made where the version that it has just replaced was, removed, and the next version is made there.
+    #[test]
+    fn an_inode_that_is_used_again_is_another_file() {
+        let (mut names, lock, old, new) = (Names::default(), (1, 2), (1, 3), (1, 4));
+        let now = |names: &Names, inode, path: &[u8], since| names.now(inode, path, since, 7, Some(5));
+        names.changed(lock, 20, 7, Some(5), name(Naming::Unlinked, "/d/lock"));
+        names.changed(lock, 30, 7, Some(5), name(Naming::Renamed, "/d/f"));
+        assert_eq!(now(&names, lock, b"/d/lock", 10), None);
+        assert_eq!(now(&names, lock, b"/d/.f.abcdef", 25).unwrap(), b"/d/f");
+        names.changed(new, 40, 7, Some(5), name(Naming::Renamed, "/d/g"));
+        assert_eq!(now(&names, old, b"/d/g", 35).unwrap(), b"/d/g", "it had that name");
+        names.changed(old, 50, 7, Some(5), name(Naming::Renamed, "/d/h"));
+        assert_eq!(now(&names, old, b"/d/g", 35).unwrap(), b"/d/g", "its last");
+        assert_eq!(now(&names, old, b"/d/.h.abcdef", 45).unwrap(), b"/d/h");
+        assert_eq!(now(&names, new, b"/d/.g.abcdef", 35).unwrap(), b"/d/g");
+        names.changed(old, 55, 7, Some(5), name(Naming::Renamed, "/d/g"));
+        names.changed(old, 56, 7, Some(5), name(Naming::Renamed, "/d/i"));
+        assert_eq!(now(&names, old, b"/d/.h.abcdef", 45).unwrap(), b"/d/i", "that name was another's before");
+        names.forget_before(60);
+        assert!(names.given.is_empty() && names.changes.is_empty() && names.bytes == 0);
+    }
+
+    #[test]
+    fn endless_renames_are_bounded() {
+        let mut names = Names::default();
+        for n in 0..20_000u64 {
+            let long = format!("/{}{}", n / 3, "x".repeat(4000));
+            names.changed((1, n % 9_000), n, 7, Some(5), name(Naming::Renamed, &long));
+            (0..4).for_each(|i| names.changed((2, n * 4 + i), n, 7, Some(5), name(Naming::Renamed, "/d/f")));
+        }
+        let held = |path: &Vec<u8>| path.len();
+        assert!(
+            names.bytes <= MAX_BYTES + 4096 && names.given.keys().map(held).sum::<usize>() <= names.bytes
+        );
+        assert!(names.changes.len() <= MAX_FILES && names.given.values().all(|g| g.len() <= MAX_GIVEN));
+        let all: usize = names.changes.values().flatten().map(|c| c.name.path.len()).sum();
+        assert_eq!(all, names.bytes);
+        names.forget_before(u64::MAX);
+        assert!(
+            names.given.is_empty() && names.changes.is_empty() && names.order.is_empty() && names.bytes == 0
+        );
     }
 
     #[test]

@@ -160,6 +160,7 @@ struct Said<'a> {
 
 impl Said<'_> {
     /// From `at` on it is another.
+    #[inline]
     fn density(&mut self, bits: u32, at: u64) {
         if bits != self.bits {
             self.flush(at);

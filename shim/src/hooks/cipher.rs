@@ -50,7 +50,7 @@ fn indifferent(out: *const c_uchar) -> bool {
 }
 
 /// Before the call.
-#[inline]
+#[inline(always)]
 fn watch(context: *const CipherContext, out: *const c_uchar, caller: *const c_void) -> Watch {
     if out.is_null() || !process::active() {
         return Watch::NONE;

@@ -14,6 +14,7 @@ pub const TELLING: u64 = 1;
 /// How often a call looks again while somebody tells: some 20 µs, in which a teller that lives is done.
 const LOOKS: u32 = 10_000;
 
+#[inline(always)]
 fn remember(guard: &Guard, claim: Claim) {
     if let Some(free) = guard.thread.claims.iter().find(|c| c.get().stream.is_null()) {
         free.set(claim);
@@ -22,7 +23,7 @@ fn remember(guard: &Guard, claim: Claim) {
 
 impl Stream {
     /// Takes the stream for one call. False: somebody else is in a call on it, and a gap says so.
-    #[inline]
+    #[inline(always)]
     pub fn claim(&self, guard: &Guard, object: u32, tap: Tap) -> bool {
         let me = lanes::identity(guard.thread);
         // Acquire pairs with the release in `release`: the state is as the last holder left it.
@@ -107,7 +108,7 @@ impl Stream {
     }
 
     /// Gives the stream back.
-    #[inline]
+    #[inline(always)]
     pub fn release(&self) {
         for claim in &thread::current().claims {
             if core::ptr::eq(claim.get().stream, self) {

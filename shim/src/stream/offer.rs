@@ -65,7 +65,7 @@ impl Offer {
     }
 
     /// Starts it: `bytes` bytes from `start` on. None: this thread has no room for one more.
-    #[inline]
+    #[inline(always)]
     pub(super) fn begin(&mut self, thread: &'static Thread, start: u64, bytes: u64) -> Option<&mut Body> {
         let open = thread.offers.get();
         let place = open.trailing_ones() as usize;
@@ -142,7 +142,7 @@ impl Body {
     }
 
     /// Of a small offer: its bytes, as they are before the call.
-    #[inline]
+    #[inline(always)]
     pub fn keep<P: Pieces + ?Sized>(&mut self, data: &P) {
         let (place, room) = (self.inline.as_mut_ptr().cast::<u8>(), self.offered as usize);
         let mut filled = 0;
@@ -189,7 +189,7 @@ impl Body {
     }
 
     /// It is settled, one way or the other.
-    #[inline]
+    #[inline(always)]
     pub fn done(&mut self) {
         if core::mem::replace(&mut self.pending, false) {
             if self.small {

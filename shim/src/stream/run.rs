@@ -89,7 +89,7 @@ fn put(record: &mut Blocks, index: usize, tag: &Wide) {
     }
 }
 
-#[inline]
+#[inline(always)]
 fn header(lines: usize, flags: u8, tap: Tap, object: u32) -> Header {
     let mut header = lanes::header(Kind::Blocks, lines, tap as u8, object);
     header.flags = flags | if units() == 2 { WIDE } else { 0 };
@@ -116,7 +116,7 @@ const _: () = assert!(
 );
 
 /// Says how far the running block, which begins at `offset`, has come; the cipher witness, too, if it is `witnessed`.
-#[inline]
+#[inline(always)]
 pub fn push_partial(
     guard: &Guard,
     object: u32,
