@@ -107,6 +107,28 @@ fn each_client_finds_its_own() {
     }
 }
 
+/// More than one connection's worth: what came first is still known when the connection to the origin ends.
+#[test]
+fn hundreds_of_clients() {
+    need!("nginx", "curl");
+    const MANY: usize = 700;
+    let clients = format!(
+        "COUNTERFOIL_OFF=1 {python} -c \"import random\nfor n in range({MANY}): \
+         open('m%d' % n, 'wb').write(random.Random(n).randbytes(3000))\"\n\
+         curl -sS --http1.1 -H 'Connection: close' -T 'm[0-{last}]' $url/",
+        python = peers::PYTHON,
+        last = MANY - 1
+    );
+    let run = through(nginx, "COUNTERFOIL_OFF=1", MANY, &clients);
+    truth::blameless(&run);
+    let ways = ways(&run);
+    check!(run, ways.len() == MANY, "{} clients found", ways.len());
+    for client in [0, 1, MANY / 2, MANY - 1] {
+        let t = file(&run, &format!("m{client}"));
+        check!(run, t.verdict() == "intact", "{}", t.shown());
+    }
+}
+
 #[test]
 fn one_client_that_asks_often_and_many_at_once() {
     need!("nginx", "haproxy", "curl");

@@ -14,7 +14,7 @@ use super::program::ArenaId;
 use super::taken::Taken;
 use crate::judged::Context;
 use crate::model::{Channel, Transfer};
-use std::collections::VecDeque;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use uuid::Uuid;
@@ -23,7 +23,7 @@ use uuid::Uuid;
 /// judged when its connection has ended, too. (nginx keeps one to its upstream for a minute after its last use.)
 const REMEMBERED: u64 = 120_000_000_000;
 /// Transfers remembered at once.
-const MAX_CROSSINGS: usize = 1024;
+const MAX_CROSSINGS: usize = 8192;
 /// Entries remembered of all of them together (16 MiB of memory, beside what is on the shelf).
 const MAX_ENTRIES: usize = 1 << 21;
 /// Pairs that differ.
@@ -95,10 +95,16 @@ impl Relayed {
     }
 }
 
+/// One side of a relay: which program, where observed, and whether it is asked there or asks itself.
+type Side = (Option<ArenaId>, bool);
+
 /// A transfer whose other half, before it or behind it, may still come.
 struct Waiting {
     at: u64,
     crossing: Arc<Crossing>,
+    /// The relay that it may lead into, and the one that it may come out of, which is asked on the other side.
+    into: Option<Side>,
+    out_of: Option<Side>,
     /// What of its content was found to go on, and what of it to have come from elsewhere.
     onward: Taken,
     before: Taken,
@@ -111,7 +117,13 @@ struct Waiting {
 impl Waiting {
     fn new(at: u64, crossing: Crossing) -> Self {
         let (onward, before) = (Taken::default(), Taken::default());
-        Self { at, crossing: Arc::new(crossing), onward, before, came: None, went: None }
+        let ([goes_on, came_on], [from, to]) = (crossing.may, crossing.programs);
+        let asks = |end: usize| !crossing.accepted[end];
+        let into = (to, if to.is_some() { !asks(1) } else { asks(0) });
+        let out_of = (from, if from.is_some() { asks(0) } else { !asks(1) });
+        let into = (goes_on && crossing.arrived.total >= least(to)).then_some(into);
+        let out_of = (came_on && crossing.left.total >= least(from)).then_some(out_of);
+        Self { at, crossing: Arc::new(crossing), into, out_of, onward, before, came: None, went: None }
     }
 
     fn session(&self) -> Option<&Arc<Crossing>> {
@@ -121,8 +133,7 @@ impl Waiting {
 
     /// Nothing can be found of it any more.
     fn done(&self) -> bool {
-        let [goes_on, came_on] = self.crossing.may;
-        (!goes_on || self.onward.all()) && (!came_on || self.before.all())
+        (self.into.is_none() || self.onward.all()) && (self.out_of.is_none() || self.before.all())
     }
 
     fn weight(&self) -> usize {
@@ -148,6 +159,9 @@ impl Relays {
             self.forget(0);
         }
         let mut new = Waiting::new(now, crossing);
+        if new.done() {
+            return Vec::new();
+        }
         let mut ways: Vec<(Found, usize, bool)> = Vec::new();
         for (place, other) in self.waiting.iter().enumerate() {
             for (first, second, new_is_second) in [(other, &new, true), (&new, other, false)] {
@@ -219,9 +233,11 @@ impl Relays {
         pairs.sort_by_key(|(_, _, found)| quality(found));
         let mut out = Vec::new();
         // Of a pair that may still be joined neither is given to a worse one.
-        let mut reserved: Vec<Uuid> = Vec::new();
+        let mut reserved: HashSet<Uuid> = HashSet::new();
+        let ids = self.waiting.iter().enumerate().map(|(place, w)| (w.crossing.transfer.id, place));
+        let places: HashMap<Uuid, usize> = ids.collect();
         for (due, ids, found) in pairs {
-            let places = ids.map(|id| self.waiting.iter().position(|w| w.crossing.transfer.id == id));
+            let places = ids.map(|id| places.get(&id).copied());
             let [Some(first), Some(second)] = places else { continue };
             if ids.iter().any(|id| reserved.contains(id)) || due > now && !last {
                 reserved.extend(ids);
@@ -248,7 +264,7 @@ impl Relays {
 fn join(first: &mut Waiting, second: &mut Waiting, mut found: Found) -> Option<Relayed> {
     if found.shared {
         found.keep(|ours, theirs| first.onward.free(ours) && second.before.free(theirs));
-        if found.bytes < least(&first.crossing) {
+        if found.bytes < least(first.crossing.programs[1]) {
             return None;
         }
         for &(ours, theirs, _) in &found.pairs {
@@ -272,9 +288,9 @@ fn join(first: &mut Waiting, second: &mut Waiting, mut found: Found) -> Option<R
     Some(Relayed { first: first.crossing.clone(), second: second.crossing.clone(), found, sessions })
 }
 
-/// Less content than that in common is no evidence.
-fn least(first: &Crossing) -> u64 {
-    if first.programs[1].is_some() { SMALLEST_OBSERVED } else { SMALLEST }
+/// Less content than that in common is no evidence of a way through this relay.
+fn least(relay: Option<ArenaId>) -> u64 {
+    if relay.is_some() { SMALLEST_OBSERVED } else { SMALLEST }
 }
 
 /// The best is the least.
@@ -284,24 +300,16 @@ fn quality(found: &Found) -> (How, usize, u64) {
 
 /// What two transfers have in common, if the second may be the first one's way on.
 fn way(before: &Waiting, after: &Waiting) -> Option<Found> {
+    // First what tells most of them apart: there are many.
+    if before.into.is_none() || before.into != after.out_of {
+        return None;
+    }
     let (first, second) = (&*before.crossing, &*after.crossing);
-    if !first.may[0] || !second.may[1] || before.onward.all() || after.before.all() {
+    if before.onward.all() || after.before.all() || first.transfer.flow == second.transfer.flow {
         return None;
     }
-    let ([sender, relay_in], [relay_out, receiver]) = (first.programs, second.programs);
-    let observed = relay_in.is_some();
-    if relay_in != relay_out || first.transfer.flow == second.transfer.flow {
-        return None;
-    }
-    // A relay is asked on one side and asks on the other.
-    let turns = if observed {
-        first.accepted[1] != second.accepted[0]
-    } else {
-        first.accepted[0] != second.accepted[1]
-    };
-    if !turns {
-        return None;
-    }
+    let ([sender, relay], [_, receiver]) = (first.programs, second.programs);
+    let observed = relay.is_some();
     // An echo is no relay.
     if sender.is_some() && sender == receiver {
         return None;
@@ -316,7 +324,7 @@ fn way(before: &Waiting, after: &Waiting) -> Option<Found> {
         return None;
     }
     let found = first.arrived.found_in(&second.left, !observed, [&before.onward, &after.before])?;
-    if found.bytes < least(first) {
+    if found.bytes < least(relay) {
         return None;
     }
     // As for one connection: a stranger who can't show that he holds his socket accuses nobody.
